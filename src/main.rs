@@ -1,0 +1,5 @@
+//! Parses arguments and calls the command line.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}

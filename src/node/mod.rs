@@ -1,0 +1,2 @@
+//! Where the pure parts meet the world.
+pub mod client;

@@ -1,0 +1,3 @@
+//! Decides; pure: replication, promotion and the register, without clock, socket, file or thread.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod config;

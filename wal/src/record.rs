@@ -1,0 +1,561 @@
+//! Positions, identities and the record: the one unit that is written, sent, verified and applied.
+//!
+//! A record is a batch of consecutive commands with one header, encoded once by the primary. The
+//! same bytes lie on every disk and cross every wire; nothing in them differs from node to node.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident, $inner:ty) => {
+        $(#[$doc])*
+        #[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
+        pub struct $name(pub $inner);
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// Log sequence number: the number of one command, dense from 1. `Lsn(0)` is before the log.
+    Lsn, u64);
+number!(
+    /// The number of one primary's reign. `Epoch(0)` is before the first primary.
+    Epoch, u64);
+number!(
+    /// The running checksum of the log: the CRC of the last record, which covers the one before.
+    Chain, u32);
+number!(
+    /// A node's number in its cluster, chosen by the operator.
+    NodeId, u32);
+
+impl Lsn {
+    pub const ZERO: Lsn = Lsn(0);
+
+    /// The LSN after this one.
+    pub fn next(self) -> Lsn {
+        Lsn(self.0 + 1)
+    }
+
+    /// How many LSNs lie after `self` up to and including `end`; 0 if `end` is not above.
+    pub fn distance_to(self, end: Lsn) -> u64 {
+        end.0.saturating_sub(self.0)
+    }
+}
+
+impl Epoch {
+    pub fn next(self) -> Epoch {
+        Epoch(self.0 + 1)
+    }
+}
+
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
+        pub struct $name(pub u128);
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", self.0)
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = std::num::ParseIntError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                u128::from_str_radix(text, 16).map($name)
+            }
+        }
+    };
+}
+
+random_id!(
+    /// The random identity of one cluster; never changes.
+    ClusterId);
+random_id!(
+    /// The random identity of one data directory's life: a node that lost its disk gets a new one.
+    Incarnation);
+random_id!(
+    /// The random number drawn for one promotion: it tells one's own change of the register from
+    /// an identical one, and one epoch of a history from another's of the same number.
+    Nonce);
+
+/// Which past a log belongs to: the generation number orders histories, the id tells two of the
+/// same number apart. Raised only by a forced promotion or a restore.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
+pub struct History {
+    pub generation: u64,
+    pub id: u128,
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:032x}", self.generation, self.id)
+    }
+}
+
+/// The end of a log, ordered as promotion weighs logs: by epoch, then by LSN.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
+pub struct Position {
+    pub epoch: Epoch,
+    pub lsn: Lsn,
+}
+
+impl Position {
+    pub const ZERO: Position = Position {
+        epoch: Epoch(0),
+        lsn: Lsn(0),
+    };
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.lsn, self.epoch)
+    }
+}
+
+/// Where a record stands in the chain: what the next one must follow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Link {
+    pub position: Position,
+    pub chain: Chain,
+    /// Nanoseconds since 1970 of the last command; the next record's is higher.
+    pub timestamp: u64,
+}
+
+/// What a record carries. The number is the byte in the header.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// A batch of client commands.
+    Commands = 1,
+    /// A primary's first record.
+    EpochStart = 2,
+    /// Moves log time on an idle store.
+    Tick = 3,
+    /// Names an applied LSN and the digest of the state there.
+    Attestation = 4,
+    /// What an operator did, with who and why.
+    Operator = 5,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            1 => Kind::Commands,
+            2 => Kind::EpochStart,
+            3 => Kind::Tick,
+            4 => Kind::Attestation,
+            5 => Kind::Operator,
+            _ => return None,
+        })
+    }
+}
+
+/// One field of a binary layout. Encoders and decoders index by it and the documents print it.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub at: usize,
+    pub len: usize,
+    pub name: &'static str,
+    pub meaning: &'static str,
+}
+
+/// True when the fields lie one after another and fill `size` bytes without gap or overlap.
+pub const fn is_gapless(fields: &[Field], size: usize) -> bool {
+    let mut end = 0;
+    let mut i = 0;
+    while i < fields.len() {
+        if fields[i].at != end {
+            return false;
+        }
+        end += fields[i].len;
+        i += 1;
+    }
+    end == size
+}
+
+const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
+    Field {
+        at,
+        len,
+        name,
+        meaning,
+    }
+}
+
+const CHAIN: Field = field(
+    0,
+    4,
+    "chain",
+    "CRC-32 of bytes 8.. of the record, seeded with `previous`",
+);
+const HEADER_CRC: Field = field(
+    4,
+    4,
+    "header_crc",
+    "CRC-32 of bytes 8..48: the lengths can be trusted",
+);
+const FIRST_LSN: Field = field(8, 8, "first_lsn", "LSN of the first command");
+const EPOCH: Field = field(16, 8, "epoch", "epoch of the primary that built it");
+const TIMESTAMP: Field = field(
+    24,
+    8,
+    "timestamp",
+    "ns since 1970 of the first command; command i has this + i",
+);
+const PAYLOAD_LEN: Field = field(32, 4, "payload_len", "bytes of payload, without padding");
+const COUNT: Field = field(36, 4, "count", "number of commands, at least 1");
+const PREVIOUS: Field = field(40, 4, "previous", "chain value of the record before");
+const KIND: Field = field(
+    44,
+    1,
+    "kind",
+    "1 Commands, 2 EpochStart, 3 Tick, 4 Attestation, 5 Operator",
+);
+const VERSION: Field = field(45, 1, "version", "1");
+const RESERVED: Field = field(46, 2, "reserved", "0");
+
+/// The header of a record, as on disk and on the wire; little-endian.
+pub const HEADER: [Field; 11] = [
+    CHAIN,
+    HEADER_CRC,
+    FIRST_LSN,
+    EPOCH,
+    TIMESTAMP,
+    PAYLOAD_LEN,
+    COUNT,
+    PREVIOUS,
+    KIND,
+    VERSION,
+    RESERVED,
+];
+/// Bytes of a record's header. The payload follows, then zeros up to a multiple of 8.
+pub const HEADER_BYTES: usize = 48;
+/// The largest payload: what one decoder will take memory for.
+pub const PAYLOAD_MAX: usize = 32 << 20;
+const RECORD_VERSION: u8 = 1;
+const _: () = assert!(is_gapless(&HEADER, HEADER_BYTES));
+
+/// Why bytes are not the record that was expected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Damage {
+    #[error("fewer bytes than the record needs")]
+    Short,
+    #[error("the header's checksum does not match")]
+    Header,
+    #[error("record version {0} is not known to this program")]
+    Version(u8),
+    #[error("a header field is out of range")]
+    Field,
+    #[error("the payload's checksum does not match")]
+    Payload,
+    #[error("the record does not follow the one before it")]
+    Order,
+}
+
+fn u32_at(bytes: &[u8], field: Field) -> u32 {
+    u32::from_le_bytes(
+        bytes[field.at..field.at + 4]
+            .try_into()
+            .expect("four bytes"),
+    )
+}
+
+fn u64_at(bytes: &[u8], field: Field) -> u64 {
+    u64::from_le_bytes(
+        bytes[field.at..field.at + 8]
+            .try_into()
+            .expect("eight bytes"),
+    )
+}
+
+/// A verified record: header, payload, padding in one shared buffer. Cloning copies no bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    bytes: Bytes,
+}
+
+impl Record {
+    /// Builds the record that follows `after`, with `count` commands in `payload`.
+    /// `timestamp` must be above `after.timestamp`.
+    pub fn build(
+        after: Link,
+        kind: Kind,
+        epoch: Epoch,
+        timestamp: u64,
+        count: u32,
+        payload: &[u8],
+    ) -> Record {
+        assert!(count > 0, "a record holds at least one command");
+        assert!(
+            payload.len() <= PAYLOAD_MAX,
+            "payload of {} bytes",
+            payload.len()
+        );
+        assert!(
+            timestamp > after.timestamp,
+            "log time rises: {timestamp} after {after:?}"
+        );
+        assert!(
+            epoch >= after.position.epoch,
+            "I3: epochs never fall: {epoch} after {after:?}"
+        );
+        let size = record_bytes(payload.len());
+        let mut out = BytesMut::with_capacity(size);
+        out.put_u64_le(0); // chain and header_crc, filled in below
+        out.put_u64_le(after.position.lsn.next().0);
+        out.put_u64_le(epoch.0);
+        out.put_u64_le(timestamp);
+        out.put_u32_le(payload.len() as u32);
+        out.put_u32_le(count);
+        out.put_u32_le(after.chain.0);
+        out.put_u8(kind as u8);
+        out.put_u8(RECORD_VERSION);
+        out.put_u16_le(0);
+        out.put_slice(payload);
+        out.put_bytes(0, size - HEADER_BYTES - payload.len());
+        let header_crc = crc32fast::hash(&out[8..HEADER_BYTES]);
+        out[HEADER_CRC.at..HEADER_CRC.at + 4].copy_from_slice(&header_crc.to_le_bytes());
+        let chain = chain_of(after.chain, &out);
+        out[CHAIN.at..CHAIN.at + 4].copy_from_slice(&chain.0.to_le_bytes());
+        Record {
+            bytes: out.freeze(),
+        }
+    }
+
+    /// How many bytes the record that starts at `bytes` takes, once its header is proved.
+    /// `bytes` must hold at least the header.
+    pub fn measure(bytes: &[u8]) -> Result<usize, Damage> {
+        if bytes.len() < HEADER_BYTES {
+            return Err(Damage::Short);
+        }
+        if crc32fast::hash(&bytes[8..HEADER_BYTES]) != u32_at(bytes, HEADER_CRC) {
+            return Err(Damage::Header);
+        }
+        if bytes[VERSION.at] != RECORD_VERSION {
+            return Err(Damage::Version(bytes[VERSION.at]));
+        }
+        let payload = u32_at(bytes, PAYLOAD_LEN) as usize;
+        let count = u32_at(bytes, COUNT);
+        let first = u64_at(bytes, FIRST_LSN);
+        let in_range = payload <= PAYLOAD_MAX
+            && count > 0
+            && first > 0
+            && first.checked_add(u64::from(count)).is_some()
+            && u64_at(bytes, TIMESTAMP)
+                .checked_add(u64::from(count))
+                .is_some()
+            && bytes[RESERVED.at..RESERVED.at + 2] == [0, 0]
+            && Kind::from_byte(bytes[KIND.at]).is_some();
+        if in_range {
+            Ok(record_bytes(payload))
+        } else {
+            Err(Damage::Field)
+        }
+    }
+
+    /// Verifies the record that starts at `bytes` by its own checksums, whatever came before it,
+    /// and cuts it off the front.
+    pub fn split_from(bytes: &mut Bytes) -> Result<Record, Damage> {
+        let size = Record::measure(bytes)?;
+        if bytes.len() < size {
+            return Err(Damage::Short);
+        }
+        let previous = Chain(u32_at(bytes, PREVIOUS));
+        let padding_from = HEADER_BYTES + u32_at(bytes, PAYLOAD_LEN) as usize;
+        if chain_of(previous, &bytes[..size]) != Chain(u32_at(bytes, CHAIN))
+            || bytes[padding_from..size].iter().any(|byte| *byte != 0)
+        {
+            return Err(Damage::Payload);
+        }
+        Ok(Record {
+            bytes: bytes.split_to(size),
+        })
+    }
+
+    /// Whether this record may stand right behind `link`.
+    pub fn follows(&self, link: Link) -> Result<(), Damage> {
+        let ok = self.first_lsn() == link.position.lsn.next()
+            && self.previous_chain() == link.chain
+            && self.epoch() >= link.position.epoch
+            && self.timestamp() > link.timestamp;
+        if ok { Ok(()) } else { Err(Damage::Order) }
+    }
+
+    pub fn kind(&self) -> Kind {
+        Kind::from_byte(self.bytes[KIND.at]).expect("checked when the record was made")
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        Epoch(u64_at(&self.bytes, EPOCH))
+    }
+
+    pub fn first_lsn(&self) -> Lsn {
+        Lsn(u64_at(&self.bytes, FIRST_LSN))
+    }
+
+    pub fn last_lsn(&self) -> Lsn {
+        Lsn(self.first_lsn().0 + u64::from(self.count()) - 1)
+    }
+
+    pub fn count(&self) -> u32 {
+        u32_at(&self.bytes, COUNT)
+    }
+
+    /// Nanoseconds since 1970 of the first command; command i has this + i.
+    pub fn timestamp(&self) -> u64 {
+        u64_at(&self.bytes, TIMESTAMP)
+    }
+
+    pub fn chain(&self) -> Chain {
+        Chain(u32_at(&self.bytes, CHAIN))
+    }
+
+    pub fn previous_chain(&self) -> Chain {
+        Chain(u32_at(&self.bytes, PREVIOUS))
+    }
+
+    pub fn payload(&self) -> Bytes {
+        let len = u32_at(&self.bytes, PAYLOAD_LEN) as usize;
+        self.bytes.slice(HEADER_BYTES..HEADER_BYTES + len)
+    }
+
+    /// The whole record as it lies on disk and crosses the wire.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// What the next record must follow.
+    pub fn link(&self) -> Link {
+        Link {
+            position: Position {
+                epoch: self.epoch(),
+                lsn: self.last_lsn(),
+            },
+            chain: self.chain(),
+            timestamp: self.timestamp() + u64::from(self.count()) - 1,
+        }
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} @{} {}..{}",
+            self.kind(),
+            self.epoch(),
+            self.first_lsn(),
+            self.last_lsn()
+        )
+    }
+}
+
+/// Bytes that a record with this payload takes, padding included.
+pub const fn record_bytes(payload: usize) -> usize {
+    HEADER_BYTES + payload.next_multiple_of(8)
+}
+
+fn chain_of(previous: Chain, record: &[u8]) -> Chain {
+    let mut hasher = crc32fast::Hasher::new_with_initial(previous.0);
+    hasher.update(&record[8..]);
+    Chain(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Link, Record) {
+        let link = Link {
+            position: Position {
+                epoch: Epoch(2),
+                lsn: Lsn(6),
+            },
+            chain: Chain(77),
+            timestamp: 1000,
+        };
+        (
+            link,
+            Record::build(link, Kind::Commands, Epoch(3), 2000, 2, b"hello world"),
+        )
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_built() {
+        let (link, record) = sample();
+        let mut bytes = record.bytes().clone();
+        let back = Record::split_from(&mut bytes).expect("intact");
+        assert!(bytes.is_empty());
+        assert_eq!(back, record);
+        assert_eq!(back.follows(link), Ok(()));
+        assert_eq!(back.payload(), &b"hello world"[..]);
+        assert_eq!(
+            (back.first_lsn(), back.last_lsn(), back.kind(), back.epoch()),
+            (Lsn(7), Lsn(8), Kind::Commands, Epoch(3))
+        );
+        assert_eq!(back.link().timestamp, 2001);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_refused() {
+        let (_, record) = sample();
+        for at in 0..record.bytes().len() {
+            for bit in 0..8 {
+                let mut bytes = record.bytes().to_vec();
+                bytes[at] ^= 1 << bit;
+                assert!(
+                    Record::split_from(&mut bytes.into()).is_err(),
+                    "byte {at} bit {bit}"
+                );
+            }
+            assert!(
+                Record::split_from(&mut record.bytes().slice(..at)).is_err(),
+                "cut at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_follows_only_its_own_predecessor() {
+        let (link, record) = sample();
+        for wrong in [
+            Link {
+                position: Position {
+                    lsn: Lsn(5),
+                    ..link.position
+                },
+                ..link
+            },
+            Link {
+                position: Position {
+                    epoch: Epoch(4),
+                    ..link.position
+                },
+                ..link
+            },
+            Link {
+                chain: Chain(78),
+                ..link
+            },
+            Link {
+                timestamp: 2000,
+                ..link
+            },
+        ] {
+            assert_eq!(record.follows(wrong), Err(Damage::Order), "{wrong:?}");
+        }
+    }
+}
