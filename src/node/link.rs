@@ -85,7 +85,7 @@ impl Links {
     pub fn send(&self, to: NodeId, frame: Frame) {
         let Some(link) = self.peers.get(&to) else { return };
         let size: usize = frame.records.iter().map(|record| record.bytes().len()).sum();
-        if link.queued.load(Ordering::Relaxed) > limits::LINK_QUEUE_BYTES {
+        if link.queued.load(Ordering::Relaxed) > limits::LINK_QUEUE_BYTES_MAX {
             return;
         }
         link.queued.fetch_add(size + wire::HEADER_BYTES, Ordering::Relaxed);

@@ -129,7 +129,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<Bytes>) {
     let mut head = head.0;
     let body: usize = frame.records.iter().map(|record| record.bytes().len()).sum();
     let head_len = head.len() - HEADER_BYTES;
-    assert!(head_len <= limits::FRAME_HEAD_MAX && body <= limits::FRAME_BODY_MAX, "frame bounds");
+    assert!(head_len <= limits::FRAME_HEAD_BYTES_MAX && body <= limits::FRAME_BYTES_MAX, "frame bounds");
     head[HEAD_LEN.at..HEAD_LEN.at + 4].copy_from_slice(&(head_len as u32).to_le_bytes());
     head[BODY_LEN.at..BODY_LEN.at + 4].copy_from_slice(&(body as u32).to_le_bytes());
     let crc = head_crc(&head);
@@ -145,7 +145,7 @@ pub fn decode(bytes: &mut BytesMut) -> Result<Option<Frame>, WireError> {
     }
     let head_len = length_at(bytes, HEAD_LEN);
     let body_len = length_at(bytes, BODY_LEN);
-    if head_len > limits::FRAME_HEAD_MAX || body_len > limits::FRAME_BODY_MAX {
+    if head_len > limits::FRAME_HEAD_BYTES_MAX || body_len > limits::FRAME_BYTES_MAX {
         return Err(WireError::TooLong(head_len.max(body_len)));
     }
     let total = HEADER_BYTES + head_len + body_len;
