@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Snapshot files, the archive directory, and plans for restoring from them.
+//!
+//! One snapshot is the whole state at one LSN: `write` makes it, `read` refuses it or loads it,
+//! `format` is its layout. The archive holds snapshots and the committed log between them:
+//! `object` is the layout of one piece of log, `archive` puts pieces where nobody overwrites them,
+//! `catalogue` says what lies there, `plan` (pure) says what a restore to a target reads, `verify`
+//! proves that it can be read, `retention` (pure) says what may go. Nothing here knows what a block
+//! of state means.
+
+// Files and threads are this crate's trade; the pure parts forbid them again for themselves.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
+pub mod format;
+pub mod read;
+pub mod write;
+
+mod error;
+
+pub use error::{Error, Reason};
+pub use format::{BlockHead, Header, layouts};
+pub use read::{Reader, Source};
+pub use write::{Block, Incoming, NewFile, Options, Summary, Writer};
+
+/// What this crate's functions return.
+pub type Result<T> = std::result::Result<T, Error>;
