@@ -7,7 +7,7 @@
 
 use crate::limits;
 use crate::replication::config::{Addresses, MemberRole};
-use crate::replication::message::Message;
+use crate::replication::message::{Message, SnapshotHead};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use standfast_wal::{
@@ -53,35 +53,45 @@ pub struct Hello {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Forwarded {
     pub ticket: u64,
+    /// Ordered in the log there, or a linearizable read.
+    pub write: bool,
     #[serde(with = "raw_bytes")]
     pub command: Bytes,
 }
 
 /// The first part of every frame.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Head {
     Hello(Hello),
     /// Why the connection is not wanted, in words for a log.
     Refused(String),
     /// A message of the replication core; its records are the frame's body.
-    Core { history: History, message: Message },
+    Core { message: Message },
     /// Commands that never got an LSN, on their way to the new primary.
     Forward { commands: Vec<Forwarded> },
-    /// Their replies, encoded as `state::reply` does.
     Replied { replies: Vec<ForwardReply> },
+    /// A snapshot on its way to a member that lags.
+    Copy(Piece),
     /// Asks for the records after one LSN through another, to mend a damaged log.
     Mend { history: History, after: Lsn, through: Lsn },
     /// The asked-for records, as far as this node has them; in the body.
     Mended { history: History, after: Lsn },
-    /// One piece of a snapshot file; `offset` 0 begins a new transfer of `total` bytes.
+}
+
+/// A snapshot's way from one node to another.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Piece {
+    /// A snapshot that could be sent: where it stands, and the file's bytes.
+    Offer { head: SnapshotHead, total: u64 },
+    Accept,
+    Refuse(String),
     Chunk {
-        history: History,
-        lsn: Lsn,
-        total: u64,
         offset: u64,
         #[serde(with = "raw_bytes")]
         bytes: Bytes,
     },
+    /// State and log of the receiver stand at the snapshot's LSN, durably.
+    Installed,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -94,7 +104,7 @@ pub struct ForwardReply {
 }
 
 /// One frame: the head and the records behind it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Frame {
     pub head: Head,
     pub records: Vec<Record>,
