@@ -70,7 +70,11 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         !matches!(
             self.reason,
-            Reason::Io(_) | Reason::Cluster { .. } | Reason::History { .. } | Reason::Taken
+            Reason::Io(_)
+                | Reason::Version(_)
+                | Reason::Cluster { .. }
+                | Reason::History { .. }
+                | Reason::Taken
         )
     }
 }

@@ -10,16 +10,31 @@
 // Files and threads are this crate's trade; the pure parts forbid them again for themselves.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod archive;
+pub mod catalogue;
 pub mod format;
+pub mod object;
+pub mod plan;
 pub mod read;
 pub mod write;
 
 mod error;
 
+pub use archive::{Shipped, Shipper, ship};
+pub use catalogue::Catalogue;
 pub use error::{Error, Reason};
-pub use format::{BlockHead, Header, layouts};
+pub use format::{BlockHead, Header, Layout};
+pub use object::{Card, LogHead};
+pub use plan::{Plan, Target, plan};
 pub use read::{Reader, Source};
 pub use write::{Block, Incoming, NewFile, Options, Summary, Writer};
 
 /// What this crate's functions return.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every layout of this crate, for the document of formats.
+pub fn layouts() -> Vec<Layout> {
+    let mut all = format::layouts().to_vec();
+    all.extend(object::layouts());
+    all
+}
