@@ -1,1 +1,2 @@
-//! Placeholder room.
+//! Knows clients.
+pub mod resp;
