@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod clients;
+pub mod command;
 mod info;
 pub mod listener;
 mod operator;

@@ -3,12 +3,16 @@
 mod codec;
 pub mod command;
 mod digest;
+mod glob;
+mod integer;
 pub mod reply;
 mod snapshot;
 
 pub use codec::{Malformed, iter, push};
 pub use command::Command;
 pub use digest::Digest;
+pub use glob::glob_matches;
+pub use integer::parse_integer;
 pub use reply::Reply;
 pub use snapshot::{Block, LoadError, LoadedPart, SnapshotHead, load_block};
 
