@@ -170,6 +170,29 @@ impl Pending {
         }
     }
 
+    /// Reads that wait for an LSN or for confirmation, to be asked again elsewhere. Those that were
+    /// evaluated already are refused: their command is gone.
+    pub fn take_reads(&mut self) -> Vec<(Client, Command)> {
+        let mut taken = Vec::new();
+        for (_, reads) in std::mem::take(&mut self.reads) {
+            taken.extend(reads.into_iter().map(|read| (read.client, read.command)));
+        }
+        for read in std::mem::take(&mut self.unconfirmed) {
+            self.answer(read.client, Lsn::ZERO, Epoch(0), Refusal::Promoting.into());
+        }
+        taken
+    }
+
+    /// A snapshot has taken the state past everything up to `lsn`: the replies are not known here.
+    pub fn skipped(&mut self, generation: u64, lsn: Lsn) {
+        while self.ordered.front().is_some_and(|ordered| ordered.first_lsn <= lsn) {
+            let Some(front) = self.ordered.pop_front() else { break };
+            self.told = self.told.saturating_sub(1);
+            self.tell_unknown(generation, &front);
+        }
+        self.refuse_reads(&Refusal::Loading);
+    }
+
     /// The node may no longer answer reads: all that wait are refused, none was ordered.
     pub fn refuse_reads(&mut self, refusal: &Refusal) {
         for (_, reads) in std::mem::take(&mut self.reads) {
