@@ -1,1 +1,2 @@
 //! Placeholder room.
+pub mod command;
