@@ -1,2 +1,5 @@
 //! Where the pure parts meet the world.
 pub mod client;
+pub mod meta;
+pub mod run;
+pub mod status;
