@@ -7,9 +7,9 @@
 
 use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};
+use crate::new_file::{TEMPORARY, sync_dir};
 use crate::object::{Card, LogHead, decode_log, encode_log};
 use crate::read::Reader;
-use crate::write::{TEMPORARY, sync_dir};
 use crate::{Result, object};
 use standfast_wal::{Link, Lsn, Record};
 use std::fs::{self, File, OpenOptions};
@@ -297,3 +297,6 @@ pub fn read_log(path: &Path) -> Result<(LogHead, Vec<Record>)> {
     let bytes = fs::read(path).map_err(|e| Error::io(path.display(), e))?;
     object::decode_log(&name_of(path), &bytes)
 }
+
+#[cfg(test)]
+mod tests;

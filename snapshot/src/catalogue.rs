@@ -5,9 +5,9 @@
 
 use crate::Result;
 use crate::error::Error;
+use crate::new_file::TEMPORARY;
 use crate::object::{Card, LOG_BYTES, LogHead};
 use crate::read::header_of;
-use crate::write::TEMPORARY;
 use standfast_wal::{ClusterId, History, Link, Lsn, NodeId};
 use std::fs::{self, File};
 use std::io::{self, Read};

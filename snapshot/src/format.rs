@@ -8,12 +8,13 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use crate::error::{Error, Reason};
+use crate::layout::{
+    Layout, VERSION, VERSION_AT, check_front, field, put, u32_at, u64_at, u128_at,
+};
 use bytes::{BufMut, Bytes};
 use standfast_wal::record::is_gapless;
 use standfast_wal::{Chain, ClusterId, Epoch, Field, History, Link, Lsn, NodeId, Position};
 
-/// The format version that this program writes, and the only one it reads.
-pub const VERSION: u32 = 1;
 /// The largest block before compression: what one loader thread takes memory for.
 pub const BLOCK_RAW_MAX: usize = 256 << 20;
 /// The largest variable part of the header.
@@ -22,17 +23,7 @@ pub const TAIL_MAX: usize = 64 << 20;
 const MAGIC: &[u8; 8] = b"sfsnap\r\n";
 const END_MAGIC: &[u8; 8] = b"sfsnend\n";
 
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
-}
-
 const H_MAGIC: Field = field(0, 8, "magic", "`sfsnap\\r\\n`");
-const H_VERSION: Field = field(8, 4, "version", "1");
 const H_CRC: Field = field(12, 4, "header_crc", "CRC-32 of bytes 16..160");
 const H_TAIL: Field = field(16, 4, "tail_bytes", "bytes of name, ancestors, table, head");
 const H_TAIL_CRC: Field = field(20, 4, "tail_crc", "CRC-32 of those bytes");
@@ -54,7 +45,7 @@ const H_HEAD: Field = field(156, 4, "state_head_bytes", "length of the state's o
 /// The fixed part of the header; little-endian, like everything here.
 pub const HEADER: [Field; 19] = [
     H_MAGIC,
-    H_VERSION,
+    VERSION_AT,
     H_CRC,
     H_TAIL,
     H_TAIL_CRC,
@@ -146,14 +137,6 @@ pub const FOOTER: [Field; 9] = [
 pub const FOOTER_BYTES: usize = 80;
 const _: () = assert!(is_gapless(&FOOTER, FOOTER_BYTES));
 
-/// A named layout, for the document of formats.
-#[derive(Clone, Copy, Debug)]
-pub struct Layout {
-    pub name: &'static str,
-    pub bytes: usize,
-    pub fields: &'static [Field],
-}
-
 /// Every layout of a snapshot file, in the order in which the parts lie.
 pub fn layouts() -> [Layout; 5] {
     const fn layout(name: &'static str, bytes: usize, fields: &'static [Field]) -> Layout {
@@ -170,25 +153,6 @@ pub fn layouts() -> [Layout; 5] {
         layout("index entry", INDEX_BYTES, &INDEX),
         layout("snapshot footer", FOOTER_BYTES, &FOOTER),
     ]
-}
-
-pub(crate) fn u32_at(bytes: &[u8], field: Field) -> u32 {
-    let part = &bytes[field.at..field.at + 4];
-    u32::from_le_bytes(part.try_into().expect("four bytes"))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], field: Field) -> u64 {
-    let part = &bytes[field.at..field.at + 8];
-    u64::from_le_bytes(part.try_into().expect("eight bytes"))
-}
-
-pub(crate) fn u128_at(bytes: &[u8], field: Field) -> u128 {
-    let part = &bytes[field.at..field.at + 16];
-    u128::from_le_bytes(part.try_into().expect("sixteen bytes"))
-}
-
-pub(crate) fn put(bytes: &mut [u8], field: Field, value: &[u8]) {
-    bytes[field.at..field.at + field.len].copy_from_slice(value);
 }
 
 fn length(bytes: usize, what: &str) -> u32 {
@@ -229,7 +193,7 @@ impl Header {
         assert!(tail.len() <= TAIL_MAX, "a header of {} bytes", tail.len());
         let mut out = vec![0; HEADER_BYTES];
         put(&mut out, H_MAGIC, MAGIC);
-        put(&mut out, H_VERSION, &VERSION.to_le_bytes());
+        put(&mut out, VERSION_AT, &VERSION.to_le_bytes());
         put(
             &mut out,
             H_TAIL,
@@ -330,27 +294,6 @@ impl Header {
     /// The checksum that the footer repeats.
     pub(crate) fn crc_of(fixed: &[u8]) -> u32 {
         u32_at(fixed, H_CRC)
-    }
-}
-
-/// Magic and version, which are checked before any checksum: another version may have another one.
-pub(crate) fn check_front(
-    file: &str,
-    fixed: &[u8],
-    needed: usize,
-    magic: &[u8; 8],
-    what: &'static str,
-) -> Result<(), Error> {
-    if fixed.len() >= H_MAGIC.len && &fixed[..H_MAGIC.len] != magic {
-        return Err(Error::new(file, 0, Reason::Magic(what)));
-    }
-    if fixed.len() < needed {
-        let (needed, found) = (needed as u64, fixed.len() as u64);
-        return Err(Error::new(file, found, Reason::Truncated { needed, found }));
-    }
-    match u32_at(fixed, H_VERSION) {
-        VERSION => Ok(()),
-        other => Err(Error::new(file, 8, Reason::Version(other))),
     }
 }
 

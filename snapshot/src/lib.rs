@@ -13,21 +13,29 @@
 pub mod archive;
 pub mod catalogue;
 pub mod format;
+pub mod layout;
+pub mod new_file;
 pub mod object;
 pub mod plan;
 pub mod read;
+pub mod retention;
+pub mod verify;
 pub mod write;
 
 mod error;
+#[cfg(test)]
+mod fixtures;
 
 pub use archive::{Shipped, Shipper, ship};
 pub use catalogue::Catalogue;
 pub use error::{Error, Reason};
-pub use format::{BlockHead, Header, Layout};
+pub use format::{BlockHead, Header};
+pub use layout::Layout;
+pub use new_file::{Incoming, NewFile};
 pub use object::{Card, LogHead};
 pub use plan::{Plan, Target, plan};
 pub use read::{Reader, Source};
-pub use write::{Block, Incoming, NewFile, Options, Summary, Writer};
+pub use write::{Block, Options, Summary, Writer};
 
 /// What this crate's functions return.
 pub type Result<T> = std::result::Result<T, Error>;

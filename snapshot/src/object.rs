@@ -7,9 +7,9 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use crate::error::{Error, Reason};
-use crate::format::{
-    ANCESTOR_BYTES, Layout, VERSION, check_front, put, put_ancestors, take_ancestors, u32_at,
-    u64_at, u128_at,
+use crate::format::{ANCESTOR_BYTES, put_ancestors, take_ancestors};
+use crate::layout::{
+    Layout, VERSION, VERSION_AT, check_front, field, put, u32_at, u64_at, u128_at,
 };
 use crate::read::unpack;
 use bytes::Bytes;
@@ -30,17 +30,7 @@ const CARD_MAGIC: &[u8; 8] = b"sfcard\r\n";
 /// How the frame is made: zstd. Others (encrypted) will have other numbers.
 const ZSTD: u32 = 1;
 
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
-}
-
 const MAGIC: Field = field(0, 8, "magic", "`sflog\\r\\n\\n`");
-const VERSION_AT: Field = field(8, 4, "version", "1");
 const CRC: Field = field(12, 4, "header_crc", "CRC-32 of bytes 16..200");
 const CLUSTER: Field = field(16, 16, "cluster", "random id of the cluster");
 const GENERATION: Field = field(32, 8, "generation", "number of the history");
@@ -444,3 +434,6 @@ impl Card {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,9 @@
 
 use crate::catalogue::{Catalogue, HistoryEntry, SnapshotEntry};
 use crate::object::LogHead;
-use standfast_wal::{Chain, History, Link, Lsn};
+use standfast_wal::{Chain, History, Link, Lsn, Position};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What to restore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,27 @@ pub struct Reach<'a> {
     start: Lsn,
     /// An upper bound of the last command's time, where its exact time is not known.
     latest_timestamp: u64,
+}
+
+/// A hole in the log: nothing between these two points.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The last point before it.
+    pub after: Point,
+    /// The first one behind it; `None` if nothing readable is behind it.
+    pub before: Option<Point>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.before {
+            Some(before) if before.lsn == self.after.lsn.next() => {
+                write!(f, "the chain breaks between {} and {before}", self.after)
+            }
+            Some(before) => write!(f, "no log between {} and {before}", self.after),
+            None => write!(f, "no readable log behind {}", self.after),
+        }
+    }
 }
 
 /// Why there is no plan.
@@ -205,6 +226,47 @@ impl<'a> Lineage<'a> {
         found
     }
 
+    /// The holes between the first and the newest point.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let Some((start, _)) = self.next_start(None) else {
+            return gaps;
+        };
+        let mut to = self.follow(start).to;
+        while let Some((start, before)) = self.next_start(Some(to.lsn)) {
+            gaps.push(Gap {
+                after: to,
+                before: Some(before),
+            });
+            to = self.follow(start).to;
+        }
+        if self.newest().is_some_and(|newest| newest.lsn > to.lsn) {
+            gaps.push(Gap {
+                after: to,
+                before: None,
+            });
+        }
+        gaps
+    }
+
+    /// The pieces of log that hold something of this lineage behind `lsn`.
+    pub(crate) fn logs_behind(&self, lsn: Lsn) -> impl Iterator<Item = &'a Path> {
+        self.segments.iter().flat_map(move |segment| {
+            let (above, through) = (segment.above.max(lsn), segment.through);
+            let logs = segment.entry.into_iter().flat_map(|e| &e.logs);
+            logs.filter(move |l| l.head.last_lsn() > above && l.head.first_lsn <= through)
+                .map(|log| log.path.as_path())
+        })
+    }
+
+    /// Where the log can be taken up again behind `lsn` (from the start if `None`), and the first
+    /// point to be had there.
+    fn next_start(&self, behind: Option<Lsn>) -> Option<(Link, Point)> {
+        let starts = self.segments.iter().flat_map(Segment::starts);
+        let later = starts.filter(|(_, point)| behind.is_none_or(|lsn| point.lsn > lsn));
+        later.min_by_key(|(link, point)| (link.position.lsn, point.lsn))
+    }
+
     /// Follows the log from `start` as far as it is unbroken.
     fn follow(&self, start: Link) -> Reach<'a> {
         let from = Point {
@@ -279,6 +341,37 @@ impl<'a> Segment<'a> {
             head,
             through: head.last_lsn().min(self.through),
         })
+    }
+
+    /// Every place where following the log can begin: a snapshot, the front of a piece.
+    fn starts(&self) -> Vec<(Link, Point)> {
+        let snapshots = self.snapshots().map(|s| {
+            let point = Point {
+                lsn: s.link.position.lsn,
+                timestamp: Some(s.link.timestamp),
+            };
+            (s.link, point)
+        });
+        let logs = self.entry.iter().flat_map(|e| &e.logs).map(|log| {
+            let head = &log.head;
+            let link = Link {
+                position: Position {
+                    epoch: head.first_epoch,
+                    lsn: Lsn(head.first_lsn.0 - 1),
+                },
+                chain: head.before,
+                timestamp: 0,
+            };
+            let point = Point {
+                lsn: head.first_lsn,
+                timestamp: Some(head.first_timestamp),
+            };
+            (link, point)
+        });
+        let (above, through) = (self.above, self.through);
+        let all = snapshots.chain(logs);
+        all.filter(|(_, point)| above <= point.lsn && point.lsn <= through)
+            .collect()
     }
 
     fn known(&self) -> Vec<Point> {
@@ -387,3 +480,6 @@ fn nearest(reaches: &[Reach<'_>], stop: Stop, newest: Point) -> Unmet {
         newest,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,3 +335,6 @@ pub(crate) fn unpack(
         Err(error) => Err(Reason::Unpack(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;

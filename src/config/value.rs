@@ -3,7 +3,7 @@
 use crate::limits;
 use crate::replication::config::MemberRole;
 use bytesize::ByteSize;
-use standfast_wal::NodeId;
+use standfast_wal::{ClusterId, NodeId};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -263,6 +263,17 @@ impl Value for NodeId {
     }
     fn toml(&self) -> String {
         self.show()
+    }
+}
+
+impl Value for ClusterId {
+    const KIND: &'static str = "32 hex digits";
+    fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        hex.then(|| text.parse().ok()).flatten()
+    }
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 
