@@ -207,6 +207,14 @@ impl Node {
     }
 }
 
+fn reason(error: &redis::RedisError) -> String {
+    if error.is_timeout() {
+        "it takes too long".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,6 +57,7 @@ pub struct Status {
     /// The history this node is in, `<generation>-<32 hex digits>`.
     pub history: String,
     pub generation: u64,
+    /// The register's epoch, as the version below.
     pub epoch: u64,
     /// The register's version this view was made from; higher is newer within a generation.
     pub config_version: u64,

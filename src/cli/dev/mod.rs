@@ -249,7 +249,7 @@ impl Running {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let began = Instant::now();
-        let mut served = false;
+        let (mut served, mut told_late) = (false, false);
         let mut told_down = vec![false; self.processes.len()];
         loop {
             self.look()?;
@@ -257,12 +257,17 @@ impl Running {
                 served = true;
                 print!("{}", self.summary(fresh));
             }
-            if !served && began.elapsed() > STARTING {
-                return Err(self.not_started());
-            }
             self.tell_changes(&mut told_down);
-            if !served && told_down.iter().all(|down| *down) {
-                return Err(self.not_started());
+            let all_down = told_down.iter().all(|down| *down);
+            let late = !told_late && began.elapsed() > STARTING;
+            if !served && (all_down || late) {
+                let failure = self.not_started();
+                // A cluster with data stays up, so that its operator can repair it.
+                if fresh || all_down {
+                    return Err(failure);
+                }
+                told_late = true;
+                println!("{failure}");
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
@@ -307,8 +312,9 @@ impl Running {
             let down = line.pid.is_none();
             if down && !*told {
                 println!(
-                    "node {} is down; start it again with:\n    {}",
+                    "node {} is down: {}\n  start it again with: {}",
                     line.id,
+                    process.last_words(),
                     process.start_command()
                 );
             } else if !down && *told {
@@ -339,11 +345,10 @@ impl Running {
         {
             let view = watch.view();
             let text = match (line.pid, view) {
-                (None, _) => format!("ended; its last words:{}", process.last_words()),
-                (Some(pid), None) => format!(
-                    "process {pid} runs and does not answer; its last words:{}",
-                    process.last_words()
-                ),
+                (None, _) => process.last_words(),
+                (Some(pid), None) => {
+                    format!("process {pid} does not answer; {}", process.last_words())
+                }
                 (Some(_), Some(view)) => {
                     format!("{}: {}", view.role.as_str(), reason(&view))
                 }

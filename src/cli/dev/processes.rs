@@ -4,9 +4,9 @@ use super::layout::node_dir;
 use crate::cli::exit::{ExitCode, Failure};
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// How many of a node's last log lines an error shows.
 const LAST_LINES: usize = 5;
@@ -18,9 +18,13 @@ pub struct Process {
     /// Its settings file: it stands in the command line and tells the process from others.
     settings: PathBuf,
     log: PathBuf,
+    /// Where the log lines of the process started here begin.
+    log_from: usize,
     child: Option<Child>,
     /// The process as it was last seen.
     pid: Option<u32>,
+    /// How the process that was started here ended.
+    ended: Option<ExitStatus>,
 }
 
 impl Process {
@@ -31,8 +35,10 @@ impl Process {
             program: program.to_owned(),
             settings: own.join("node.toml"),
             log: own.join("log"),
+            log_from: 0,
             child: None,
             pid: None,
+            ended: None,
         }
     }
 
@@ -51,6 +57,7 @@ impl Process {
             .create(true)
             .append(true)
             .open(&self.log)?;
+        self.log_from = usize::try_from(log.metadata()?.len()).unwrap_or(0);
         let mut command = Command::new(&self.program);
         command
             .args(["serve", "--exit-with-parent", "--config"])
@@ -81,7 +88,11 @@ impl Process {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
                 Ok(None) => return self.pid,
-                Ok(Some(_)) | Err(_) => self.child = None,
+                Ok(Some(status)) => {
+                    self.child = None;
+                    self.ended = Some(status);
+                }
+                Err(_) => self.child = None,
             }
         }
         let known = self.pid.filter(|pid| serves(*pid, &self.settings));
@@ -111,15 +122,21 @@ impl Process {
         }
     }
 
-    /// The last lines it logged: why it ended.
+    /// How it ended, and, unless somebody killed it, the last lines it logged.
     pub fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        if let Some(signal) = self.ended.and_then(|status| status.signal()) {
+            return format!("killed by signal {signal}");
+        }
+        let code = self.ended.and_then(|status| status.code());
+        let how = code.map_or("it logged last".to_owned(), |code| {
+            format!("exit code {code}")
+        });
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(text.get(self.log_from..).unwrap_or_default());
         let lines: Vec<&str> = text.lines().collect();
         let from = lines.len().saturating_sub(LAST_LINES);
-        lines[from..]
-            .iter()
-            .map(|line| format!("\n    {line}"))
-            .collect()
+        let lines = lines[from..].iter().map(|line| format!("\n    {line}"));
+        format!("{how}:{}", lines.collect::<String>())
     }
 }
 
