@@ -136,7 +136,8 @@ pub struct Cluster {
     dev: Child,
     /// Nodes this rig has restarted itself, by id; the newest process of each.
     restarted: BTreeMap<String, Child>,
-    reaper: Child,
+    /// `None` only while the cluster is being dropped.
+    reaper: Option<Reaper>,
 }
 
 impl Cluster {
@@ -154,7 +155,7 @@ impl Cluster {
             .expect("a scratch directory can be made")
             .keep();
         let range = ports::claim();
-        let reaper = start_reaper(&scratch);
+        let reaper = Some(Reaper::start(&scratch));
         let dev = start_dev(binary, &scratch, range.base, spec);
         let mut cluster = Cluster {
             binary: binary.into(),
@@ -456,9 +457,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The reaper wakes up when its pipe closes, kills what is left and ends.
-        drop(self.reaper.stdin.take());
-        let _ = self.reaper.wait();
+        // The reaper kills what is left; only then can the children be waited for.
+        self.reaper = None;
         let _ = self.dev.wait();
         for child in self.restarted.values_mut() {
             let _ = child.wait();
@@ -557,27 +557,39 @@ fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child {
         .expect("the binary can be started")
 }
 
-/// A shell that reads from a pipe we hold. The pipe closes when we drop it or when this process
-/// ends in any way; the shell then kills whatever names the directory in its command line. It gets
-/// the directory through its environment, so that it does not find itself.
-fn start_reaper(dir: &Path) -> Child {
-    const SCRIPT: &str = r#"
-        read -r _
-        for round in 1 2; do
-            for file in $(grep -laF -- "$RIG_DIR" /proc/[0-9]*/cmdline 2>/dev/null); do
-                pid=${file#/proc/}
-                kill -9 "${pid%/cmdline}" 2>/dev/null
+/// A shell that reads from a pipe we hold. The pipe closes when this is dropped or when this
+/// process ends in any way; the shell then kills whatever names the directory in its command line.
+/// It gets the directory through its environment, so that it does not find itself.
+pub struct Reaper(Child);
+
+impl Reaper {
+    /// Watches over the processes of this directory.
+    pub fn start(dir: &Path) -> Reaper {
+        const SCRIPT: &str = r#"
+            read -r _
+            for round in 1 2; do
+                for file in $(grep -laF -- "$RIG_DIR" /proc/[0-9]*/cmdline 2>/dev/null); do
+                    pid=${file#/proc/}
+                    kill -9 "${pid%/cmdline}" 2>/dev/null
+                done
             done
-        done
-    "#;
-    Command::new("sh")
-        .args(["-c", SCRIPT])
-        .env("RIG_DIR", dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sh can be started")
+        "#;
+        let child = Command::new("sh")
+            .args(["-c", SCRIPT])
+            .env("RIG_DIR", dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Reaper(child.expect("sh can be started"))
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 /// Sends a signal to a process that must exist.

@@ -35,7 +35,12 @@ pub struct Outcome {
 
 /// Runs one trial; panics when the cluster does not serve again.
 pub fn run(binary: &Path, spec: &Spec, fault: Fault) -> Outcome {
-    let mut cluster = Cluster::start(binary, spec);
+    run_in(binary, spec, fault, &std::env::temp_dir())
+}
+
+/// As `run`, with the data directories below `parent`.
+pub fn run_in(binary: &Path, spec: &Spec, fault: Fault, parent: &Path) -> Outcome {
+    let mut cluster = Cluster::start_in(binary, spec, parent);
     let load = Load::start(&cluster.addresses(), CONNECTIONS, "trial");
     load.wait_more(500);
     let old = cluster.primary();
