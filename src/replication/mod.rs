@@ -8,13 +8,17 @@
 //! | file | what it decides |
 //! | --- | --- |
 //! | `replica` | dispatch on (role, input); what the engine calls |
-//! | `primary`, `peer`, `changes` | streaming, acknowledging, who is in the sync set |
+//! | `io` | what goes in and what comes out |
+//! | `node` | what every role shares: durable state, links, the register's ends |
+//! | `log` | positions of the own log; append and cut |
+//! | `primary`, `peer`, `changes`, `orders` | streaming, acknowledging, who is in the sync set |
 //! | `backup` | what is taken from a primary, what is cut, what is answered |
 //! | `candidate` | the five steps of a promotion |
 //! | `force` | forced promotion: a new history |
 //! | `commit` | the acknowledgement rule and the change rule: pure functions |
 //! | `fence` | what this node has promised to refuse |
 //! | `reads` | which reads may be answered now |
+//! | `register` | the register itself |
 //! | `epochs`, `tail` | which epoch wrote which LSN; the last records, in memory |
 //! | `message`, `meta`, `config`, `settings`, `view` | types |
 //!
@@ -26,6 +30,7 @@ pub mod epochs;
 pub mod fence;
 pub mod message;
 pub mod meta;
+pub mod register;
 pub mod replica;
 pub mod settings;
 pub mod tail;
