@@ -6,6 +6,9 @@
 
 use bytes::{Bytes, BytesMut};
 use standfast_wal::Lsn;
+use xxhash_rust::xxh3::xxh3_128;
+
+pub use super::codec::{Malformed, iter, may_grow, push};
 
 /// One command or query, fully parsed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -227,13 +230,17 @@ impl Once {
             !matches!(command, Command::Once(_)),
             "a token stands for one command, not for another token"
         );
+        assert!(
+            i64::try_from(ttl_ms).is_ok_and(|ms| ms <= RELATIVE_MS_MAX),
+            "settings bound once_ttl: {ttl_ms} ms"
+        );
         let mut encoded = BytesMut::new();
         command.encode(&mut encoded);
         Once {
             token,
             ttl_ms,
             tokens_max,
-            fingerprint: fingerprint(&encoded),
+            fingerprint: fingerprint(&command, &encoded),
             command: Box::new(command),
         }
     }
@@ -243,9 +250,22 @@ impl Once {
     }
 }
 
-/// Tells one encoded command from another.
-pub(super) fn fingerprint(encoded: &[u8]) -> u128 {
-    xxhash_rust::xxh3::xxh3_128(encoded)
+/// Tells one command from another; `encoded` is the command's bytes. Watched revisions do not
+/// count: whoever repeats an EXEC under its token has watched anew.
+pub(super) fn fingerprint(command: &Command, encoded: &[u8]) -> u128 {
+    match command {
+        Command::Multi(multi) if !multi.watches.is_empty() => {
+            let commands = multi.commands.clone();
+            let mut bare = BytesMut::new();
+            Command::Multi(Multi {
+                watches: Vec::new(),
+                commands,
+            })
+            .encode(&mut bare);
+            xxh3_128(&bare)
+        }
+        _ => xxh3_128(encoded),
+    }
 }
 
 /// One step of a walk over all keys.

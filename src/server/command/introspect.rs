@@ -207,7 +207,7 @@ fn list(filter: &[Bytes]) -> Reply {
                     let known = categories(spec);
                     known
                         .iter()
-                        .any(|name| name[1..].as_bytes().eq_ignore_ascii_case(value))
+                        .any(|name| name.as_bytes()[1..].eq_ignore_ascii_case(value))
                 }),
                 b"pattern" => {
                     let pattern = value.to_ascii_lowercase();
