@@ -8,6 +8,7 @@
 //! clock, draws a random number, or lets the layout of a table show through. What has expired is
 //! decided by log time, the timestamp of the last applied command.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+mod attestation;
 mod codec;
 mod attestation;
 pub mod command;
@@ -28,7 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use attestation::{ATTESTATION, Attestation};
+pub use attestation::{ATTESTATION, ATTESTATION_BYTES, Attestation};
 pub use command::Command;
 pub use digest::Digest;
 pub use glob::glob_matches;
