@@ -10,7 +10,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 mod attestation;
 mod codec;
-mod attestation;
 pub mod command;
 mod digest;
 mod entry;
