@@ -8,13 +8,13 @@ use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::log::{Cut, Identity, Log, disk_bytes};
 use crate::note::{INTENT, Note};
-use crate::open::make_segment;
 use crate::prepare::PREPARED;
 use crate::reader::ReadError;
 use crate::record::{
     ClusterId, Damage, Epoch, Field, History, Link, Lsn, NodeId, Position, Record, field,
     is_gapless, u32_at, u64_at,
 };
+use crate::recovery::salvage_segment;
 use crate::scan::{Scan, used_end};
 use crate::segment::{self, HEADER_AREA, Header, put, u128_at};
 use crate::storage::{File, Storage, read_all};
@@ -251,9 +251,8 @@ impl<S: Storage> Log<S> {
                         .headers
                         .partition_point(|header| header.base.position.lsn <= at);
                     for header in self.headers.range(rest - 1..) {
-                        let name = segment::name(header.first_lsn());
-                        let bytes = read_all(&self.storage, &name)
-                            .map_err(Error::io(&name, "read the segment"))?;
+                        let mut bytes = Vec::new();
+                        salvage_segment(&self.storage, header, &mut bytes)?;
                         let used = used_end(&bytes, 0);
                         let stem = format!("damaged-{:020}", header.first_lsn().0);
                         keep_bytes_aside(&self.storage, &stem, &bytes[..used])?;
@@ -330,18 +329,11 @@ impl<S: Storage> Log<S> {
 
     /// Empties the log, which then goes on after `base`: the last step of installing a snapshot.
     /// Segments whose records are all at or below `verified` are removed, the others are moved
-    /// to `divergent/`. Either all of it has happened after a crash, or nothing.
+    /// to `divergent/`. Either all of it has happened after a crash, or nothing. An error that
+    /// `is_full` changed nothing.
     pub fn reset(&mut self, base: Link, history: History, verified: Lsn) -> Result<(), Error> {
         self.alive()?;
-        let reset = self.reset_to(base, history, verified);
-        self.latch(reset)
-    }
-
-    fn reset_to(&mut self, base: Link, history: History, verified: Lsn) -> Result<(), Error> {
         assert!(!self.preparing, "reset while a preparation is out");
-        self.queue.clear();
-        self.queued_bytes = 0;
-        self.shared.retreat(Lsn::ZERO);
         let header = Header {
             identity: self.identity,
             history,
@@ -349,21 +341,38 @@ impl<S: Storage> Log<S> {
             segment_bytes: self.options.segment_bytes,
             previous_first_lsn: Lsn::ZERO,
         };
-        let file = match self.prepared.take() {
-            Some(prepared) if prepared.bytes == header.segment_bytes => {
-                let begin = || {
-                    prepared.file.write_at(0, &header.encode())?;
-                    prepared.file.sync()?;
-                    durable::publish(&self.storage, PREPARED, FRESH)
-                };
-                begin().map_err(Error::io(FRESH, "make a segment"))?;
-                prepared.file
-            }
-            _ => make_segment(&self.storage, &header, &self.options, FRESH)?,
+        let file = match self.make_fresh(&header) {
+            Err(error) if error.is_full() => return Err(error),
+            other => self.latch(other)?,
         };
+        let reset = self.reset_to(header, file, verified);
+        self.latch(reset)
+    }
+
+    /// The first segment of the log to be, beside the old ones.
+    fn make_fresh(&mut self, header: &Header) -> Result<S::File, Error> {
+        self.prepare()?;
+        let Some(prepared) = self.prepared.take() else {
+            let full = std::io::ErrorKind::StorageFull.into();
+            return Err(Error::io(FRESH, "make a segment")(full));
+        };
+        let begin = || {
+            prepared.file.write_at(0, &header.encode())?;
+            prepared.file.sync()?;
+            durable::publish(&self.storage, PREPARED, FRESH)
+        };
+        begin().map_err(Error::io(FRESH, "make a segment"))?;
+        Ok(prepared.file)
+    }
+
+    fn reset_to(&mut self, header: Header, file: S::File, verified: Lsn) -> Result<(), Error> {
+        let base = header.base;
+        self.queue.clear();
+        self.queued_bytes = 0;
+        self.shared.retreat(Lsn::ZERO);
         let note = Note::Reset {
             base,
-            history,
+            history: header.history,
             verified,
         };
         note.write(&self.storage, INTENT)?;
@@ -375,9 +384,8 @@ impl<S: Storage> Log<S> {
         self.durable = base;
         self.settled = true;
         self.damaged.clear();
-        let file = Arc::clone(&self.file);
-        self.shared
-            .replace(&self.headers, file, base.position.lsn, self.offset);
+        let (file, lsn) = (Arc::clone(&self.file), base.position.lsn);
+        self.shared.replace(&self.headers, file, lsn, self.offset);
         self.trust()
     }
 }

@@ -56,6 +56,11 @@ impl Error {
         move |error| Error::new(&file, ErrorKind::Io(doing, error))
     }
 
+    /// The disk is full: nothing was harmed, and it may be tried again.
+    pub fn is_full(&self) -> bool {
+        matches!(&self.kind, ErrorKind::Io(_, cause) if is_full(cause))
+    }
+
     pub(crate) fn at(mut self, offset: u64) -> Error {
         self.offset = Some(offset);
         self
@@ -65,6 +70,14 @@ impl Error {
         self.lsn = Some(lsn);
         self
     }
+}
+
+/// A full disk is an event, not a failure: nothing that was durable is touched by it.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 impl fmt::Display for Error {

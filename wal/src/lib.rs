@@ -34,3 +34,6 @@ pub use record::{
 };
 pub use storage::{File, Storage, disk::Disk, sim::SimDisk};
 pub use writer::{Writer, WriterEvent};
+
+#[cfg(test)]
+mod tests;

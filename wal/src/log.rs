@@ -132,7 +132,7 @@ pub enum Space {
     Ok,
     /// The next segment could not be prepared; what is prepared still takes client commands.
     Low,
-    /// Only the reserve is left: client commands must be refused.
+    /// Less than twice the reserve is left: client commands must be refused.
     Full,
 }
 
@@ -471,7 +471,7 @@ impl<S: Storage> Log<S> {
     pub fn space(&self) -> Space {
         if !self.disk_full {
             Space::Ok
-        } else if self.room() > self.options.reserve_bytes {
+        } else if self.room() >= 2 * self.options.reserve_bytes {
             Space::Low
         } else {
             Space::Full
@@ -514,6 +514,11 @@ impl<S: Storage> Log<S> {
     /// A handle that reads what is durable, from any thread.
     pub fn reader(&self) -> Reader<S> {
         Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Whether the disk says that all of the log is durable.
+    pub fn is_settled(&self) -> bool {
+        self.settled
     }
 
     pub fn storage(&self) -> &S {

@@ -141,7 +141,7 @@ fn take_lock<S: Storage>(storage: &S) -> Result<S::Lock, Error> {
 }
 
 /// Makes a segment file that is complete before it gets its name.
-pub(crate) fn make_segment<S: Storage>(
+fn make_segment<S: Storage>(
     storage: &S,
     header: &Header,
     options: &Options,

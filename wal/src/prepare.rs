@@ -4,7 +4,7 @@
 //! and it cannot find the disk full.
 
 use crate::durable;
-use crate::error::Error;
+use crate::error::{Error, is_full};
 use crate::log::{Log, Space};
 use crate::scan::used_end;
 use crate::segment::STAMP_BYTES;
@@ -75,13 +75,6 @@ impl<S: Storage> Preparation<S> {
         durable::publish(&self.storage, temporary, PREPARED)?;
         Ok(file)
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-    )
 }
 
 impl<S: Storage> Log<S> {

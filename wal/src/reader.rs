@@ -306,7 +306,7 @@ impl<S: Storage> Reader<S> {
             return Ok(Vec::new());
         };
         let mut bytes = Vec::new();
-        recovery::read_segment(&self.shared.storage, &part.header, &mut bytes)
+        recovery::salvage_segment(&self.shared.storage, &part.header, &mut bytes)
             .map_err(ReadError::Failed)?;
         Ok(recovery::scrub(&bytes, &part.header, next))
     }
@@ -415,7 +415,7 @@ impl<S: Storage> Reader<S> {
     fn explain(&self, source: &Source<S>, name: &str, after: Lsn, damage: Damage) -> ReadError {
         let mut bytes = Vec::new();
         if let Err(error) =
-            recovery::read_segment(&self.shared.storage, &source.part.header, &mut bytes)
+            recovery::salvage_segment(&self.shared.storage, &source.part.header, &mut bytes)
         {
             return ReadError::Failed(error);
         }

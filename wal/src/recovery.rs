@@ -12,6 +12,9 @@ use crate::segment::{self, Header};
 use crate::storage::{File, Storage};
 use bytes::Bytes;
 
+/// What is given up around a sector that cannot be read.
+const SALVAGE_BYTES: usize = 4096;
+
 /// How the chain of good records ends in one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
@@ -178,7 +181,11 @@ pub fn survey<S: Storage>(
     for at in from.unwrap_or(0)..walk.survey.headers.len() {
         let header = walk.survey.headers[at];
         let next = walk.survey.headers.get(at + 1).map(|next| next.base);
-        read_segment(storage, &header, &mut buffer)?;
+        match next {
+            Some(_) => salvage_segment(storage, &header, &mut buffer)?,
+            // A disk that cannot read says nothing about what was written: no reason to cut.
+            None => read_segment(storage, &header, &mut buffer)?,
+        }
         walk.segment(&buffer, &header, next)?;
     }
     Ok(walk.survey)
@@ -241,8 +248,30 @@ pub fn read_segment<S: Storage>(
         buffer.resize(usize::try_from(len).expect("a segment fits memory"), 0);
         file.read_at(0, buffer)
     };
-    // A disk that cannot read says nothing about what was written: never a reason to cut.
     read().map_err(Error::io(&name, "read the segment"))
+}
+
+/// Reads a whole segment like `read_segment`, but takes sectors that the disk cannot read as
+/// damaged ones. Only for segments from which nothing is cut.
+pub fn salvage_segment<S: Storage>(
+    storage: &S,
+    header: &Header,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let Err(error) = read_segment(storage, header, buffer) else {
+        return Ok(());
+    };
+    let name = segment::name(header.first_lsn());
+    tracing::warn!(file = name, %error, "reading what can be read");
+    let file = storage
+        .open(&name)
+        .map_err(Error::io(&name, "read the segment"))?;
+    for (at, block) in (0u64..).zip(buffer.chunks_mut(SALVAGE_BYTES)) {
+        if file.read_at(at * SALVAGE_BYTES as u64, block).is_err() {
+            block.fill(0);
+        }
+    }
+    Ok(())
 }
 
 struct Walk<'a> {

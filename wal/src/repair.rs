@@ -19,7 +19,7 @@ impl<S: Storage> Log<S> {
         let above = |next: &&Header| next.first_lsn() > header.first_lsn();
         let next = self.headers.iter().find(above).map(|next| next.base);
         let mut bytes = Vec::new();
-        crate::recovery::read_segment(&self.storage, &header, &mut bytes)?;
+        crate::recovery::salvage_segment(&self.storage, &header, &mut bytes)?;
         patch(&mut bytes, &header, range, records)?;
         verify(&bytes, &header, range, next)?;
         let replaced = replace_segment(&self.storage, &header, &bytes);
