@@ -430,7 +430,8 @@ impl Engine {
             self.state.abort_snapshot();
         }
         self.copies.incoming = Some(Incoming::Installing { from, head: head.clone(), state });
-        self.emit(Output::ResetLog { base: head.link, history: head.history });
+        let verified = self.replica.commit();
+        self.emit(Output::ResetLog { base: head.link, history: head.history, verified });
     }
 
     pub(super) fn on_log_reset(&mut self) {

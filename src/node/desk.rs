@@ -122,7 +122,7 @@ impl Desk {
         let possibly = facts["rest_acknowledged"] == "possibly";
         let mut commands = Vec::new();
         for record in removed.iter().filter(|record| record.kind() == Kind::Commands) {
-            for (i, command) in crate::state::iter(record.payload()).flatten().enumerate() {
+            for (i, command) in crate::state::command::iter(record.payload()).flatten().enumerate() {
                 let lsn = record.first_lsn().0 + i as u64;
                 commands.push(json!({
                     "lsn": lsn,
@@ -161,7 +161,7 @@ impl Desk {
 
 /// A logged command for people.
 fn describe(command: &Bytes) -> String {
-    match Command::decode(&mut command.clone()) {
+    match Command::from_encoded(command.clone()) {
         Ok(command) => format!("{command:?}"),
         Err(error) => format!("not readable: {error}"),
     }
@@ -264,7 +264,6 @@ impl Engine {
             Control::SetProtection { protection, who } => {
                 ("set protection", who, String::new(), Order::SetProtection(protection))
             }
-            Control::Rejoin { who } => ("rejoin", who, String::new(), Order::Rejoin),
             other => unreachable!("{other:?} is no order"),
         };
         let payload = json!({ "what": what, "order": format!("{order:?}"), "who": who, "why": why });
@@ -452,14 +451,12 @@ impl Engine {
         use crate::node::client::{Op, Request};
         let session = SessionId(FORWARDED_SESSION | u64::from(from.0));
         let mut requests = Vec::with_capacity(commands.len());
-        for Forwarded { ticket, write, mut command } in commands {
-            let op = if write {
-                Op::Write(command)
-            } else {
-                match Command::decode(&mut command) {
-                    Ok(command) => Op::Read { command, stale: false },
-                    Err(_) => continue,
-                }
+        for Forwarded { ticket, write, command } in commands {
+            // Nothing that does not decode is ever ordered: it would halt every node.
+            let Ok(decoded) = Command::from_encoded(command.clone()) else { continue };
+            let op = match write {
+                true => Op::Write(command),
+                false => Op::Read { command: decoded, stale: false },
             };
             requests.push(Request { seq: ticket, op });
         }
@@ -471,10 +468,10 @@ impl Engine {
         for ForwardReply { ticket, lsn, epoch, reply } in replies {
             let Some((to, client)) = self.desk.forwarded.remove(&ticket) else { continue };
             assert_eq!(to, from, "a reply comes from where the command went");
-            match Reply::decode(&mut reply.clone()) {
-                Ok(reply) => self.pending.answer(client, lsn, Epoch(epoch), reply),
-                Err(error) => {
-                    let text = format!("the successor's reply is not readable: {error}");
+            match Reply::decode(reply) {
+                Some(reply) => self.pending.answer(client, lsn, Epoch(epoch), reply),
+                None => {
+                    let text = "the successor's reply is not readable".to_string();
                     self.pending.refuse(client, Refusal::Operator(text));
                 }
             }
@@ -493,13 +490,13 @@ impl Engine {
                 return true;
             }
             let to = NodeId(u32::try_from(session.0 & !FORWARDED_SESSION).unwrap_or(u32::MAX));
-            let mut reply = BytesMut::new();
+            let mut reply = Vec::new();
             answer.reply.encode(&mut reply);
             back.entry(to).or_default().push(ForwardReply {
                 ticket: answer.seq,
                 lsn: answer.lsn,
                 epoch: answer.epoch.0,
-                reply: reply.freeze(),
+                reply: reply.into(),
             });
             false
         });

@@ -19,10 +19,9 @@ use crate::node::refusal::Refusal;
 use crate::node::view::View;
 use crate::node::wire::{Frame, Head};
 use crate::replication::{Effect, Input, Loss, Meta, Order, Replica, StopReason, Time};
-use crate::state::{Block, Digest, Reply, State};
+use crate::state::{Digest, Reply, State};
 use bytes::{Bytes, BytesMut};
-use standfast_snapshot::Header;
-use standfast_wal::{History, Kind, Link, Lsn, NodeId, Record};
+use standfast_wal::{History, Kind, Link, Lsn, NodeId, Position, Record};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -44,13 +43,12 @@ pub enum Event {
     Trimmed { first_lsn: Lsn },
     /// Bytes that the log takes, and that its disk has free.
     LogSize { log_bytes: u64, free_bytes: u64 },
-    DiskStalled(bool),
     /// `Output::StoreMeta` of this number is on disk, and all before it.
     MetaStored(u64),
     Copy(crate::node::copies::CopyEvent),
     Random(u128),
-    /// Wall clock for the peers; about each second.
-    WallClock,
+    /// A write or sync failed: final.
+    DiskFailed(String),
     /// The operator stops the process: hand over first.
     Shutdown { client: Option<Client> },
 }
@@ -65,7 +63,9 @@ pub enum Output {
     /// Log: the next segment carries this history.
     Roll(History),
     /// Log: empty, begins behind `base`; answered by `Event::LogReset`.
-    ResetLog { base: Link, history: History },
+    ResetLog { base: Link, history: History, verified: Lsn },
+    /// Log: all of it was verified against a primary; suspicion ends.
+    TrustLog,
     /// Log: records at or below this LSN are no longer needed.
     Trim { through: Lsn },
     /// Meta file: replace it; answered by `Event::MetaStored`.
@@ -93,6 +93,8 @@ pub struct EngineSettings {
     pub max_staleness: Duration,
     pub max_clock_step: Duration,
     pub attest_interval: Duration,
+    /// How long the disk may leave a record undone before it counts as stalled.
+    pub degraded_timeout: Duration,
     pub snapshot_interval: Option<Duration>,
     /// Bytes of log behind the newest snapshot that call for another one.
     pub snapshot_after: Option<u64>,
@@ -103,6 +105,7 @@ pub struct EngineSettings {
     pub seeds: BTreeMap<NodeId, String>,
     /// Milliseconds since 1970.
     pub started_ms: u64,
+    pub pid: u32,
 }
 
 /// Reads committed records from the log's files: those that memory no longer holds.
@@ -149,6 +152,10 @@ pub struct Engine {
     pub(super) desk: Desk,
     pub(super) copies: Copies,
     batch: Batch,
+    /// The newest write of each session that may not be applied yet.
+    last_write: BTreeMap<SessionId, Lsn>,
+    /// The session whose requests are being taken, once one of them was a write.
+    gathered_by: Option<SessionId>,
     held: VecDeque<Held>,
     forward_to: Option<(NodeId, Time)>,
     confirmed: u64,
@@ -163,6 +170,10 @@ pub struct Engine {
     pub(super) is_witness: bool,
     effects: Vec<Effect>,
     out: Vec<Output>,
+    /// Appended records that are not durable yet: last LSN, and since when.
+    undone: VecDeque<(Lsn, Time)>,
+    disk_stalled: bool,
+    wall_told: Option<Time>,
     shown: Option<Time>,
     show_now: bool,
     stopping: Option<Time>,
@@ -200,6 +211,8 @@ impl Engine {
             desk: Desk::default(),
             copies,
             batch: Batch::default(),
+            last_write: BTreeMap::new(),
+            gathered_by: None,
             held: VecDeque::new(),
             forward_to: None,
             confirmed: 0,
@@ -212,6 +225,9 @@ impl Engine {
             is_witness,
             effects: Vec::new(),
             out: Vec::new(),
+            undone: VecDeque::new(),
+            disk_stalled: false,
+            wall_told: None,
             shown: None,
             show_now: true,
             stopping: None,
@@ -246,11 +262,10 @@ impl Engine {
                 self.log_bytes = log_bytes;
                 self.free_bytes = free_bytes;
             }
-            Event::DiskStalled(stalled) => self.step(Input::DiskStalled(stalled)),
             Event::MetaStored(serial) => self.step(Input::Persisted(serial)),
             Event::Copy(event) => self.on_copy(event),
             Event::Random(number) => self.step(Input::Random(number)),
-            Event::WallClock => self.step(Input::WallClock(now.wall)),
+            Event::DiskFailed(story) => self.halt(story),
             Event::Shutdown { client } => self.on_shutdown(client),
         }
     }
@@ -269,6 +284,8 @@ impl Engine {
         self.close_batch();
         self.keep_time();
         self.attest();
+        self.watch_disk();
+        self.tell_wall_clock();
         self.step(Input::TurnEnd);
         self.apply();
         let generation = self.replica.history().generation;
@@ -295,6 +312,7 @@ impl Engine {
             self.desk.deadline(),
             self.copies.deadline(),
             self.next_tick(),
+            self.undone.front().map(|(_, since)| since.after(self.settings.degraded_timeout)),
             held,
             shown,
             attest,
@@ -319,7 +337,10 @@ impl Engine {
 
     fn route(&mut self, effect: Effect) {
         match effect {
-            Effect::Append(record) => self.out.push(Output::Append(record)),
+            Effect::Append(record) => {
+                self.undone.push_back((record.last_lsn(), self.time()));
+                self.out.push(Output::Append(record));
+            }
             Effect::Cut { after, loss } => {
                 self.on_cut(after, loss);
                 self.out.push(Output::Cut { after });
@@ -396,7 +417,6 @@ impl Engine {
                 Head::Copy(piece) => self.on_piece(from, piece),
                 // The link itself has dealt with these.
                 Head::Hello(_) | Head::Refused(_) => {}
-                Head::Mend { .. } | Head::Mended { .. } => self.on_mend(from, frame),
             },
         }
     }
@@ -406,7 +426,7 @@ impl Engine {
         let max = usize::try_from(max_bytes).unwrap_or(limits::APPEND_BYTES);
         let input = match self.log.read(after, max) {
             Ok(Some(records)) => match records.first() {
-                Some(first) => Input::LogRead { to, previous: before(first), records },
+                Some(first) => Input::LogRead { to, previous: self.link_before(first), records },
                 None => Input::LogGone { to },
             },
             Ok(None) => Input::LogGone { to },
@@ -445,7 +465,7 @@ impl Engine {
             }
         };
         // Not yet a record: never ordered, so it may be passed on or refused for good.
-        let commands: Vec<Bytes> = crate::state::iter(batch.payload.freeze()).flatten().collect();
+        let commands: Vec<Bytes> = crate::state::command::iter(batch.payload.freeze()).flatten().collect();
         for (client, command) in batch.clients.into_iter().zip(commands) {
             match next {
                 Some(to) => self.forward_write(to, client, command),
@@ -479,6 +499,7 @@ impl Engine {
         }
         // Behind something held, everything keeps its place in the order.
         self.held.extend(requests.map(|request| Held { session, request, since }));
+        self.note_writes();
     }
 
     fn drain_held(&mut self) {
@@ -491,10 +512,22 @@ impl Engine {
             if overdue && matches!(gate, Gate::Hold) {
                 gate = Gate::Closed(self.overdue());
             }
-            if let Some(request) = self.take(session, request, &mut gate) {
+            let kept = self.take(session, request, &mut gate);
+            self.note_writes();
+            if let Some(request) = kept {
                 self.held.push_front(Held { session, request, since });
                 break;
             }
+        }
+    }
+
+    /// Remembers how far the session's own writes go, for its reads to come.
+    fn note_writes(&mut self) {
+        let Some(session) = self.gathered_by.take() else { return };
+        self.last_write.insert(session, self.last_lsn());
+        if self.last_write.len() > limits::SESSIONS_REMEMBERED {
+            let applied = self.state.applied().lsn;
+            self.last_write.retain(|_, lsn| *lsn > applied);
         }
     }
 
@@ -573,7 +606,8 @@ impl Engine {
             let (bytes, limit_bytes) = (command.len(), limits::COMMAND_BYTES_MAX);
             return self.pending.refuse(client, Refusal::TooLarge { bytes, limit_bytes });
         }
-        crate::state::push(&mut self.batch.payload, command);
+        crate::state::command::push(&mut self.batch.payload, command);
+        self.gathered_by = Some(client.session);
         self.batch.clients.push(client);
         if self.batch.payload.len() >= limits::BATCH_BYTES
             || self.batch.clients.len() >= limits::BATCH_COMMANDS_MAX
@@ -588,7 +622,7 @@ impl Engine {
     }
 
     /// Orders what was gathered as one record.
-    fn close_batch(&mut self) {
+    pub(super) fn close_batch(&mut self) {
         if self.batch.clients.is_empty() {
             return;
         }
@@ -697,9 +731,11 @@ impl Engine {
             Err(refusal) => return self.pending.refuse(client, self.refusal(refusal)),
         };
         let mut after = ticket.after;
-        // The session's own writes, which are gathered or ordered, come before its read. Which
-        // ones are its own is not tracked: all that came before it in time are.
-        if self.pending.has_ordered_by(client.session) || self.batch_has(client.session) {
+        // The session's own writes, gathered or ordered, come before its read.
+        if let Some(lsn) = self.last_write.get(&client.session) {
+            after = after.max(*lsn);
+        }
+        if self.gathered_by == Some(client.session) {
             after = after.max(self.last_lsn());
         }
         if let Some(due) = self.state.next_expiry()
@@ -714,14 +750,10 @@ impl Engine {
             let reply = self.state.read(&command);
             let lsn = self.state.applied().lsn;
             let now = self.time();
-            self.pending.evaluated(now, client, lsn, ticket.round, self.confirmed, reply);
+            self.pending.evaluated(now, client, command, lsn, ticket.round, self.confirmed, reply);
         } else {
             self.pending.read_at(self.time(), after, client, command, ticket.round);
         }
-    }
-
-    fn batch_has(&self, session: SessionId) -> bool {
-        self.batch.clients.iter().rev().any(|client| client.session == session)
     }
 
     /// A read that this node answers by itself, within `max_staleness` on its own clock.
@@ -809,21 +841,19 @@ impl Engine {
         );
         let mut replies = std::mem::take(&mut self.replies);
         replies.clear();
-        // Reads that wait for an LSN inside this record are answered from exactly that state.
-        while let Some(lsn) = self.pending.next_read(record.last_lsn()) {
-            if lsn > self.state.applied().lsn {
-                self.state.apply_prefix(record, lsn, |_, reply| replies.push(reply));
+        let (pending, confirmed) = (&mut self.pending, self.confirmed);
+        self.state.apply_each(record, record.last_lsn(), |state, lsn, reply| {
+            replies.push(reply);
+            // Reads that wait for an LSN inside this record are answered from exactly that state.
+            if pending.next_read() == Some(lsn) {
+                pending.evaluate(lsn, confirmed, |command| state.read(command));
             }
-            let (state, confirmed) = (&self.state, self.confirmed);
-            self.pending.evaluate(lsn, confirmed, |command| state.read(command));
-        }
-        if self.state.applied().lsn < record.last_lsn() {
-            self.state.apply(record, |_, reply| replies.push(reply));
-        }
+        });
         self.outcomes.push(record, &replies);
         let generation = self.replica.history().generation;
         self.pending.applied(generation, record, &mut replies);
         self.replies = replies;
+        self.copies.applied = record.link();
         match record.kind() {
             Kind::Commands => self.attested.stale = true,
             Kind::Attestation => self.check_attestation(record),
@@ -833,6 +863,30 @@ impl Engine {
         self.digests.push_back((record.last_lsn(), self.state.digest()));
         if self.digests.len() > limits::DIGESTS_KEPT {
             self.digests.pop_front();
+        }
+    }
+
+    // --- The disk and the clock ---------------------------------------------------------------
+
+    /// Tells the core when the disk leaves a record undone for too long, and when it is back.
+    fn watch_disk(&mut self) {
+        let durable = self.replica.durable();
+        while self.undone.front().is_some_and(|(lsn, _)| *lsn <= durable) {
+            self.undone.pop_front();
+        }
+        let limit = self.settings.degraded_timeout;
+        let stalled =
+            self.undone.front().is_some_and(|(_, since)| since.after(limit) <= self.time());
+        if stalled != self.disk_stalled {
+            self.disk_stalled = stalled;
+            self.step(Input::DiskStalled(stalled));
+        }
+    }
+
+    fn tell_wall_clock(&mut self) {
+        if self.wall_told.is_none_or(|at| at.after(limits::WALL_CLOCK_INTERVAL) <= self.time()) {
+            self.wall_told = Some(self.time());
+            self.step(Input::WallClock(self.now.wall));
         }
     }
 
@@ -947,17 +1001,11 @@ impl Engine {
         let others = peers.iter().filter(|peer| peer.connected && set.contains(&peer.id)).count();
         u32::try_from(others).unwrap_or(u32::MAX) + 1
     }
-}
 
-/// The link that `record` follows, as far as the record itself tells it; its own checks compare
-/// the rest. The epoch before is filled in by the core from its table.
-fn before(record: &Record) -> Link {
-    Link {
-        position: standfast_wal::Position {
-            epoch: standfast_wal::Epoch(0),
-            lsn: Lsn(record.first_lsn().0 - 1),
-        },
-        chain: record.previous_chain(),
-        timestamp: 0,
+    /// The link that a record from the log's files follows. Its time is not known any more.
+    fn link_before(&self, record: &Record) -> Link {
+        let lsn = Lsn(record.first_lsn().0 - 1);
+        let epoch = self.replica.epochs().at(lsn).map_or(Default::default(), |entry| entry.epoch);
+        Link { position: Position { epoch, lsn }, chain: record.previous_chain(), timestamp: 0 }
     }
 }

@@ -30,7 +30,8 @@ pub enum LinkEvent {
     Frame { from: NodeId, incarnation: Incarnation, frame: Frame },
 }
 
-type Sink = Arc<dyn Fn(LinkEvent) + Send + Sync>;
+/// Takes what the links tell; must not block.
+pub type Sink = Arc<dyn Fn(LinkEvent) + Send + Sync>;
 
 /// The outgoing side of every link of this node.
 pub struct Links {
@@ -68,11 +69,6 @@ impl Links {
                 self.peers.insert(*id, link);
             }
         }
-    }
-
-    /// Changes what this node says of itself (a cluster learned on joining).
-    pub fn set_hello(&mut self, change: impl FnOnce(&mut Hello)) {
-        self.me.send_modify(change);
     }
 
     /// A view of this node's Hello for the accepting side.
@@ -377,10 +373,11 @@ fn judge(mine: &Hello, theirs: &Hello) -> Result<(), String> {
             theirs.cluster_name, mine.cluster_name
         ));
     }
-    match (theirs.cluster, mine.cluster) {
-        (Some(a), Some(b)) if a != b => Err(format!(
-            "cluster id {a} is not {b}: another cluster of the same name; check `peers`"
-        )),
-        _ => Ok(()),
+    if theirs.cluster != mine.cluster {
+        return Err(format!(
+            "cluster id {} is not {}: another cluster of the same name; check `peers`",
+            theirs.cluster, mine.cluster
+        ));
     }
+    Ok(())
 }

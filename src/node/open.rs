@@ -196,7 +196,7 @@ fn open_with(config: &Config, _disk: &Disk, meta: MetaFile) -> Result<Parts, Ser
     let dir = &config.data_dir;
     fs::create_dir_all(snapshot_dir(dir)).map_err(damaged)?;
     fs::create_dir_all(wal_dir(dir)).map_err(damaged)?;
-    standfast_snapshot::write::remove_leftovers(&snapshot_dir(dir)).map_err(damaged)?;
+    standfast_snapshot::new_file::remove_leftovers(&snapshot_dir(dir)).map_err(damaged)?;
     let storage = Disk::open(wal_dir(dir)).map_err(damaged)?;
     adopt_waiting(config, &meta, &storage)?;
     let mut refused = None;

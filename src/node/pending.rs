@@ -43,6 +43,7 @@ struct Read {
 #[derive(Debug)]
 struct Unconfirmed {
     client: Client,
+    command: Command,
     round: u64,
     since: Time,
     lsn: Lsn,
@@ -119,9 +120,9 @@ impl Pending {
         self.reads.entry(lsn).or_default().push(read);
     }
 
-    /// The first LSN in (after, through] at which reads wait to be evaluated.
-    pub fn next_read(&self, through: Lsn) -> Option<Lsn> {
-        self.reads.first_key_value().map(|(lsn, _)| *lsn).filter(|lsn| *lsn <= through)
+    /// The first LSN at which reads wait to be evaluated.
+    pub fn next_read(&self) -> Option<Lsn> {
+        self.reads.first_key_value().map(|(lsn, _)| *lsn)
     }
 
     /// Evaluates the reads whose LSN is applied now.
@@ -132,17 +133,19 @@ impl Pending {
             }
             for waiting in entry.remove() {
                 let reply = read(&waiting.command);
-                let Read { client, round, since, .. } = waiting;
-                self.evaluated(since, client, applied, round, confirmed, reply);
+                let Read { client, command, round, since } = waiting;
+                self.evaluated(since, client, command, applied, round, confirmed, reply);
             }
         }
     }
 
     /// A read has its reply; it goes out once `round` is confirmed.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what one read is")]
     pub fn evaluated(
         &mut self,
         since: Time,
         client: Client,
+        command: Command,
         lsn: Lsn,
         round: u64,
         confirmed: u64,
@@ -151,7 +154,8 @@ impl Pending {
         if round <= confirmed {
             self.answer(client, lsn, Epoch(0), reply);
         } else {
-            self.unconfirmed.push_back(Unconfirmed { client, round, since, lsn, reply });
+            let waiting = Unconfirmed { client, command, round, since, lsn, reply };
+            self.unconfirmed.push_back(waiting);
         }
     }
 
@@ -170,16 +174,14 @@ impl Pending {
         }
     }
 
-    /// Reads that wait for an LSN or for confirmation, to be asked again elsewhere. Those that were
-    /// evaluated already are refused: their command is gone.
+    /// Reads that wait for an LSN or for confirmation, to be asked again elsewhere.
     pub fn take_reads(&mut self) -> Vec<(Client, Command)> {
         let mut taken = Vec::new();
         for (_, reads) in std::mem::take(&mut self.reads) {
             taken.extend(reads.into_iter().map(|read| (read.client, read.command)));
         }
-        for read in std::mem::take(&mut self.unconfirmed) {
-            self.answer(read.client, Lsn::ZERO, Epoch(0), Refusal::Promoting.into());
-        }
+        let unconfirmed = std::mem::take(&mut self.unconfirmed);
+        taken.extend(unconfirmed.into_iter().map(|read| (read.client, read.command)));
         taken
     }
 

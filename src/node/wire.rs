@@ -6,12 +6,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::limits;
-use crate::replication::config::{Addresses, MemberRole};
 use crate::replication::message::{Message, SnapshotHead};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use standfast_wal::{
-    ClusterId, Damage, Field, History, Incarnation, Lsn, NodeId, Record, record::is_gapless,
+    ClusterId, Damage, Field, Incarnation, Lsn, NodeId, Record, record::is_gapless,
 };
 
 const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
@@ -36,17 +35,12 @@ pub const WIRE_VERSION: u32 = 1;
 pub struct Hello {
     pub version: u32,
     pub cluster_name: String,
-    /// `None`: a new data directory that has not met its cluster yet.
-    pub cluster: Option<ClusterId>,
+    pub cluster: ClusterId,
     pub from: NodeId,
     pub incarnation: Incarnation,
     /// Drawn at process start: tells a restarted node from a second live copy of its disk.
     pub process: u64,
     pub to: NodeId,
-    pub role: MemberRole,
-    pub site: String,
-    pub priority: u32,
-    pub addresses: Addresses,
 }
 
 /// A command that another node's client sent before it got an LSN (switchover forwarding).
@@ -72,10 +66,6 @@ pub enum Head {
     Replied { replies: Vec<ForwardReply> },
     /// A snapshot on its way to a member that lags.
     Copy(Piece),
-    /// Asks for the records after one LSN through another, to mend a damaged log.
-    Mend { history: History, after: Lsn, through: Lsn },
-    /// The asked-for records, as far as this node has them; in the body.
-    Mended { history: History, after: Lsn },
 }
 
 /// A snapshot's way from one node to another.

@@ -10,10 +10,9 @@
 //!   proposal knows its parent to be chosen, and chosen values form one chain of versions.
 //! - R2 A value is chosen by a majority of its parent's voters *and* of its own. So all proposals
 //!   for one version compete for the same majority, and the successors' majority holds it too.
-//! - R3 Who votes for a value at a ballot had it prepared by a majority of its parent's voters, and
-//!   a value is proposed again only when a majority of its own voters promised as well, unless it is
-//!   known to be chosen: then its own suffice. Of all that the promises tell, the highest ballot is
-//!   taken.
+//! - R3 A value is proposed at a ballot only after a majority of its parent's voters *and* of its
+//!   own promised; if it is known to be chosen, its own suffice. Of all that the promises tell, the
+//!   highest ballot is taken.
 //! - R4 An acceptor answers only what is durable, never goes back on a promise, and is counted by
 //!   incarnation: one that lost its memory is another voter, and empty.
 //!
@@ -383,3 +382,6 @@ fn check_ballot(from: Voter, ballot: Ballot) -> Result<(), Reason> {
         Err(Reason::NotItsBallot)
     }
 }
+
+#[cfg(test)]
+mod tests;
