@@ -3,14 +3,11 @@
 use super::exit::{ExitCode, Failure, Outcome};
 use super::settings::Settings;
 use super::{create, random};
-use crate::config::{Config, HostPort, LogFormat};
+use crate::config::{Config, LogFormat};
 use crate::node::meta;
-use crate::node::run::{self, ServeError};
-use crate::server::{Front, admin, listener};
+use crate::node::run::ServeError;
 use rustix::process::Signal;
 use std::io::IsTerminal;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Runs one node.
@@ -30,51 +27,21 @@ pub fn run(args: &Serve) -> Outcome {
     let config = args.settings.load()?.config;
     start_log(&config)?;
     identify(&config)?;
-    // Sessions, links and the engine are tasks of one thread: an operation hops between none.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(node(config))?;
-    // A snapshot that is being written must not keep a stopped node up: its file is unfinished
-    // and goes at the next start.
-    runtime.shutdown_background();
+    crate::server::run::serve(config, || Ok(Box::pin(stop_signal()?))).map_err(explain)?;
     Ok(ExitCode::Done)
 }
 
-/// Opens the doors for clients, peers and HTTP, and runs the node until a signal stops it.
-async fn node(config: Config) -> Result<(), Failure> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Completes at the first SIGTERM or SIGINT. Must be called inside a runtime.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async move {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
         tokio::select! {
-            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    };
-    let clients = listen("client_listen", &config.client_listen).await?;
-    let http = listen("http_listen", &config.http_listen).await?;
-    // Clients that come while the log is read are told LOADING instead of being refused.
-    let (handle, door) = run::door(&config);
-    let front = Front::new(handle, &config);
-    tokio::spawn(listener::serve(front.clone(), clients));
-    tokio::spawn(admin::serve(front, http));
-    run::run(config, door, stop).await.map_err(explain)
-}
-
-async fn listen(setting: &str, address: &HostPort) -> Result<TcpListener, Failure> {
-    let refused = |error: std::io::Error| {
-        Failure::new(
-            ExitCode::InUse,
-            format!("cannot listen on {address}: {error}"),
-        )
-        .hint(format!("stop what uses it, or change {setting}"))
-    };
-    let found = tokio::net::lookup_host(address.as_str())
-        .await
-        .map_err(refused)?
-        .next();
-    let found = found.ok_or_else(|| refused(std::io::ErrorKind::NotFound.into()))?;
-    listener::bind(found).map_err(refused)
+    })
 }
 
 /// The kernel ends this process when its parent ends, however that happens.

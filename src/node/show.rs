@@ -2,8 +2,10 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::node::engine::Engine;
+use crate::node::status::{MemberStatus, Role as StatusRole, Status};
 use crate::node::view::{Alarm, Metric, Peer, Role, View};
 use crate::replication::RoleView;
+use crate::replication::config::{Member, MemberRole};
 use serde_json::{Value, json};
 use standfast_wal::Lsn;
 use std::collections::BTreeMap;
@@ -28,11 +30,17 @@ impl Engine {
         let mut alarms: Vec<Alarm> = core
             .alarms
             .iter()
-            .map(|text| Alarm { name: "replication", text: text.clone() })
+            .map(|text| Alarm {
+                name: "replication",
+                text: text.clone(),
+            })
             .collect();
         if self.disk_full {
             let text = "the log's disk is full: writes are refused; free space".to_string();
-            alarms.push(Alarm { name: "disk_full", text });
+            alarms.push(Alarm {
+                name: "disk_full",
+                text,
+            });
         }
         let applied = self.state.applied();
         View {
@@ -68,7 +76,8 @@ impl Engine {
     }
 
     fn is_fresh(&self) -> bool {
-        self.staleness().is_some_and(|age| age <= self.settings.max_staleness)
+        self.staleness()
+            .is_some_and(|age| age <= self.settings.max_staleness)
     }
 
     fn newest_snapshot(&self) -> Option<(Lsn, u64)> {
@@ -99,50 +108,16 @@ impl Engine {
         }]
     }
 
-    /// Everything `standfast status` shows.
+    /// Everything `standfast status` shows: the fields of `Status`, and what only people read.
     pub(super) fn status(&self) -> Value {
         let view = self.view();
         let core = self.replica.view(self.time());
-        let members: Vec<Value> = view
-            .members()
-            .map(|(id, member)| {
-                let peer = view.peers.get(&id);
-                let is_primary = view.primary == Some(id);
-                json!({
-                    "id": id.0,
-                    "role": role_name(&view, id, is_primary),
-                    "site": member.site,
-                    "voter": view.config.as_deref().is_some_and(|c| c.voters.contains(&id)),
-                    "client": member.addresses.client,
-                    "peer": member.addresses.peer,
-                    "http": member.addresses.http,
-                    "up": view.is_up(id),
-                    "self": id == view.node,
-                    "matched": peer.map(|peer| peer.matched.0),
-                    "lag_bytes": peer.map(|peer| peer.lag_bytes),
-                    "silent_ms": peer.and_then(|peer| peer.heard_ms),
-                })
-            })
-            .collect();
-        let config = self.replica.config();
-        json!({
-            "node": view.node.0,
-            "cluster": view.cluster.to_string(),
-            "cluster_name": &*view.cluster_name,
-            "incarnation": self.identity.incarnation.to_string(),
-            "role": view.role.name(),
-            "serving": view.serving,
-            "synchronous": view.is_synchronous(view.node),
-            "primary": view.primary.map(|id| id.0),
-            "primary_client": view.primary_address(),
-            "generation": view.history.generation,
-            "history": format!("{:032x}", view.history.id),
-            "epoch": view.epoch.0,
-            "written": view.written.0,
-            "durable": view.durable.0,
-            "committed": view.committed.0,
-            "applied": view.applied.0,
+        let mut status = serde_json::to_value(self.status_of(&view, &core))
+            .expect("plain data can be written as JSON");
+        let more = json!({
             "digest": self.state.digest().to_string(),
+            "primary_client": view.primary_address(),
+            "synchronous": view.is_synchronous(view.node),
             "log_time_ns": view.log_time_ns,
             "staleness_ms": view.staleness_ms,
             "keys": view.keys,
@@ -151,38 +126,103 @@ impl Engine {
             "log_first_lsn": self.replica.first_lsn().0,
             "snapshot_lsn": view.snapshot.map(|(lsn, _)| lsn.0),
             "suspect": core.suspect,
-            "protection": config.protection,
-            "acks": config.acks,
-            "acks_needed": config.acks_needed,
-            "sync_set": config.sync_set.iter().map(|id| id.0).collect::<Vec<_>>(),
-            "voters": config.voters.iter().map(|id| id.0).collect::<Vec<_>>(),
-            "config_version": config.version,
-            "members": members,
-            "forecast": {
-                "text": core.forecast.text,
-                "successor": core.forecast.successor.map(|id| id.0),
-                "lost_commands": core.forecast.lost_commands,
-                "outage_ms": core.forecast.outage.map(ms),
-            },
-            "alarms": view.alarms.iter()
-                .map(|alarm| json!({ "name": alarm.name, "text": alarm.text }))
-                .collect::<Vec<_>>(),
+            "sync_set": self.replica.config().sync_set.iter().map(|id| id.0).collect::<Vec<_>>(),
+            "successor": core.forecast.successor.map(|id| id.0),
+            "lost_commands_if_primary_died": core.forecast.lost_commands,
+            "outage_ms_if_primary_died": core.forecast.outage.map(ms),
             "events": self.desk.events()
                 .map(|entry| json!({ "ns": entry.wall, "text": entry.text }))
                 .collect::<Vec<_>>(),
             "started_ms": view.started_ms,
             "pid": self.settings.pid,
-        })
+        });
+        if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
+            status.extend(more);
+        }
+        status
     }
-}
 
-/// The role of any member as `dev` and `status` name it.
-fn role_name(view: &View, id: standfast_wal::NodeId, is_primary: bool) -> &'static str {
-    use crate::replication::config::MemberRole;
-    match view.member(id).map(|member| member.role) {
-        Some(MemberRole::Witness) => "witness",
-        _ if is_primary => "primary",
-        _ if view.is_synchronous(id) => "sync-backup",
-        _ => "async-backup",
+    fn status_of(&self, view: &View, core: &crate::replication::View) -> Status {
+        let config = self.replica.config();
+        let mine = view.member(view.node);
+        Status {
+            node: view.node,
+            cluster: view.cluster_name.to_string(),
+            cluster_id: view.cluster.to_string(),
+            incarnation: self.identity.incarnation.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            member_role: mine.map(|member| member.role),
+            addresses: self.settings.introduction.addresses.clone(),
+            site: self.settings.introduction.site.clone(),
+            priority: self.settings.introduction.priority,
+            role: match view.role {
+                Role::Primary => StatusRole::Primary,
+                Role::Witness => StatusRole::Witness,
+                _ if view.is_synchronous(view.node) => StatusRole::SyncBackup,
+                _ => StatusRole::AsyncBackup,
+            },
+            serving: view.is_primary() && view.serving,
+            reason: self.reason(view),
+            history: view.history.to_string(),
+            generation: view.history.generation,
+            epoch: view.epoch.0,
+            config_version: config.version,
+            primary: view.config.as_ref().map(|config| config.primary),
+            protection: Some(config.protection),
+            acks: Some(config.acks),
+            acks_needed: config.acks_needed,
+            written_lsn: view.written.0,
+            durable_lsn: view.durable.0,
+            committed_lsn: view.committed.0,
+            applied_lsn: view.applied.0,
+            members: self.member_statuses(view, core),
+            forecast: core.forecast.text.clone(),
+            alarms: view.alarms.iter().map(|alarm| alarm.text.clone()).collect(),
+        }
+    }
+
+    /// Why this node is not what it should be; empty when all is well.
+    fn reason(&self, view: &View) -> String {
+        match view.role {
+            Role::Loading => "this node is not a member yet: it asks to be taken in".to_string(),
+            Role::Primary if !view.serving => match self.replica.admit(self.time()) {
+                Err(refusal) => refusal.to_string(),
+                Ok(()) => String::new(),
+            },
+            Role::Candidate => "this node stands for promotion".to_string(),
+            _ => String::new(),
+        }
+    }
+
+    fn member_statuses(&self, view: &View, core: &crate::replication::View) -> Vec<MemberStatus> {
+        let config = self.replica.config();
+        let status = |(id, member): (standfast_wal::NodeId, &Member)| {
+            let peer = core.peers.iter().find(|peer| peer.id == id);
+            let matched = peer.map(|peer| peer.matched).filter(|_| view.is_primary());
+            MemberStatus {
+                id,
+                incarnation: member.incarnation.to_string(),
+                role: match member.role {
+                    MemberRole::Witness => StatusRole::Witness,
+                    _ if config.primary == id => StatusRole::Primary,
+                    _ if config.sync_set.contains(&id) => StatusRole::SyncBackup,
+                    _ => StatusRole::AsyncBackup,
+                },
+                voter: config.voters.contains(&id),
+                site: member.site.clone(),
+                priority: member.priority,
+                client: member.addresses.client.clone(),
+                peer: member.addresses.peer.clone(),
+                http: member.addresses.http.clone(),
+                reachable: view.is_up(id),
+                matched_lsn: matched.map(|lsn| lsn.0),
+                progress: match peer {
+                    Some(peer) if peer.joining => "joining".to_string(),
+                    Some(peer) if view.is_primary() && peer.connected => "streaming".to_string(),
+                    _ => String::new(),
+                },
+            }
+        };
+        view.members().map(status).collect()
     }
 }
