@@ -302,23 +302,18 @@ impl Cluster {
         fs::read_to_string(path).unwrap_or_default()
     }
 
-    /// Kills `dev` itself and all its nodes, as a power cut would.
+    /// Kills all nodes and `dev` itself, as a power cut would.
     pub fn kill_everything(&mut self) {
-        let nodes = self.nodes();
+        let live: Vec<Node> = self
+            .nodes()
+            .into_iter()
+            .filter(|node| node.pid.is_some())
+            .collect();
+        self.kill_all(&live);
         signal(self.dev.id(), Signal::KILL);
         self.dev
             .wait()
             .expect("a child of this process can be waited for");
-        let live: Vec<Node> = nodes
-            .into_iter()
-            .filter(|node| node.pid.is_some() || self.restarted.contains_key(&node.id))
-            .collect();
-        for node in &live {
-            if let Some(pid) = node.pid.filter(|&pid| !is_gone(pid)) {
-                signal(pid, Signal::KILL);
-                self.wait_gone(node, pid);
-            }
-        }
     }
 
     /// Runs `dev` again on the same directory and ports.
@@ -395,17 +390,24 @@ impl Cluster {
             "--- the cluster's directory is kept: {}",
             self.scratch.display()
         );
-        let Ok(entries) = fs::read_dir(&self.scratch) else {
-            return;
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "log") {
-                let text = fs::read_to_string(&path).unwrap_or_default();
-                let lines: Vec<&str> = text.lines().collect();
-                eprintln!("--- {}", path.display());
-                for line in &lines[lines.len().saturating_sub(40)..] {
-                    eprintln!("{line}");
-                }
+        let own = [PathBuf::from("dev.log")];
+        let nodes = 0..self.spec.nodes();
+        let logs = nodes.flat_map(|id| {
+            let restarted = PathBuf::from(format!("node-{id}-restarted.log"));
+            [PathBuf::from(format!("d/node-{id}/log")), restarted]
+        });
+        for path in own
+            .into_iter()
+            .chain(logs)
+            .map(|path| self.scratch.join(path))
+        {
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {}", path.display());
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                eprintln!("{line}");
             }
         }
     }

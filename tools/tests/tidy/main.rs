@@ -98,17 +98,26 @@ fn functions_are_short() {
     assert_none("code lines per function are bounded", broken);
 }
 
+/// Columns of a line; tables of test cases may take more.
+const COLUMNS: usize = 100;
+const TEST_COLUMNS: usize = 120;
+
 #[test]
 fn no_line_is_wider_than_a_hundred() {
     let mut broken = Vec::new();
     for source in all_sources() {
+        let first_test_line = source.first_test_line();
         for (number, line) in source.text.lines().enumerate() {
-            if line.chars().count() > 100 {
+            let is_test = source.is_test_file() || number >= first_test_line;
+            // A row of a table in a comment cannot be broken.
+            let is_row = line.trim_start().starts_with("//! |");
+            let columns = if is_test { TEST_COLUMNS } else { COLUMNS };
+            if line.chars().count() > columns && !is_row {
                 broken.push(format!("{}:{}", source.path, number + 1));
             }
         }
     }
-    assert_none("lines are at most 100 wide", broken);
+    assert_none("lines are at most 100 wide, tables in tests 120", broken);
 }
 
 /// Who may use whom: `main -> cli -> server -> node -> {replication, state, snapshot, wal}`; rooms
