@@ -137,6 +137,7 @@ const STILL: Timing = Timing {
     resend: Duration::ZERO,
     backoff_min: Duration::ZERO,
     backoff_max: Duration::ZERO,
+    patience: Duration::ZERO,
 };
 
 pub(super) fn explore(scenario: Scenario) -> Reached {
