@@ -276,6 +276,21 @@ impl Engine {
         Time(self.now.boot)
     }
 
+    /// For those who look: tests, the simulator.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The core's time at the last event.
+    pub fn core_time(&self) -> Time {
+        self.time()
+    }
+
+    /// Where the state stands, and its digest there.
+    pub fn applied(&self) -> (Lsn, Digest) {
+        (self.state.applied().lsn, self.state.digest())
+    }
+
     /// Takes one event.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.now = now;

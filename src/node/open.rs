@@ -12,7 +12,7 @@ use crate::node::run::ServeError;
 use crate::replication::config::MemberRole;
 use crate::replication::{EpochEntry, EpochTable, LogFacts, SnapshotHead};
 use crate::state::{self, State};
-use standfast_snapshot::{Header, Reader as SnapshotReader};
+use standfast_snapshot::{Header, Reader as SnapshotReader, Source};
 use standfast_wal::{
     ClusterId, Disk, End, Error, ErrorKind, Incarnation, Link, Log, Lsn, Options, Position,
     ReadError, Reader, Record, Storage,
@@ -326,10 +326,19 @@ fn numbered(name: &str, prefix: &str) -> Option<Lsn> {
 
 /// Loads and proves one snapshot, on as many threads as there are processors.
 pub fn load_snapshot(path: &Path, cluster: ClusterId) -> Result<(Header, State), String> {
-    let limits = state_limits(cluster);
     let reader = SnapshotReader::open(path).map_err(|e| e.to_string())?;
-    reader.check_cluster(cluster).map_err(|e| e.to_string())?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    load_from(&reader, cluster, threads)
+}
+
+/// As [`load_snapshot`], from an opened one.
+pub fn load_from<S: Source>(
+    reader: &SnapshotReader<S>,
+    cluster: ClusterId,
+    threads: usize,
+) -> Result<(Header, State), String> {
+    let limits = state_limits(cluster);
+    reader.check_cluster(cluster).map_err(|e| e.to_string())?;
     let parts = reader
         .load(threads, |_, block| {
             state::load_block(&limits, block).map_err(|e| e.to_string())
@@ -344,7 +353,7 @@ pub fn load_snapshot(path: &Path, cluster: ClusterId) -> Result<(Header, State),
         tokens: header.counts[1],
     };
     let state = State::assemble(limits, &head, parts)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+        .map_err(|error| format!("{}: {error}", reader.file()))?;
     Ok((header, state))
 }
 
@@ -415,7 +424,8 @@ fn is_missing(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Missing)
 }
 
-fn facts_of(
+/// What the core must know of a log, from its recovery and the snapshot it goes on from.
+pub fn facts_of(
     tip: Link,
     first_lsn: Lsn,
     newest: Option<&Newest>,

@@ -2,12 +2,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::node::engine::Engine;
-use crate::node::status::{MemberStatus, Role as StatusRole, Status};
 use crate::node::view::{Alarm, Metric, Peer, Role, View};
 use crate::replication::RoleView;
 use crate::replication::config::{Member, MemberRole};
 use serde_json::{Value, json};
-use standfast_wal::Lsn;
+use standfast_wal::{Lsn, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -85,10 +84,7 @@ impl Engine {
         Some((newest.head.link.position.lsn, newest.finished))
     }
 
-    fn peer_views(
-        &self,
-        peers: &[crate::replication::PeerView],
-    ) -> BTreeMap<standfast_wal::NodeId, Peer> {
+    fn peer_views(&self, peers: &[crate::replication::PeerView]) -> BTreeMap<NodeId, Peer> {
         let view = |peer: &crate::replication::PeerView| Peer {
             connected: peer.connected,
             heard_ms: Some(ms(peer.silent)),
@@ -108,16 +104,35 @@ impl Engine {
         }]
     }
 
-    /// Everything `standfast status` shows: the fields of `Status`, and what only people read.
+    /// Everything `standfast status` shows: `node::status` reads it, people do.
     pub(super) fn status(&self) -> Value {
         let view = self.view();
         let core = self.replica.view(self.time());
-        let mut status = serde_json::to_value(self.status_of(&view, &core))
-            .expect("plain data can be written as JSON");
-        let more = json!({
-            "digest": self.state.digest().to_string(),
-            "primary_client": view.primary_address(),
+        let config = self.replica.config();
+        let events = self.desk.events();
+        let events = events.map(|entry| json!({ "ns": entry.wall, "text": entry.text }));
+        let alarms = view.alarms.iter();
+        let alarms = alarms.map(|alarm| json!({ "name": alarm.name, "text": alarm.text }));
+        json!({
+            "node": view.node.0,
+            "cluster": view.cluster.to_string(),
+            "cluster_name": &*view.cluster_name,
+            "incarnation": self.identity.incarnation.to_string(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "role": view.role.name(),
+            "serving": view.serving,
+            "reason": self.reason(&view),
             "synchronous": view.is_synchronous(view.node),
+            "primary": view.primary.map(|id| id.0),
+            "primary_client": view.primary_address(),
+            "generation": view.history.generation,
+            "history": format!("{:032x}", view.history.id),
+            "epoch": view.epoch.0,
+            "written": view.written.0,
+            "durable": view.durable.0,
+            "committed": view.committed.0,
+            "applied": view.applied.0,
+            "digest": self.state.digest().to_string(),
             "log_time_ns": view.log_time_ns,
             "staleness_ms": view.staleness_ms,
             "keys": view.keys,
@@ -126,59 +141,48 @@ impl Engine {
             "log_first_lsn": self.replica.first_lsn().0,
             "snapshot_lsn": view.snapshot.map(|(lsn, _)| lsn.0),
             "suspect": core.suspect,
-            "sync_set": self.replica.config().sync_set.iter().map(|id| id.0).collect::<Vec<_>>(),
-            "successor": core.forecast.successor.map(|id| id.0),
-            "lost_commands_if_primary_died": core.forecast.lost_commands,
-            "outage_ms_if_primary_died": core.forecast.outage.map(ms),
-            "events": self.desk.events()
-                .map(|entry| json!({ "ns": entry.wall, "text": entry.text }))
-                .collect::<Vec<_>>(),
+            "protection": config.protection,
+            "acks": config.acks,
+            "acks_needed": config.acks_needed,
+            "sync_set": config.sync_set.iter().map(|id| id.0).collect::<Vec<_>>(),
+            "voters": config.voters.iter().map(|id| id.0).collect::<Vec<_>>(),
+            "config_version": config.version,
+            "members": self.member_statuses(&view, &core),
+            "forecast": {
+                "text": core.forecast.text,
+                "successor": core.forecast.successor.map(|id| id.0),
+                "lost_commands": core.forecast.lost_commands,
+                "outage_ms": core.forecast.outage.map(ms),
+            },
+            "alarms": alarms.collect::<Vec<_>>(),
+            "events": events.collect::<Vec<_>>(),
             "started_ms": view.started_ms,
             "pid": self.settings.pid,
-        });
-        if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
-            status.extend(more);
-        }
-        status
+        })
     }
 
-    fn status_of(&self, view: &View, core: &crate::replication::View) -> Status {
-        let config = self.replica.config();
-        let mine = view.member(view.node);
-        Status {
-            node: view.node,
-            cluster: view.cluster_name.to_string(),
-            cluster_id: view.cluster.to_string(),
-            incarnation: self.identity.incarnation.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            member_role: mine.map(|member| member.role),
-            addresses: self.settings.introduction.addresses.clone(),
-            site: self.settings.introduction.site.clone(),
-            priority: self.settings.introduction.priority,
-            role: match view.role {
-                Role::Primary => StatusRole::Primary,
-                Role::Witness => StatusRole::Witness,
-                _ if view.is_synchronous(view.node) => StatusRole::SyncBackup,
-                _ => StatusRole::AsyncBackup,
-            },
-            serving: view.is_primary() && view.serving,
-            reason: self.reason(view),
-            history: view.history.to_string(),
-            generation: view.history.generation,
-            epoch: view.epoch.0,
-            config_version: config.version,
-            primary: view.config.as_ref().map(|config| config.primary),
-            protection: Some(config.protection),
-            acks: Some(config.acks),
-            acks_needed: config.acks_needed,
-            written_lsn: view.written.0,
-            durable_lsn: view.durable.0,
-            committed_lsn: view.committed.0,
-            applied_lsn: view.applied.0,
-            members: self.member_statuses(view, core),
-            forecast: core.forecast.text.clone(),
-            alarms: view.alarms.iter().map(|alarm| alarm.text.clone()).collect(),
-        }
+    fn member_statuses(&self, view: &View, core: &crate::replication::View) -> Vec<Value> {
+        let status = |(id, member): (NodeId, &Member)| {
+            let peer = view.peers.get(&id);
+            let joining = core.peers.iter().any(|peer| peer.id == id && peer.joining);
+            json!({
+                "id": id.0,
+                "incarnation": member.incarnation.to_string(),
+                "role": role_name(view, id, member),
+                "site": member.site,
+                "priority": member.priority,
+                "voter": view.config.as_deref().is_some_and(|c| c.voters.contains(&id)),
+                "client": member.addresses.client,
+                "peer": member.addresses.peer,
+                "http": member.addresses.http,
+                "up": view.is_up(id),
+                "joining": joining,
+                "matched": peer.filter(|_| view.is_primary()).map(|peer| peer.matched.0),
+                "lag_bytes": peer.filter(|_| view.is_primary()).map(|peer| peer.lag_bytes),
+                "silent_ms": peer.and_then(|peer| peer.heard_ms),
+            })
+        };
+        view.members().map(status).collect()
     }
 
     /// Why this node is not what it should be; empty when all is well.
@@ -193,36 +197,15 @@ impl Engine {
             _ => String::new(),
         }
     }
+}
 
-    fn member_statuses(&self, view: &View, core: &crate::replication::View) -> Vec<MemberStatus> {
-        let config = self.replica.config();
-        let status = |(id, member): (standfast_wal::NodeId, &Member)| {
-            let peer = core.peers.iter().find(|peer| peer.id == id);
-            let matched = peer.map(|peer| peer.matched).filter(|_| view.is_primary());
-            MemberStatus {
-                id,
-                incarnation: member.incarnation.to_string(),
-                role: match member.role {
-                    MemberRole::Witness => StatusRole::Witness,
-                    _ if config.primary == id => StatusRole::Primary,
-                    _ if config.sync_set.contains(&id) => StatusRole::SyncBackup,
-                    _ => StatusRole::AsyncBackup,
-                },
-                voter: config.voters.contains(&id),
-                site: member.site.clone(),
-                priority: member.priority,
-                client: member.addresses.client.clone(),
-                peer: member.addresses.peer.clone(),
-                http: member.addresses.http.clone(),
-                reachable: view.is_up(id),
-                matched_lsn: matched.map(|lsn| lsn.0),
-                progress: match peer {
-                    Some(peer) if peer.joining => "joining".to_string(),
-                    Some(peer) if view.is_primary() && peer.connected => "streaming".to_string(),
-                    _ => String::new(),
-                },
-            }
-        };
-        view.members().map(status).collect()
+/// The role of any member, in the words of `cluster.json`: by the register, whoever is up.
+fn role_name(view: &View, id: NodeId, member: &Member) -> &'static str {
+    let primary = view.config.as_deref().map(|config| config.primary);
+    match member.role {
+        MemberRole::Witness => "witness",
+        _ if primary == Some(id) => "primary",
+        _ if view.is_synchronous(id) => "sync-backup",
+        _ => "async-backup",
     }
 }
