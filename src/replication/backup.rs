@@ -94,17 +94,26 @@ impl Backup {
     ) {
         self.enter(node, from, reign);
         node.sign_of_life();
-        let late = self.following.as_ref().is_some_and(|f| f.described >= round);
+        let late = self
+            .following
+            .as_ref()
+            .is_some_and(|f| f.described >= round);
         if late || node.log.installing() || !node.role().holds_data() {
             return;
         }
         if epochs.last().map(|entry| entry.fence()) != Some(reign) {
-            return node.event(format!("n{from} described {reign} by a table that lacks it"));
+            return node.event(format!(
+                "n{from} described {reign} by a table that lacks it"
+            ));
         }
         let agreed = node.log.epochs.agreed(node.end(), &epochs, tip);
         let mut rebuild = false;
         if agreed < node.log.commit {
-            let at_commit = node.log.epochs.at(node.log.commit).map(|entry| entry.history);
+            let at_commit = node
+                .log
+                .epochs
+                .at(node.log.commit)
+                .map(|entry| entry.history);
             if at_commit == Some(reign.history) {
                 // I1: a primary without what is committed must not exist.
                 let commit = node.log.commit;
@@ -133,7 +142,13 @@ impl Backup {
         self.following = Some(following);
         let suspect = node.meta.suspect;
         let (epoch, agreed) = (reign.epoch, matched);
-        let body = Body::Followed { epoch, round, agreed, suspect, rebuild };
+        let body = Body::Followed {
+            epoch,
+            round,
+            agreed,
+            suspect,
+            rebuild,
+        };
         node.send_when_durable(from, body);
         self.note_matched(node);
     }
@@ -182,7 +197,9 @@ impl Backup {
         for record in records {
             let (first, last) = (record.first_lsn(), record.last_lsn());
             if record.follows(previous).is_err() {
-                return Err(format!("{record:?} was sent as if it followed {previous:?}"));
+                return Err(format!(
+                    "{record:?} was sent as if it followed {previous:?}"
+                ));
             }
             let link = record.link();
             if last <= following.verified {
@@ -194,7 +211,10 @@ impl Backup {
                 return Ok(false);
             }
             if first <= following.verified {
-                return Err(format!("{record:?} straddles {}, one writer?", following.verified));
+                return Err(format!(
+                    "{record:?} straddles {}, one writer?",
+                    following.verified
+                ));
             }
             if first <= node.end() {
                 let own = node.log.epochs.at(first);
@@ -286,7 +306,9 @@ impl Backup {
     }
 
     fn acknowledge(&mut self, node: &mut Node) {
-        let Some(following) = &mut self.following else { return };
+        let Some(following) = &mut self.following else {
+            return;
+        };
         let matched = following.matched(node);
         // I1: only what is durable here and verified in this epoch is ever acknowledged, and only
         // while the fence is still this epoch's.
@@ -300,12 +322,21 @@ impl Backup {
         following.acknowledged = matched;
         let (epoch, round) = (following.reign.epoch, following.round);
         let to = following.primary;
-        node.send_when_durable(to, Body::Acked { epoch, round, matched });
+        node.send_when_durable(
+            to,
+            Body::Acked {
+                epoch,
+                round,
+                matched,
+            },
+        );
     }
 
     /// What follows from a higher matched LSN or a higher commit LSN received.
     fn note_matched(&mut self, node: &mut Node) {
-        let Some(following) = &self.following else { return };
+        let Some(following) = &self.following else {
+            return;
+        };
         let matched = following.matched(node);
         if node.meta.suspect && matched >= following.target {
             node.edit(|meta| meta.suspect = false);
@@ -348,14 +379,24 @@ impl Backup {
         let lsn = head.link.position.lsn;
         let shared = head.epochs.agreed(lsn, &following.epochs, Lsn(u64::MAX));
         if shared != lsn {
-            return Some(format!("it is not of the history that {} leads", following.reign));
+            return Some(format!(
+                "it is not of the history that {} leads",
+                following.reign
+            ));
         }
         if !may_install(head, node.end(), &node.log.epochs) {
             return Some(format!("it ends at {lsn}, below this log's {}", node.end()));
         }
-        let own = node.log.epochs.at(node.log.commit).map(|entry| entry.history);
+        let own = node
+            .log
+            .epochs
+            .at(node.log.commit)
+            .map(|entry| entry.history);
         if lsn < node.log.commit && own == Some(following.reign.history) {
-            return Some(format!("it ends at {lsn}, below commit {}", node.log.commit));
+            return Some(format!(
+                "it ends at {lsn}, below commit {}",
+                node.log.commit
+            ));
         }
         (!node.log.settled()).then(|| "a cut is under way".to_string())
     }
@@ -378,7 +419,10 @@ impl Backup {
         }
         let following = self.following.take().expect("the objection looked at it");
         let end = node.end();
-        let agreed = node.log.epochs.agreed(end, &following.epochs, Lsn(u64::MAX));
+        let agreed = node
+            .log
+            .epochs
+            .agreed(end, &following.epochs, Lsn(u64::MAX));
         let loss = (agreed < end).then(|| node.log.loss(agreed, following.reign));
         node.log.begin_install();
         node.out.push(Effect::InstallSnapshot { head, loss });
@@ -423,9 +467,17 @@ impl Backup {
         }
         self.call_at = node.now.after(CALL_INTERVAL);
         let version = node.config().version;
-        let wants_in = if node.is_outdated() { node.rejoining } else { !node.is_member() };
-        let peers: Vec<NodeId> = node.wires.iter().filter(|(_, wire)| wire.up.is_some())
-            .map(|(id, _)| *id).collect();
+        let wants_in = if node.is_outdated() {
+            node.rejoining
+        } else {
+            !node.is_member()
+        };
+        let peers: Vec<NodeId> = node
+            .wires
+            .iter()
+            .filter(|(_, wire)| wire.up.is_some())
+            .map(|(id, _)| *id)
+            .collect();
         for peer in peers {
             node.send(peer, Body::AskConfig { version });
             if wants_in {
@@ -473,7 +525,10 @@ fn standing_delay(node: &mut Node, registered: bool) -> Duration {
     }
     let rank_of = |id: &NodeId| config.members.get(id).map(|member| (member.priority, *id));
     let own = rank_of(&node.me);
-    let better = config.sync_set.iter().filter(|id| **id != config.primary && rank_of(id) < own);
+    let better = config
+        .sync_set
+        .iter()
+        .filter(|id| **id != config.primary && rank_of(id) < own);
     match u32::try_from(better.count()).unwrap_or(u32::MAX) {
         0 => Duration::ZERO,
         rank => stagger * rank + node.draw_wait(stagger / 2),

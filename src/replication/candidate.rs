@@ -90,7 +90,10 @@ impl Candidate {
     /// The reign that is striven for.
     fn target(&self) -> Fence {
         let base = self.base();
-        Fence { history: base.history, epoch: base.epoch.next() }
+        Fence {
+            history: base.history,
+            epoch: base.epoch.next(),
+        }
     }
 
     /// Back to waiting; a random time apart from others that try the same.
@@ -129,7 +132,7 @@ impl Candidate {
                     self.withdraw(node);
                 }
             }
-            Outcome::Lost(value) | Outcome::Overtaken(value) => {
+            Outcome::Lost(value) | Outcome::Overtaken(value) | Outcome::Unready(value) => {
                 node.event(format!("lost the race for epoch {}", self.target().epoch));
                 node.learn(value);
                 self.withdraw(node);
@@ -146,7 +149,10 @@ impl Candidate {
         if value.primary == node.me {
             self.ask = false;
         }
-        let reign = Fence { history: value.history, epoch: value.epoch };
+        let reign = Fence {
+            history: value.history,
+            epoch: value.epoch,
+        };
         if value.epoch > self.lost && value.primary != node.me {
             // Another has been promoted meanwhile: it gets its time to be heard.
             node.sign_of_life();
@@ -162,7 +168,9 @@ impl Candidate {
     // Step 2: fence
 
     fn maybe_fence(&mut self, node: &mut Node) {
-        let (Stage::Asking, Some(base)) = (&self.stage, &self.base) else { return };
+        let (Stage::Asking, Some(base)) = (&self.stage, &self.base) else {
+            return;
+        };
         if self.ask && !base.majority(|id| self.agreeing.contains(&id)) {
             return;
         }
@@ -188,8 +196,17 @@ impl Candidate {
         self.maybe_choose(node);
     }
 
-    pub fn on_fenced(&mut self, node: &mut Node, from: NodeId, fence: Fence, said: Body) {
-        let Body::Fenced { attempt, last, commit, suspect, wall, epochs, .. } = said else {
+    pub fn on_fenced(&mut self, node: &mut Node, from: NodeId, said: Body) {
+        let Body::Fenced {
+            fence,
+            attempt,
+            last,
+            commit,
+            suspect,
+            wall,
+            epochs,
+        } = said
+        else {
             unreachable!("dispatched by its kind");
         };
         node.on_wall_sample(from, wall);
@@ -197,7 +214,13 @@ impl Candidate {
         if !expected || !self.base().sync_set.contains(&from) {
             return;
         }
-        self.answers.insert(from, Answer { last, commit, suspect, epochs });
+        let answer = Answer {
+            last,
+            commit,
+            suspect,
+            epochs,
+        };
+        self.answers.insert(from, answer);
         self.maybe_choose(node);
     }
 
@@ -215,14 +238,19 @@ impl Candidate {
         if matches!(self.stage, Stage::Asking | Stage::Deciding) {
             return;
         }
-        let counted = self.counted();
-        let own = counted.get(&node.me).copied();
-        let (Some(own), true) = (own, counted.len() >= self.base().fence_quorum()) else {
+        let enough = self.counted().len() >= self.base().fence_quorum();
+        if !enough || !self.counted().contains_key(&node.me) {
             return;
-        };
+        }
         self.enough_at.get_or_insert(node.now);
-        let best = counted.iter().max_by_key(|(id, answer)| (answer.last, **id == node.me));
-        let (source, best) = best.map(|(id, answer)| (*id, *answer)).expect("the own is among them");
+        let counted = self.counted();
+        let own = counted[&node.me];
+        let best = counted
+            .iter()
+            .max_by_key(|(id, answer)| (answer.last, **id == node.me));
+        let (source, best) = best
+            .map(|(id, answer)| (*id, *answer))
+            .expect("the own is among them");
         if own.last == best.last {
             self.stage = Stage::Fencing;
             return self.maybe_decide(node);
@@ -234,7 +262,9 @@ impl Candidate {
     }
 
     fn fetch(&mut self, node: &mut Node) {
-        let Stage::Copying { source } = self.stage else { return };
+        let Stage::Copying { source } = self.stage else {
+            return;
+        };
         let answer = &self.answers[&source];
         let own = &node.log.epochs;
         let after = own.agreed(node.end(), &answer.epochs, answer.last.lsn);
@@ -268,7 +298,9 @@ impl Candidate {
     // Step 4: decide
 
     fn maybe_decide(&mut self, node: &mut Node) {
-        let Some(config) = self.proposal(node) else { return };
+        let Some(config) = self.proposal(node) else {
+            return;
+        };
         self.stage = Stage::Deciding;
         let committed = self.counted().values().map(|answer| answer.commit).max();
         let committed = committed.unwrap_or_default().min(node.log.durable);
@@ -297,7 +329,9 @@ impl Candidate {
         }
         let missing = base.sync_set.difference(&answered);
         let hopeless = |id: &NodeId| node.refused(*id) || (self.ask && *id == base.primary);
-        let waited = self.enough_at.is_some_and(|at| node.now.since(at) >= node.settings.fence_grace);
+        let waited = self
+            .enough_at
+            .is_some_and(|at| node.now.since(at) >= node.settings.fence_grace);
         if !waited && !missing.clone().all(hopeless) {
             return None;
         }
@@ -305,7 +339,10 @@ impl Candidate {
         let chosen = counted[&node.me].last;
         let holders = counted.iter().filter(|(_, answer)| answer.last == chosen);
         let set: BTreeSet<NodeId> = counted.keys().copied().collect();
-        let rule = Rule { needed: base.acks.needed(base.protection, set.len()), set };
+        let rule = Rule {
+            needed: base.acks.needed(base.protection, set.len()),
+            set,
+        };
         if holders.count() >= rule.needed as usize {
             next.sync_set = rule.set;
             next.acks_needed = rule.needed;
@@ -345,8 +382,9 @@ impl Candidate {
         match self.stage {
             Stage::Asking if self.ask => {
                 let epoch = node.config().epoch;
-                let voters = node.config().voters.clone();
-                for id in voters.into_iter().filter(|id| *id != node.me) {
+                let mut voters = node.config().voters.clone();
+                voters.remove(&node.me);
+                for id in voters {
                     node.send(id, Body::Ask { epoch, attempt });
                 }
             }
@@ -386,7 +424,9 @@ fn copy(
 ) -> Result<(), String> {
     for record in records {
         if record.follows(previous).is_err() {
-            return Err(format!("{record:?} was sent as if it followed {previous:?}"));
+            return Err(format!(
+                "{record:?} was sent as if it followed {previous:?}"
+            ));
         }
         let link = record.link();
         let shared = shared_end(node, answer);
@@ -414,5 +454,7 @@ fn copy(
 
 /// Up to here this node's log equals the chosen one, counting what was copied already.
 fn shared_end(node: &Node, answer: &Answer) -> Lsn {
-    node.log.epochs.agreed(node.end(), &answer.epochs, answer.last.lsn)
+    node.log
+        .epochs
+        .agreed(node.end(), &answer.epochs, answer.last.lsn)
 }

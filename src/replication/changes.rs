@@ -57,7 +57,9 @@ impl Primary {
 
     /// Whether this member of the sync set is gone, as far as the primary can know.
     pub fn is_lost(&self, node: &Node, id: NodeId) -> bool {
-        let Some(peer) = self.peers.get(&id) else { return true };
+        let Some(peer) = self.peers.get(&id) else {
+            return true;
+        };
         // Shortly after a start a port that refuses may be one that has yet to open.
         let settled = node.now.since(node.started) >= node.settings.failover_timeout;
         let timeout = node.settings.sync_timeout;
@@ -80,12 +82,16 @@ impl Primary {
             peer.is_none_or(|peer| peer.disowned || peer.waiting(node.now).is_some())
         };
         let set = self.rule.set.iter().copied().filter(|id| *id != node.me);
-        set.filter(|id| self.is_lost(node, *id) && waits(id)).collect()
+        set.filter(|id| self.is_lost(node, *id) && waits(id))
+            .collect()
     }
 
     fn rule_for(&self, node: &Node, set: BTreeSet<NodeId>) -> Rule {
         let config = node.config();
-        Rule { needed: config.acks.needed(config.protection, set.len()), set }
+        Rule {
+            needed: config.acks.needed(config.protection, set.len()),
+            set,
+        }
     }
 
     /// Takes out what is lost. True when that is under way.
@@ -108,7 +114,9 @@ impl Primary {
     /// In max-performance the set is the primary alone, but while a switchover is prepared.
     fn shrink_to_itself(&mut self, node: &mut Node) -> bool {
         let alone = self.rule.set.len() == 1;
-        if node.config().protection != Protection::MaxPerformance || alone || self.handover.is_some()
+        if node.config().protection != Protection::MaxPerformance
+            || alone
+            || self.handover.is_some()
         {
             return false;
         }
@@ -148,18 +156,33 @@ impl Primary {
         if !rule.set.contains(&node.me) || !commit::may_change(self.floor(node), matched, &rule) {
             return false;
         }
-        let Some(nonce) = node.draw() else { return false };
+        let Some(nonce) = node.draw() else {
+            return false;
+        };
         next.version += 1;
         next.nonce = nonce;
         // A joining member is proposed or dropped before anything else is proposed.
-        if self.joining.as_ref().is_some_and(|joining| joining.rule != rule) {
+        if self
+            .joining
+            .as_ref()
+            .is_some_and(|joining| joining.rule != rule)
+        {
             self.joining = None;
         }
         let expected = node.meta.config.clone();
-        let request = Request::CompareAndSet { expected, next: Value::new(next) };
-        let Some(ticket) = node.submit(request) else { return false };
+        let request = Request::CompareAndSet {
+            expected,
+            next: Value::new(next),
+        };
+        let Some(ticket) = node.submit(request) else {
+            return false;
+        };
         self.joining = None;
-        self.change = Some(Change { ticket, rule, timed_out });
+        self.change = Some(Change {
+            ticket,
+            rule,
+            timed_out,
+        });
         true
     }
 
@@ -170,12 +193,20 @@ impl Primary {
                 node.learn(value.clone());
                 self.adopt(node, &value, &change);
             }
+            // Nothing was offered to any voter: it is as if it had never been proposed.
+            Outcome::Unready(value) if value == *node.config_value() => {
+                node.event("the voters that a change needs do not answer".into());
+            }
             Outcome::Chosen(value)
+            | Outcome::Unready(value)
             | Outcome::Lost(value)
             | Outcome::Overtaken(value)
             | Outcome::Current(value) => {
                 // Between promotions only the primary writes: so there was a promotion.
-                node.event(format!("epoch {} is over, v{}", self.reign.epoch, value.version));
+                node.event(format!(
+                    "epoch {} is over, v{}",
+                    self.reign.epoch, value.version
+                ));
                 node.learn(value);
                 let patience = node.settings.failover_timeout;
                 node.next = Some(Next::Backup { patience });
@@ -186,7 +217,11 @@ impl Primary {
     /// The change is known to be chosen: from now on only its rule holds.
     fn adopt(&mut self, node: &mut Node, value: &Value, change: &Change) {
         let before = std::mem::replace(&mut self.rule, change.rule.clone());
-        assert_eq!(self.rule, rule_of(value), "I1: another rule was chosen than was proposed");
+        assert_eq!(
+            self.rule,
+            rule_of(value),
+            "I1: another rule was chosen than was proposed"
+        );
         for id in &change.timed_out {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.hold_down(node);
@@ -201,10 +236,15 @@ impl Primary {
         if self.rule != before {
             let set: Vec<String> = self.rule.set.iter().map(|id| format!("n{id}")).collect();
             let needed = self.rule.needed;
-            node.event(format!("sync set is {{{}}}, {needed} needed", set.join(",")));
+            node.event(format!(
+                "sync set is {{{}}}, {needed} needed",
+                set.join(",")
+            ));
         }
         self.meet_members(node);
-        node.send_to_members(&Body::Configured { config: value.clone() });
+        node.send_to_members(&Body::Configured {
+            config: value.clone(),
+        });
         self.advance(node);
         self.plan(node);
     }
@@ -213,7 +253,9 @@ impl Primary {
 
     /// A member that could come in: it holds data, is there, and has nearly all of the log.
     fn may_join(&self, node: &Node, id: NodeId) -> bool {
-        let Some(peer) = self.peers.get(&id) else { return false };
+        let Some(peer) = self.peers.get(&id) else {
+            return false;
+        };
         let lag = node.log.tail.bytes_between(peer.matched, node.log.commit);
         let near = peer.matched >= node.log.tail.base().position.lsn || lag == 0;
         node.up(id)
@@ -242,9 +284,19 @@ impl Primary {
         };
         let preference = |id: &NodeId| {
             let member = node.config().members.get(id);
-            (wanted != Some(*id), member.map(|member| member.priority), *id)
+            (
+                wanted != Some(*id),
+                member.map(|member| member.priority),
+                *id,
+            )
         };
-        let Some(id) = self.peers.keys().copied().filter(may).min_by_key(preference) else {
+        let Some(id) = self
+            .peers
+            .keys()
+            .copied()
+            .filter(may)
+            .min_by_key(preference)
+        else {
             return;
         };
         // What is lost and cannot be taken out alone (max-protection) goes in the same change.
@@ -252,7 +304,11 @@ impl Primary {
         let mut set: BTreeSet<NodeId> = self.rule.set.difference(&lost).copied().collect();
         set.insert(id);
         let rule = self.rule_for(node, set);
-        self.joining = Some(Joining { id, rule, since: node.now });
+        self.joining = Some(Joining {
+            id,
+            rule,
+            since: node.now,
+        });
         let (end, now) = (node.end(), node.now);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.restart_waiting(end, now);
@@ -270,7 +326,9 @@ impl Primary {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.hold_down(node);
             }
-            node.event(format!("n{id} did not catch up in time to join the sync set"));
+            node.event(format!(
+                "n{id} did not catch up in time to join the sync set"
+            ));
             self.advance(node);
         }
     }
@@ -285,7 +343,10 @@ impl Primary {
 
     /// This member has come forward: a plan that waits for it may go on.
     pub fn note_caught_up(&mut self, node: &mut Node, id: NodeId) {
-        let joins = self.joining.as_ref().is_some_and(|joining| joining.id == id);
+        let joins = self
+            .joining
+            .as_ref()
+            .is_some_and(|joining| joining.id == id);
         // Before the epoch is committed every member counts for the floor.
         let starting = !self.serving && self.matched_of(node, id) > Lsn::ZERO;
         let wanted = self.handover_candidate() == Some(id);

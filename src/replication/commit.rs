@@ -60,7 +60,10 @@ mod tests {
     use super::*;
 
     fn rule(set: &[u32], needed: u32) -> Rule {
-        Rule { set: set.iter().map(|id| NodeId(*id)).collect(), needed }
+        Rule {
+            set: set.iter().map(|id| NodeId(*id)).collect(),
+            needed,
+        }
     }
 
     /// Node i has matched `at[i - 1]`.
@@ -74,21 +77,111 @@ mod tests {
         type Case<'a> = (&'a str, Vec<Rule>, &'a [u64], u64, Option<u64>);
         let cases: Vec<Case> = vec![
             ("alone: its own disk", vec![rule(&[1], 1)], &[7], 1, Some(7)),
-            ("all of two: the slower", vec![rule(&[1, 2], 2)], &[7, 5], 1, Some(5)),
-            ("all of two: the primary's own disk is slower", vec![rule(&[1, 2], 2)], &[4, 5], 1, Some(4)),
-            ("one of two: the faster", vec![rule(&[1, 2], 1)], &[7, 5], 1, Some(7)),
-            ("majority of three: the middle", vec![rule(&[1, 2, 3], 2)], &[9, 3, 6], 1, Some(6)),
-            ("majority of three without the primary", vec![rule(&[1, 2, 3], 2)], &[3, 8, 9], 1, Some(8)),
-            ("majority of five", vec![rule(&[1, 2, 3, 4, 5], 3)], &[9, 1, 5, 4, 2], 1, Some(4)),
-            ("all of three", vec![rule(&[1, 2, 3], 3)], &[9, 3, 6], 1, Some(3)),
-            ("members outside the set do not count", vec![rule(&[1, 2], 2)], &[9, 3, 8], 1, Some(3)),
-            ("Figure 8: only this epoch's records commit by counting", vec![rule(&[1, 2, 3], 2)], &[5, 5, 2], 6, None),
-            ("... and with them all before", vec![rule(&[1, 2, 3], 2)], &[6, 6, 2], 6, Some(6)),
-            ("max-protection alone commits nothing", vec![rule(&[1], 2)], &[9], 1, None),
-            ("a change: the old and the new rule", vec![rule(&[1, 2], 2), rule(&[1], 1)], &[9, 4], 1, Some(4)),
-            ("joining: the new member counts already", vec![rule(&[1], 1), rule(&[1, 2], 2)], &[9, 4], 1, Some(4)),
-            ("three rules", vec![rule(&[1, 2], 2), rule(&[1], 1), rule(&[1, 3], 2)], &[9, 8, 7], 1, Some(7)),
-            ("a rule that cannot be met stops all", vec![rule(&[1, 2], 2), rule(&[1], 2)], &[9, 9], 1, None),
+            (
+                "all of two: the slower",
+                vec![rule(&[1, 2], 2)],
+                &[7, 5],
+                1,
+                Some(5),
+            ),
+            (
+                "all of two: the primary's own disk is slower",
+                vec![rule(&[1, 2], 2)],
+                &[4, 5],
+                1,
+                Some(4),
+            ),
+            (
+                "one of two: the faster",
+                vec![rule(&[1, 2], 1)],
+                &[7, 5],
+                1,
+                Some(7),
+            ),
+            (
+                "majority of three: the middle",
+                vec![rule(&[1, 2, 3], 2)],
+                &[9, 3, 6],
+                1,
+                Some(6),
+            ),
+            (
+                "majority of three without the primary",
+                vec![rule(&[1, 2, 3], 2)],
+                &[3, 8, 9],
+                1,
+                Some(8),
+            ),
+            (
+                "majority of five",
+                vec![rule(&[1, 2, 3, 4, 5], 3)],
+                &[9, 1, 5, 4, 2],
+                1,
+                Some(4),
+            ),
+            (
+                "all of three",
+                vec![rule(&[1, 2, 3], 3)],
+                &[9, 3, 6],
+                1,
+                Some(3),
+            ),
+            (
+                "members outside the set do not count",
+                vec![rule(&[1, 2], 2)],
+                &[9, 3, 8],
+                1,
+                Some(3),
+            ),
+            (
+                "Figure 8: only this epoch's records commit by counting",
+                vec![rule(&[1, 2, 3], 2)],
+                &[5, 5, 2],
+                6,
+                None,
+            ),
+            (
+                "... and with them all before",
+                vec![rule(&[1, 2, 3], 2)],
+                &[6, 6, 2],
+                6,
+                Some(6),
+            ),
+            (
+                "max-protection alone commits nothing",
+                vec![rule(&[1], 2)],
+                &[9],
+                1,
+                None,
+            ),
+            (
+                "a change: the old and the new rule",
+                vec![rule(&[1, 2], 2), rule(&[1], 1)],
+                &[9, 4],
+                1,
+                Some(4),
+            ),
+            (
+                "joining: the new member counts already",
+                vec![rule(&[1], 1), rule(&[1, 2], 2)],
+                &[9, 4],
+                1,
+                Some(4),
+            ),
+            (
+                "three rules",
+                vec![rule(&[1, 2], 2), rule(&[1], 1), rule(&[1, 3], 2)],
+                &[9, 8, 7],
+                1,
+                Some(7),
+            ),
+            (
+                "a rule that cannot be met stops all",
+                vec![rule(&[1, 2], 2), rule(&[1], 2)],
+                &[9, 9],
+                1,
+                None,
+            ),
         ];
         for (what, rules, at, start, commit) in cases {
             let got = commit_lsn(rules.iter(), matched(at), Lsn(start));
@@ -101,15 +194,63 @@ mod tests {
         // (what, floor, matched, next, may)
         let cases: Vec<(&str, u64, &[u64], Rule, bool)> = vec![
             ("the lost backup goes", 7, &[9, 0], rule(&[1], 1), true),
-            ("but not while the primary's own disk lags", 7, &[6, 7], rule(&[1], 1), false),
-            ("a member comes when it has the floor", 7, &[9, 7], rule(&[1, 2], 2), true),
+            (
+                "but not while the primary's own disk lags",
+                7,
+                &[6, 7],
+                rule(&[1], 1),
+                false,
+            ),
+            (
+                "a member comes when it has the floor",
+                7,
+                &[9, 7],
+                rule(&[1, 2], 2),
+                true,
+            ),
             ("and not before", 7, &[9, 6], rule(&[1, 2], 2), false),
-            ("a majority of the new set is enough", 7, &[9, 7, 0], rule(&[1, 2, 3], 2), true),
-            ("fewer acks: one holder does", 7, &[9, 0], rule(&[1, 2], 1), true),
-            ("more acks: all of them", 7, &[9, 7, 6], rule(&[1, 2, 3], 3), false),
-            ("one goes, another comes", 7, &[9, 0, 8], rule(&[1, 3], 2), true),
-            ("max-protection: alone with everything, it commits nothing", 7, &[9, 0], rule(&[1], 2), true),
-            ("max-protection: alone without everything", 7, &[6, 9], rule(&[1], 2), false),
+            (
+                "a majority of the new set is enough",
+                7,
+                &[9, 7, 0],
+                rule(&[1, 2, 3], 2),
+                true,
+            ),
+            (
+                "fewer acks: one holder does",
+                7,
+                &[9, 0],
+                rule(&[1, 2], 1),
+                true,
+            ),
+            (
+                "more acks: all of them",
+                7,
+                &[9, 7, 6],
+                rule(&[1, 2, 3], 3),
+                false,
+            ),
+            (
+                "one goes, another comes",
+                7,
+                &[9, 0, 8],
+                rule(&[1, 3], 2),
+                true,
+            ),
+            (
+                "max-protection: alone with everything, it commits nothing",
+                7,
+                &[9, 0],
+                rule(&[1], 2),
+                true,
+            ),
+            (
+                "max-protection: alone without everything",
+                7,
+                &[6, 9],
+                rule(&[1], 2),
+                false,
+            ),
             ("a set of nobody", 0, &[], rule(&[], 1), false),
         ];
         for (what, floor, at, next, may) in cases {

@@ -109,7 +109,11 @@ impl Config {
         members: BTreeMap<NodeId, Member>,
         voters: BTreeSet<NodeId>,
     ) -> Config {
-        let data = || members.iter().filter(|(_, member)| member.role == MemberRole::Data);
+        let data = || {
+            members
+                .iter()
+                .filter(|(_, member)| member.role == MemberRole::Data)
+        };
         let primary = *data().next().expect("a cluster has a data node").0;
         let sync_set: BTreeSet<NodeId> = match protection {
             Protection::MaxPerformance => BTreeSet::from([primary]),

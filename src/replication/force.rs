@@ -20,7 +20,9 @@ enum Stage {
     Sounding,
     Fencing,
     /// The new history is being made durable.
-    Founding { config: Value },
+    Founding {
+        config: Value,
+    },
 }
 
 pub(super) struct Forcing {
@@ -64,17 +66,34 @@ impl Forcing {
     }
 
     fn others(node: &Node) -> impl Iterator<Item = NodeId> {
-        node.config().members.keys().copied().filter(|id| *id != node.me)
+        node.config()
+            .members
+            .keys()
+            .copied()
+            .filter(|id| *id != node.me)
     }
 
     /// The reign that will be founded.
     fn target(&self) -> Fence {
-        let history = History { generation: self.generation + 1, id: self.id };
-        Fence { history, epoch: self.epoch.next() }
+        let history = History {
+            generation: self.generation + 1,
+            id: self.id,
+        };
+        Fence {
+            history,
+            epoch: self.epoch.next(),
+        }
     }
 
     pub fn on_sounded(&mut self, node: &mut Node, from: NodeId, said: &Body) {
-        let Body::Sounded { attempt, serving, generation, epoch, commit } = *said else {
+        let Body::Sounded {
+            attempt,
+            serving,
+            generation,
+            epoch,
+            commit,
+        } = *said
+        else {
             unreachable!("dispatched by its kind");
         };
         if attempt != self.attempt || !matches!(self.stage, Stage::Sounding) {
@@ -104,10 +123,14 @@ impl Forcing {
             Stage::Sounding => self.end_sounding(node),
             Stage::Fencing => self.end_fencing(node),
             Stage::Founding { config } => {
-                let reign = Fence { history: config.history, epoch: config.epoch };
+                let reign = Fence {
+                    history: config.history,
+                    epoch: config.epoch,
+                };
                 if node.durable_fence == reign && node.log.is_all_durable() {
                     let config = config.clone();
-                    node.out.push(Effect::Answer(self.ticket, Ok(self.report(node))));
+                    node.out
+                        .push(Effect::Answer(self.ticket, Ok(self.report(node))));
                     node.next = Some(Next::Primary { config });
                 }
             }
@@ -120,11 +143,18 @@ impl Forcing {
         if !waited && !Self::others(node).all(settled) {
             return;
         }
-        let serving = self.answered.iter().find(|(_, serving)| **serving).map(|(id, _)| *id);
+        let serving = self
+            .answered
+            .iter()
+            .find(|(_, serving)| **serving)
+            .map(|(id, _)| *id);
         if let Some(id) = serving.filter(|_| !self.ignore) {
             let why = format!("node {id} acts as primary: switch over instead, or insist");
-            node.out.push(Effect::Answer(self.ticket, Err(Refusal::Invalid(why))));
-            node.next = Some(Next::Backup { patience: node.settings.failover_timeout });
+            node.out
+                .push(Effect::Answer(self.ticket, Err(Refusal::Invalid(why))));
+            node.next = Some(Next::Backup {
+                patience: node.settings.failover_timeout,
+            });
             return;
         }
         self.stage = Stage::Fencing;
@@ -179,7 +209,11 @@ impl Forcing {
             "primary of history {history} from {end} on; the last commit known of the old history \
              is {}, so at least {lost} acknowledged commands are not here; fenced: {}",
             self.commit,
-            if fenced.is_empty() { "nobody".to_string() } else { fenced.join(", ") },
+            if fenced.is_empty() {
+                "nobody".to_string()
+            } else {
+                fenced.join(", ")
+            },
         )
     }
 

@@ -178,9 +178,11 @@ pub enum Effect {
         after: Lsn,
         max_bytes: u64,
     },
-    /// Offer the peer a snapshot of this history, and report `SnapshotSent` or `SnapshotFailed`.
+    /// Offer the peer a snapshot of this history that reaches at least this LSN (which is
+    /// committed), and report `SnapshotSent` or `SnapshotFailed`.
     SendSnapshot {
         to: NodeId,
+        at_least: Lsn,
     },
     /// Let the peer send what it offered, and report `SnapshotReceived` or `SnapshotAborted`.
     AcceptSnapshot {
@@ -194,6 +196,8 @@ pub enum Effect {
     /// with Append and Cut.
     InstallSnapshot {
         head: SnapshotHead,
+        /// What the old log loses by it.
+        loss: Option<Loss>,
     },
     /// The commit LSN: apply through min(this, durable here). Never falls within a history.
     Committed(Lsn),

@@ -148,7 +148,9 @@ impl Log {
     pub fn on_cut_done(&mut self, link: Link) -> Result<(), String> {
         let expected = self.cuts.pop_front().ok_or("a cut that nobody asked for")?;
         if (expected.position, expected.chain) != (link.position, link.chain) {
-            return Err(format!("cut to {expected:?}, but the log ends with {link:?}"));
+            return Err(format!(
+                "cut to {expected:?}, but the log ends with {link:?}"
+            ));
         }
         if self.cuts.is_empty() {
             self.durable = link.position.lsn;
@@ -217,7 +219,10 @@ mod tests {
             reigns
                 .iter()
                 .map(|(epoch, first)| EpochEntry {
-                    history: History { generation: 1, id: 1 },
+                    history: History {
+                        generation: 1,
+                        id: 1,
+                    },
                     epoch: Epoch(*epoch),
                     nonce: Nonce(u128::from(*epoch)),
                     primary: NodeId(1),
@@ -232,16 +237,47 @@ mod tests {
         let own = table(&[(1, 1), (3, 10)]);
         for (what, reigns, lsn, may) in [
             ("reaches the end", vec![(1, 1), (3, 10)], 20, true),
-            ("shorter, and only a prefix", vec![(1, 1), (3, 10)], 19, false),
-            ("shorter, another branch of lower epoch", vec![(1, 1), (2, 10)], 19, false),
-            ("shorter, a later reign took over", vec![(1, 1), (4, 12)], 19, true),
-            ("a later reign, but above the snapshot", vec![(1, 1), (4, 20)], 19, false),
-            ("the own branch was overtaken early", vec![(1, 1), (4, 5)], 6, true),
+            (
+                "shorter, and only a prefix",
+                vec![(1, 1), (3, 10)],
+                19,
+                false,
+            ),
+            (
+                "shorter, another branch of lower epoch",
+                vec![(1, 1), (2, 10)],
+                19,
+                false,
+            ),
+            (
+                "shorter, a later reign took over",
+                vec![(1, 1), (4, 12)],
+                19,
+                true,
+            ),
+            (
+                "a later reign, but above the snapshot",
+                vec![(1, 1), (4, 20)],
+                19,
+                false,
+            ),
+            (
+                "the own branch was overtaken early",
+                vec![(1, 1), (4, 5)],
+                6,
+                true,
+            ),
         ] {
             let head = SnapshotHead {
-                history: History { generation: 1, id: 1 },
+                history: History {
+                    generation: 1,
+                    id: 1,
+                },
                 link: Link {
-                    position: Position { epoch: Epoch(3), lsn: Lsn(lsn) },
+                    position: Position {
+                        epoch: Epoch(3),
+                        lsn: Lsn(lsn),
+                    },
                     ..Link::default()
                 },
                 epochs: table(&reigns),

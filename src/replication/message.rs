@@ -3,7 +3,7 @@
 //! Requests are verbs, answers are past participles. Record bytes are not part of the encoding:
 //! the wire carries them raw behind the head.
 
-use crate::replication::config::{Addresses, Config, MemberRole};
+use crate::replication::config::{Addresses, MemberRole};
 use crate::replication::epochs::EpochTable;
 use crate::replication::fence::Fence;
 use crate::replication::register;
@@ -200,11 +200,23 @@ impl fmt::Display for Body {
         let flag = |set: bool, word: &'static str| if set { word } else { "" };
         match self {
             Body::Follow { epoch, tip, .. } => write!(f, "Follow @{epoch} tip={tip}"),
-            Body::Followed { epoch, agreed, suspect, rebuild, .. } => {
+            Body::Followed {
+                epoch,
+                agreed,
+                suspect,
+                rebuild,
+                ..
+            } => {
                 let (suspect, rebuild) = (flag(*suspect, " suspect"), flag(*rebuild, " rebuild"));
                 write!(f, "Followed @{epoch} agreed={agreed}{suspect}{rebuild}")
             }
-            Body::Append { epoch, commit, previous, records, .. } => {
+            Body::Append {
+                epoch,
+                commit,
+                previous,
+                records,
+                ..
+            } => {
                 let (after, span) = (previous.position, span(records));
                 write!(f, "Append @{epoch} {span} after={after} commit={commit}")
             }
@@ -220,27 +232,55 @@ impl fmt::Display for Body {
                 write!(f, "Asked {}", if *lost { "lost" } else { "not lost" })
             }
             Body::Fence { fence, .. } => write!(f, "Fence {fence}"),
-            Body::Fenced { fence, last, commit, suspect, .. } => {
+            Body::Fenced {
+                fence,
+                last,
+                commit,
+                suspect,
+                ..
+            } => {
                 let suspect = flag(*suspect, " suspect");
                 write!(f, "Fenced {fence} last={last} commit={commit}{suspect}")
             }
             Body::Fetch { after, .. } => write!(f, "Fetch after={after}"),
-            Body::Fetched { previous, records, .. } => {
+            Body::Fetched {
+                previous, records, ..
+            } => {
                 write!(f, "Fetched {} after={}", span(records), previous.position)
             }
             Body::HandOver { epoch, tip } => write!(f, "HandOver @{epoch} tip={tip}"),
             Body::AskConfig { version } => write!(f, "AskConfig above v{version}"),
             Body::Configured { config } => {
                 let (version, epoch) = (config.version, config.epoch);
-                write!(f, "Configured v{version} @{epoch} primary={}", config.primary)
+                write!(
+                    f,
+                    "Configured v{version} @{epoch} primary={}",
+                    config.primary
+                )
             }
             Body::Join { asked, .. } => write!(f, "Join{}", flag(*asked, " asked")),
-            Body::Disown { epoch, acknowledged, found } => {
-                write!(f, "Disown @{epoch} acknowledged={acknowledged} found={found}")
+            Body::Disown {
+                epoch,
+                acknowledged,
+                found,
+            } => {
+                write!(
+                    f,
+                    "Disown @{epoch} acknowledged={acknowledged} found={found}"
+                )
             }
             Body::Sound { .. } => write!(f, "Sound"),
-            Body::Sounded { serving, epoch, commit, .. } => {
-                write!(f, "Sounded @{epoch} commit={commit}{}", flag(*serving, " serving"))
+            Body::Sounded {
+                serving,
+                epoch,
+                commit,
+                ..
+            } => {
+                write!(
+                    f,
+                    "Sounded @{epoch} commit={commit}{}",
+                    flag(*serving, " serving")
+                )
             }
             Body::Register(message) => write!(f, "Register {}", register_word(message)),
         }

@@ -18,6 +18,7 @@
 //! | `commit` | the acknowledgement rule and the change rule: pure functions |
 //! | `fence` | what this node has promised to refuse |
 //! | `reads` | which reads may be answered now |
+//! | `status` | what people are shown |
 //! | `register` | the register itself |
 //! | `epochs`, `tail` | which epoch wrote which LSN; the last records, in memory |
 //! | `message`, `meta`, `config`, `settings`, `view` | types |
@@ -45,6 +46,7 @@ mod reads;
 pub mod register;
 pub mod replica;
 pub mod settings;
+mod status;
 pub mod tail;
 pub mod time;
 pub mod view;
@@ -52,9 +54,9 @@ pub mod view;
 pub use config::Config;
 pub use epochs::{EpochEntry, EpochTable};
 pub use fence::Fence;
+pub use io::{Effect, Input, Introduction, LinkEvent, LogFacts, Order, ReadTicket, StopReason};
 pub use message::{Body, Message, SnapshotHead};
 pub use meta::Meta;
-pub use io::{Effect, Input, Introduction, LinkEvent, LogFacts, Order, ReadTicket, StopReason};
 pub use replica::Replica;
 pub use settings::Settings;
 pub use time::Time;

@@ -121,7 +121,10 @@ impl Node {
             register_effects: Vec::new(),
             outcomes: VecDeque::new(),
             wires: BTreeMap::new(),
-            life: Life { at: now, refused: false },
+            life: Life {
+                at: now,
+                refused: false,
+            },
             owed: BTreeMap::new(),
             wall: None,
             clocks: BTreeMap::new(),
@@ -136,7 +139,9 @@ impl Node {
         };
         if newly_suspect {
             node.edit(|_| ());
-            node.event("the log's end was damaged: it counts as absent until it is verified".into());
+            node.event(
+                "the log's end was damaged: it counts as absent until it is verified".into(),
+            );
         }
         node.adopt_known();
         node
@@ -146,13 +151,20 @@ impl Node {
         &self.meta.config
     }
 
+    pub fn config_value(&self) -> &Value {
+        &self.meta.config
+    }
+
     pub fn history(&self) -> History {
         self.meta.config.history
     }
 
     /// The registered reign.
     pub fn registered(&self) -> Fence {
-        Fence { history: self.history(), epoch: self.meta.config.epoch }
+        Fence {
+            history: self.history(),
+            epoch: self.meta.config.epoch,
+        }
     }
 
     /// Whether the Config names this process.
@@ -267,7 +279,8 @@ impl Node {
         }
         if let Some(own) = newest {
             let input = register::Input::Persisted(own);
-            self.register.step(self.now, input, &mut self.register_effects);
+            self.register
+                .step(self.now, input, &mut self.register_effects);
         }
         self.answer_fences();
     }
@@ -320,7 +333,9 @@ impl Node {
 
     /// Begins an operation; its end comes through `outcomes`. `None`: not now.
     pub fn submit(&mut self, request: Request) -> Option<Ticket> {
-        let result = self.register.submit(self.now, request, &mut self.register_effects);
+        let result = self
+            .register
+            .submit(self.now, request, &mut self.register_effects);
         let ticket = match result {
             Ok(ticket) => Some(ticket),
             Err(refusal) => {
@@ -334,14 +349,17 @@ impl Node {
 
     /// Forgets an operation. A change may be chosen all the same.
     pub fn cancel(&mut self, ticket: Ticket) {
-        let _ = self.register.cancel(self.now, ticket, &mut self.register_effects);
+        let _ = self
+            .register
+            .cancel(self.now, ticket, &mut self.register_effects);
         self.outcomes.retain(|(other, _)| *other != ticket);
         self.run_register();
     }
 
     pub fn on_register_message(&mut self, from: Voter, message: register::Message) {
         let input = register::Input::Message { from, message };
-        self.register.step(self.now, input, &mut self.register_effects);
+        self.register
+            .step(self.now, input, &mut self.register_effects);
         self.run_register();
     }
 
@@ -350,9 +368,14 @@ impl Node {
     }
 
     pub fn register_timeout(&mut self) {
-        if self.register.deadline().is_some_and(|deadline| self.now >= deadline) {
+        if self
+            .register
+            .deadline()
+            .is_some_and(|deadline| self.now >= deadline)
+        {
             let input = register::Input::Timeout;
-            self.register.step(self.now, input, &mut self.register_effects);
+            self.register
+                .step(self.now, input, &mut self.register_effects);
             self.run_register();
         }
     }
@@ -371,7 +394,9 @@ impl Node {
                 }
                 register::Effect::Known(value) => self.learn(value),
                 register::Effect::Ignored { from, reason } if reason.is_suspicious() => {
-                    self.event(format!("the register ignored a message of {from:?}: {reason}"));
+                    self.event(format!(
+                        "the register ignored a message of {from:?}: {reason}"
+                    ));
                 }
                 register::Effect::Ignored { .. } => {}
             }
@@ -393,7 +418,8 @@ impl Node {
         self.edit(|meta| meta.config = value.clone());
         self.out.push(Effect::NewConfig);
         let input = register::Input::Learned(value);
-        self.register.step(self.now, input, &mut self.register_effects);
+        self.register
+            .step(self.now, input, &mut self.register_effects);
     }
 
     /// What the acceptor proves chosen may be newer than what Meta remembers.
@@ -407,7 +433,10 @@ impl Node {
     /// only voter is this node, which chooses it by decree.
     pub fn enter_history(&mut self, config: Config, founder: bool) {
         let value = Value::new(config);
-        let fence = Fence { history: value.history, epoch: value.epoch };
+        let fence = Fence {
+            history: value.history,
+            epoch: value.epoch,
+        };
         let acceptor = if founder {
             register::AcceptorState::genesis(value.clone())
         } else {
@@ -458,17 +487,30 @@ impl Node {
     pub fn on_link(&mut self, id: NodeId, event: LinkEvent) {
         let wire = self.wires.entry(id).or_default();
         *wire = match event {
-            LinkEvent::Up(incarnation) => Wire { up: Some(incarnation), refused: false },
-            LinkEvent::Down => Wire { up: None, refused: wire.refused },
-            LinkEvent::Refused => Wire { up: None, refused: true },
+            LinkEvent::Up(incarnation) => Wire {
+                up: Some(incarnation),
+                refused: false,
+            },
+            LinkEvent::Down => Wire {
+                up: None,
+                refused: wire.refused,
+            },
+            LinkEvent::Refused => Wire {
+                up: None,
+                refused: true,
+            },
         };
+        let refused = wire.refused;
         if id == self.config().primary {
-            self.life.refused = wire.refused;
+            self.life.refused = refused;
         }
     }
 
     pub fn sign_of_life(&mut self) {
-        self.life = Life { at: self.now, refused: false };
+        self.life = Life {
+            at: self.now,
+            refused: false,
+        };
     }
 
     pub fn has_lost_primary(&self) -> bool {
@@ -491,7 +533,8 @@ impl Node {
             let offset = i128::from(wall) - i128::from(own);
             let bound = i128::from(i64::MAX);
             let offset = offset.clamp(-bound, bound);
-            self.clocks.insert(from, i64::try_from(offset).expect("clamped"));
+            self.clocks
+                .insert(from, i64::try_from(offset).expect("clamped"));
         }
     }
 
@@ -560,7 +603,10 @@ impl Node {
 }
 
 fn open_register(settings: &Settings, meta: &Meta, process: u64) -> Register {
-    let me = Voter { node: meta.node, incarnation: meta.incarnation };
+    let me = Voter {
+        node: meta.node,
+        incarnation: meta.incarnation,
+    };
     let timing = Timing {
         resend: settings.heartbeat_interval * 2,
         ..Timing::default()
@@ -570,7 +616,9 @@ fn open_register(settings: &Settings, meta: &Meta, process: u64) -> Register {
 }
 
 fn draw_process(random: &mut VecDeque<u128>) -> u64 {
-    let number = random.pop_front().expect("one random number is always kept");
+    let number = random
+        .pop_front()
+        .expect("one random number is always kept");
     u64::try_from(number & u128::from(u64::MAX)).expect("masked")
 }
 
@@ -581,5 +629,9 @@ fn median(mut offsets: Vec<i64>) -> Option<i64> {
 
 /// Takes the front of a queue when it is ready.
 fn take_if<T>(queue: &mut VecDeque<T>, ready: impl Fn(&T) -> bool) -> Option<T> {
-    if queue.front().is_some_and(ready) { queue.pop_front() } else { None }
+    if queue.front().is_some_and(ready) {
+        queue.pop_front()
+    } else {
+        None
+    }
 }

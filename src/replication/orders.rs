@@ -21,9 +21,16 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Wish {
-    Operator { ticket: u64, order: Order },
+    Operator {
+        ticket: u64,
+        order: Order,
+    },
     /// A node that asked by itself.
-    TakeIn { id: NodeId, member: Member, voter: bool },
+    TakeIn {
+        id: NodeId,
+        member: Member,
+        voter: bool,
+    },
 }
 
 #[derive(Default)]
@@ -73,13 +80,23 @@ impl Primary {
             let why = invalid("too many orders are waiting; try again");
             return node.out.push(Effect::Answer(ticket, Err(why)));
         }
-        self.orders.waiting.push_back((node.now, Wish::Operator { ticket, order }));
+        self.orders
+            .waiting
+            .push_back((node.now, Wish::Operator { ticket, order }));
         self.plan(node);
     }
 
     /// A node whose incarnation is not named asks to be taken in.
     pub fn on_join(&mut self, node: &mut Node, id: NodeId, life: Incarnation, said: Body) {
-        let Body::Join { role, voter, site, priority, addresses, asked } = said else {
+        let Body::Join {
+            role,
+            voter,
+            site,
+            priority,
+            addresses,
+            asked,
+        } = said
+        else {
             unreachable!("dispatched by its kind");
         };
         let config = node.meta.config.clone();
@@ -103,7 +120,13 @@ impl Primary {
         // A known id keeps its role and its seat: only the disk is new.
         let role = known.map_or(role, |member| member.role);
         let voter = known.map_or(voter, |_| config.voters.contains(&id));
-        let member = Member { incarnation: life, role, site, priority, addresses };
+        let member = Member {
+            incarnation: life,
+            role,
+            site,
+            priority,
+            addresses,
+        };
         let wish = Wish::TakeIn { id, member, voter };
         let queued = self.orders.waiting.iter().any(|(_, other)| *other == wish);
         if !queued && self.orders.waiting.len() < ORDERS_MAX {
@@ -147,7 +170,10 @@ impl Primary {
     /// Whether an order is about to take this member out: it must not come back in between.
     pub fn is_leaving(&self, id: NodeId) -> bool {
         self.orders.waiting.iter().any(|(_, wish)| match wish {
-            Wish::Operator { order: Order::RemoveMember { id: leaving }, .. }
+            Wish::Operator {
+                order: Order::RemoveMember { id: leaving },
+                ..
+            }
             | Wish::TakeIn { id: leaving, .. } => *leaving == id,
             Wish::Operator { .. } => false,
         })
@@ -164,7 +190,9 @@ impl Primary {
         if let Some(handover) = self.handover.take() {
             let result = match reason {
                 StopReason::HandedOver { to } => Ok(format!("node {to} takes over")),
-                _ => Err(invalid("another node took over than the one that was chosen")),
+                _ => Err(invalid(
+                    "another node took over than the one that was chosen",
+                )),
             };
             node.out.push(Effect::Answer(handover.ticket, result));
         }
@@ -182,7 +210,13 @@ impl Primary {
             Err(why) => node.out.push(Effect::Answer(ticket, Err(invalid(why)))),
             Ok(to) => {
                 let (since, resend_at) = (node.now, node.now);
-                self.handover = Some(HandOver { ticket, to, since, draining: false, resend_at });
+                self.handover = Some(HandOver {
+                    ticket,
+                    to,
+                    since,
+                    draining: false,
+                    resend_at,
+                });
                 self.plan(node);
             }
         }
@@ -212,7 +246,12 @@ impl Primary {
         let there = |id: &NodeId| *id != node.me && node.up(*id) && !self.is_lost(node, *id);
         let members = &node.config().members;
         let preference = |id: &NodeId| (members.get(id).map(|member| member.priority), *id);
-        self.rule.set.iter().copied().filter(there).min_by_key(preference)
+        self.rule
+            .set
+            .iter()
+            .copied()
+            .filter(there)
+            .min_by_key(preference)
     }
 
     pub fn handover_target(&self) -> Option<NodeId> {
@@ -221,23 +260,30 @@ impl Primary {
 
     /// A target that has yet to come into the sync set.
     pub fn handover_candidate(&self) -> Option<NodeId> {
-        self.handover_target().filter(|to| !self.rule.set.contains(to))
+        self.handover_target()
+            .filter(|to| !self.rule.set.contains(to))
     }
 
     /// From here on the sync set is left alone.
     pub fn is_handing_over(&self) -> bool {
-        self.handover.as_ref().is_some_and(|handover| handover.draining)
+        self.handover
+            .as_ref()
+            .is_some_and(|handover| handover.draining)
     }
 
     /// Drives the switchover: into the set, drain, hand over; or back to work when it takes long.
     pub fn mind_handover(&mut self, node: &mut Node) {
         let ready = self.handover_candidate().is_none() && self.change.is_none();
-        let Some(handover) = &mut self.handover else { return };
+        let Some(handover) = &mut self.handover else {
+            return;
+        };
         let gone = handover.draining && !node.up(handover.to);
         if gone || node.now.since(handover.since) >= node.settings.switchover_timeout {
             let (ticket, to) = (handover.ticket, handover.to);
             self.handover = None;
-            let why = invalid(format!("node {to} did not take over in time; nothing has changed"));
+            let why = invalid(format!(
+                "node {to} did not take over in time; nothing has changed"
+            ));
             return node.out.push(Effect::Answer(ticket, Err(why)));
         }
         if !ready {

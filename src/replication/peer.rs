@@ -19,7 +19,11 @@ pub(super) enum Progress {
     /// Asked where the logs agree, first in this round.
     Probe { round: u64 },
     /// Everything up to `sent` was sent, the last of it in `round`.
-    Stream { sent: Lsn, round: u64, reading: bool },
+    Stream {
+        sent: Lsn,
+        round: u64,
+        reading: bool,
+    },
     /// The log no longer reaches back: a snapshot is on its way.
     Snapshot,
     /// The last snapshot came to nothing.
@@ -103,13 +107,19 @@ impl Peer {
     /// It was removed because it kept writes waiting: the wait doubles each time.
     pub fn hold_down(&mut self, node: &Node) {
         let settings = &node.settings;
-        let again = self.hold.filter(|h| node.now.since(h.removed_at) < settings.hold_down_reset);
+        let again = self
+            .hold
+            .filter(|h| node.now.since(h.removed_at) < settings.hold_down_reset);
         let wait = match again {
             Some(hold) => (hold.wait * 2).min(settings.hold_down_max),
             None => settings.hold_down,
         };
         let until = node.now.after(wait);
-        self.hold = Some(HoldDown { wait, removed_at: node.now, until });
+        self.hold = Some(HoldDown {
+            wait,
+            removed_at: node.now,
+            until,
+        });
     }
 
     pub fn is_held_down(&self, now: Time) -> bool {
@@ -140,23 +150,42 @@ impl Peer {
             self.progress = Progress::Probe { round };
         }
         let (tip, epochs) = (node.end(), node.log.epochs.clone());
-        node.send(id, Body::Follow { epoch, round, tip, epochs });
+        node.send(
+            id,
+            Body::Follow {
+                epoch,
+                round,
+                tip,
+                epochs,
+            },
+        );
     }
 
     /// It said up to where it agrees: stream from there, if the log reaches back that far.
     pub fn start_stream(&mut self, node: &mut Node, id: NodeId, agreed: Lsn, rebuild: bool) {
         if rebuild || agreed.next() < node.log.first_lsn {
             self.progress = Progress::Snapshot;
-            let at_least = Lsn(node.log.first_lsn.0 - 1).max(agreed.next()).min(node.log.commit);
+            let at_least = Lsn(node.log.first_lsn.0 - 1)
+                .max(agreed.next())
+                .min(node.log.commit);
             return node.out.push(Effect::SendSnapshot { to: id, at_least });
         }
-        self.progress = Progress::Stream { sent: agreed, round: 0, reading: false };
+        self.progress = Progress::Stream {
+            sent: agreed,
+            round: 0,
+            reading: false,
+        };
     }
 
     /// Sends what is next, as far as the window and `limit` allow. Nothing beyond `limit` is sent:
     /// for an asynchronous backup that is the commit LSN (I6).
     pub fn pump(&mut self, node: &mut Node, id: NodeId, epoch: Epoch, round: u64, limit: Lsn) {
-        while let Progress::Stream { sent, reading: false, .. } = self.progress {
+        while let Progress::Stream {
+            sent,
+            reading: false,
+            ..
+        } = self.progress
+        {
             let on_the_way = node.log.tail.bytes_between(self.matched, sent);
             if sent >= limit || on_the_way >= node.settings.window_bytes {
                 return;
@@ -166,7 +195,11 @@ impl Peer {
             };
             let mut bytes = 0;
             let mut records = Vec::new();
-            let rest = node.log.tail.after(sent).expect("its link is kept, so it is");
+            let rest = node
+                .log
+                .tail
+                .after(sent)
+                .expect("its link is kept, so it is");
             for record in rest.take_while(|record| record.last_lsn() <= limit) {
                 if bytes > 0 && bytes + record.bytes().len() as u64 > node.settings.message_bytes {
                     break;
@@ -186,7 +219,11 @@ impl Peer {
             *reading = true;
         }
         let max_bytes = node.settings.message_bytes;
-        node.out.push(Effect::ReadLog { to, after, max_bytes });
+        node.out.push(Effect::ReadLog {
+            to,
+            after,
+            max_bytes,
+        });
     }
 
     /// What was read from the log on disk for it.
@@ -198,7 +235,9 @@ impl Peer {
         limit: Lsn,
         (previous, mut records): (Link, Vec<Record>),
     ) {
-        let Progress::Stream { sent, reading, .. } = &mut self.progress else { return };
+        let Progress::Stream { sent, reading, .. } = &mut self.progress else {
+            return;
+        };
         *reading = false;
         // A rewind may have happened meanwhile; then it is read again.
         records.retain(|record| record.last_lsn() <= limit);
@@ -217,20 +256,45 @@ impl Peer {
         previous: Link,
         records: Vec<Record>,
     ) {
-        let last = records.last().expect("an append carries records").last_lsn();
-        self.progress = Progress::Stream { sent: last, round, reading: false };
+        let last = records
+            .last()
+            .expect("an append carries records")
+            .last_lsn();
+        self.progress = Progress::Stream {
+            sent: last,
+            round,
+            reading: false,
+        };
         let commit = node.log.commit;
-        node.send(id, Body::Append { epoch, round, commit, previous, records });
+        node.send(
+            id,
+            Body::Append {
+                epoch,
+                round,
+                commit,
+                previous,
+                records,
+            },
+        );
     }
 
     /// It has seen round `seen` and verified only up to `verified`: what it lacks of what was sent
     /// up to that round was lost on the way. True when it must be probed again.
     pub fn notice_loss(&mut self, seen: u64, verified: Option<Lsn>) -> bool {
-        let Progress::Stream { sent, round, reading } = &mut self.progress else { return false };
+        let Progress::Stream {
+            sent,
+            round,
+            reading,
+        } = &mut self.progress
+        else {
+            return false;
+        };
         if seen < *round {
             return false;
         }
-        let Some(verified) = verified.filter(|lsn| *lsn >= self.matched) else { return true };
+        let Some(verified) = verified.filter(|lsn| *lsn >= self.matched) else {
+            return true;
+        };
         if !*reading && verified < *sent {
             *sent = verified;
             *round = seen;

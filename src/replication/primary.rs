@@ -47,13 +47,19 @@ pub(super) struct Primary {
 
 /// Whose votes count in this Config.
 pub(super) fn rule_of(config: &Config) -> Rule {
-    Rule { set: config.sync_set.clone(), needed: config.acks_needed }
+    Rule {
+        set: config.sync_set.clone(),
+        needed: config.acks_needed,
+    }
 }
 
 impl Primary {
     /// Begins the epoch that `config`, proposed by this process and chosen, gives it.
     pub fn new(node: &mut Node, config: &Value) -> Primary {
-        let reign = Fence { history: config.history, epoch: config.epoch };
+        let reign = Fence {
+            history: config.history,
+            epoch: config.epoch,
+        };
         // I3: decided for this node, promised durably, and nothing above it promised since.
         assert!(
             config.primary == node.me && node.durable_fence == reign && node.meta.fence == reign,
@@ -99,7 +105,10 @@ impl Primary {
             deaf: false,
             mark: Some((entry.first_lsn, node.now)),
         };
-        node.event(format!("primary of epoch {} from {}", reign.epoch, entry.first_lsn));
+        node.event(format!(
+            "primary of epoch {} from {}",
+            reign.epoch, entry.first_lsn
+        ));
         primary.meet_members(node);
         primary.on_tick(node);
         primary
@@ -136,7 +145,11 @@ impl Primary {
 
     /// Up to here nothing may be lost by a change of the sync set.
     pub fn floor(&self, node: &Node) -> Lsn {
-        if self.serving { node.log.commit } else { node.log.commit.max(self.chosen) }
+        if self.serving {
+            node.log.commit
+        } else {
+            node.log.commit.max(self.chosen)
+        }
     }
 
     /// Whether commits wait, or will wait, for this member.
@@ -155,7 +168,13 @@ impl Primary {
             self.pump_asynchronous(node);
         }
         let round = self.reads.round;
-        let heard = |id| if id == node.me { round } else { self.confirmed_of(id) };
+        let heard = |id| {
+            if id == node.me {
+                round
+            } else {
+                self.confirmed_of(id)
+            }
+        };
         if let Some(confirmed) = commit::reached(self.rules(), heard) {
             self.confirm(node, confirmed);
         }
@@ -173,7 +192,9 @@ impl Primary {
             if self.serving {
                 node.out.push(Effect::Confirmed(round));
             }
-            self.peers.values_mut().for_each(|peer| peer.note_confirmed(round));
+            self.peers
+                .values_mut()
+                .for_each(|peer| peer.note_confirmed(round));
         }
     }
 
@@ -182,12 +203,17 @@ impl Primary {
         if node.meta.suspect {
             node.edit(|meta| meta.suspect = false);
         }
-        node.out.push(Effect::Serving { epoch: self.reign.epoch });
+        node.out.push(Effect::Serving {
+            epoch: self.reign.epoch,
+        });
     }
 
     fn pump_asynchronous(&mut self, node: &mut Node) {
         let (epoch, limit, round) = (self.reign.epoch, node.log.commit, self.reads.round);
-        let counted: Vec<NodeId> = self.rules().flat_map(|rule| rule.set.iter().copied()).collect();
+        let counted: Vec<NodeId> = self
+            .rules()
+            .flat_map(|rule| rule.set.iter().copied())
+            .collect();
         for (id, peer) in &mut self.peers {
             if !counted.contains(id) {
                 peer.pump(node, *id, epoch, round, limit);
@@ -211,14 +237,32 @@ impl Primary {
         self.mark.get_or_insert((end, node.now));
         let round = self.reads.next_round();
         let mut refused = false;
-        let Primary { peers, rule, change, joining, reign, .. } = self;
+        let Primary {
+            peers,
+            rule,
+            change,
+            joining,
+            reign,
+            ..
+        } = self;
         for (id, peer) in peers.iter_mut().filter(|(_, peer)| peer.role.holds_data()) {
             peer.note_appended(end, node.now);
             let counted = rule.set.contains(id)
-                || change.as_ref().is_some_and(|change| change.rule.set.contains(id))
-                || joining.as_ref().is_some_and(|joining| joining.rule.set.contains(id));
+                || change
+                    .as_ref()
+                    .is_some_and(|change| change.rule.set.contains(id))
+                || joining
+                    .as_ref()
+                    .is_some_and(|joining| joining.rule.set.contains(id));
             refused |= counted && node.refused(*id);
-            let Progress::Stream { sent, reading: false, .. } = peer.progress else { continue };
+            let Progress::Stream {
+                sent,
+                reading: false,
+                ..
+            } = peer.progress
+            else {
+                continue;
+            };
             let on_the_way = node.log.tail.bytes_between(peer.matched, sent);
             if counted && sent == previous.position.lsn && on_the_way < node.settings.window_bytes {
                 let records = vec![record.clone()];
@@ -252,7 +296,9 @@ impl Primary {
         if round > self.reads.round || matched > end {
             return node.event(format!("n{from} acknowledged {matched}, beyond {end}"));
         }
-        let Some(peer) = self.peer(node, from) else { return };
+        let Some(peer) = self.peer(node, from) else {
+            return;
+        };
         peer.confirmed = peer.confirmed.max(round);
         peer.note_matched(matched, end, node.now);
         self.advance(node);
@@ -262,7 +308,15 @@ impl Primary {
     }
 
     pub fn on_heard(&mut self, node: &mut Node, from: NodeId, said: &Body) {
-        let Body::Heard { round, matched, verified, stamp, wall, .. } = said else {
+        let Body::Heard {
+            round,
+            matched,
+            verified,
+            stamp,
+            wall,
+            ..
+        } = said
+        else {
             unreachable!("dispatched by its kind");
         };
         node.on_wall_sample(from, *wall);
@@ -270,7 +324,9 @@ impl Primary {
         if *round > sent_round || *matched > end {
             return node.event(format!("n{from} heard {matched}, beyond {end}"));
         }
-        let Some(peer) = self.peer(node, from) else { return };
+        let Some(peer) = self.peer(node, from) else {
+            return;
+        };
         peer.confirmed = peer.confirmed.max(*round);
         peer.note_matched(*matched, end, node.now);
         peer.note_stamp(*stamp, sent_round);
@@ -284,11 +340,20 @@ impl Primary {
     }
 
     pub fn on_followed(&mut self, node: &mut Node, from: NodeId, said: &Body) {
-        let Body::Followed { round, agreed, suspect, rebuild, epoch } = *said else {
+        let Body::Followed {
+            round,
+            agreed,
+            suspect,
+            rebuild,
+            epoch,
+        } = *said
+        else {
             unreachable!("dispatched by its kind");
         };
         let end = node.end();
-        let Some(peer) = self.peer(node, from) else { return };
+        let Some(peer) = self.peer(node, from) else {
+            return;
+        };
         let asked = matches!(peer.progress, Progress::Probe { round: first } if round >= first);
         if !asked || agreed > end {
             return;
@@ -301,7 +366,14 @@ impl Primary {
                 peer.progress = Progress::Idle;
                 node.event(format!("n{from} lost {acknowledged}, it ends at {agreed}"));
                 let found = agreed;
-                return node.send(from, Body::Disown { epoch, acknowledged, found });
+                return node.send(
+                    from,
+                    Body::Disown {
+                        epoch,
+                        acknowledged,
+                        found,
+                    },
+                );
             }
             // It says so itself: it is not a candidate until it is verified, and not counted.
             peer.matched = agreed;
@@ -318,7 +390,10 @@ impl Primary {
         match self.reign.weigh(fence) {
             Standing::Below | Standing::Equal => {}
             Standing::Above if fence.history == self.reign.history => {
-                node.event(format!("n{from} obeys {fence}: epoch {} is over", self.reign.epoch));
+                node.event(format!(
+                    "n{from} obeys {fence}: epoch {} is over",
+                    self.reign.epoch
+                ));
                 let patience = node.draw_wait(node.settings.stagger);
                 node.next = Some(Next::Backup { patience });
             }
@@ -335,7 +410,11 @@ impl Primary {
     // Sending
 
     fn limit(&self, node: &Node, id: NodeId) -> Lsn {
-        if self.is_counted(id) { node.end() } else { node.log.commit }
+        if self.is_counted(id) {
+            node.end()
+        } else {
+            node.log.commit
+        }
     }
 
     pub fn pump(&mut self, node: &mut Node, id: NodeId) {
@@ -353,7 +432,11 @@ impl Primary {
             return;
         }
         let round = self.reads.next_round();
-        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.role.holds_data()) {
+        if let Some(peer) = self
+            .peers
+            .get_mut(&id)
+            .filter(|peer| peer.role.holds_data())
+        {
             peer.probe(node, id, self.reign.epoch, round);
         }
     }
@@ -368,8 +451,12 @@ impl Primary {
 
     /// That part of the log is gone, or the snapshot came to an end, well or not: ask again.
     pub fn restart(&mut self, node: &mut Node, to: NodeId, pause: Duration) {
-        let Some(peer) = self.peers.get_mut(&to) else { return };
-        peer.progress = Progress::Pause { until: node.now.after(pause) };
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        peer.progress = Progress::Pause {
+            until: node.now.after(pause),
+        };
         if pause.is_zero() {
             self.probe(node, to);
         }
@@ -421,7 +508,10 @@ impl Primary {
     }
 
     fn maybe_ask_voters(&mut self, node: &mut Node) {
-        if !self.reads.is_overdue(node.now, node.settings.heartbeat_interval) {
+        if !self
+            .reads
+            .is_overdue(node.now, node.settings.heartbeat_interval)
+        {
             return;
         }
         // What is confirmed is every read up to here; later ones take a later round.
@@ -441,7 +531,11 @@ impl Primary {
                 }
                 node.learn(value);
             }
-        } else if self.change.as_ref().is_some_and(|change| change.ticket == ticket) {
+        } else if self
+            .change
+            .as_ref()
+            .is_some_and(|change| change.ticket == ticket)
+        {
             self.on_change_ended(node, outcome);
         }
     }
@@ -459,8 +553,10 @@ impl Primary {
     /// Keeps one `Peer` per other member that the Config names, by incarnation.
     pub fn meet_members(&mut self, node: &mut Node) {
         let config = node.meta.config.clone();
-        self.peers.retain(|id, peer| config.names(*id, peer.incarnation));
-        for (id, member) in config.members.iter().filter(|(id, _)| **id != node.me) {
+        self.peers
+            .retain(|id, peer| config.names(*id, peer.incarnation));
+        let me = node.me;
+        for (id, member) in config.members.iter().filter(|(id, _)| **id != me) {
             let now = node.now;
             let peer = self
                 .peers
@@ -477,7 +573,9 @@ impl Primary {
     }
 
     pub fn on_link(&mut self, node: &mut Node, id: NodeId, event: LinkEvent) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.progress = Progress::Idle;
         if matches!(event, LinkEvent::Up(_)) {
             self.probe(node, id);
@@ -527,7 +625,11 @@ impl Primary {
             Progress::Pause { until } => now >= until,
             Progress::Stream { .. } | Progress::Snapshot => false,
         };
-        let ids = self.peers.iter().filter(|(_, peer)| again(peer)).map(|(id, _)| *id);
+        let ids = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| again(peer))
+            .map(|(id, _)| *id);
         for id in ids.collect::<Vec<_>>() {
             self.probe(node, id);
         }
@@ -583,12 +685,22 @@ impl Primary {
         }
         let budget = &node.settings.loss_budget;
         let peers = || self.peers.values().filter(|peer| peer.role.holds_data());
-        let Some(best) = peers().map(|peer| peer.matched).max() else { return false };
+        let Some(best) = peers().map(|peer| peer.matched).max() else {
+            return false;
+        };
         let end = node.end();
-        let age = peers().map(|peer| peer.waiting(node.now).unwrap_or_default()).min();
-        budget.commands.is_some_and(|most| best.distance_to(end) > most)
-            || budget.bytes.is_some_and(|most| node.log.tail.bytes_between(best, end) > most)
-            || budget.age.is_some_and(|most| age.is_some_and(|age| age > most))
+        let age = peers()
+            .map(|peer| peer.waiting(node.now).unwrap_or_default())
+            .min();
+        budget
+            .commands
+            .is_some_and(|most| best.distance_to(end) > most)
+            || budget
+                .bytes
+                .is_some_and(|most| node.log.tail.bytes_between(best, end) > most)
+            || budget
+                .age
+                .is_some_and(|most| age.is_some_and(|age| age > most))
     }
 
     /// How many data nodes hold this LSN durably.

@@ -23,7 +23,13 @@ pub(super) struct Reads {
 
 impl Reads {
     pub fn new() -> Reads {
-        Reads { round: 0, wanted: 0, confirmed: 0, waiting_since: None, register: None }
+        Reads {
+            round: 0,
+            wanted: 0,
+            confirmed: 0,
+            waiting_since: None,
+            register: None,
+        }
     }
 
     /// A read comes in: the round that will confirm it.
@@ -63,7 +69,9 @@ impl Reads {
     /// Whether reads have waited so long that the voters should be asked instead.
     pub fn is_overdue(&self, now: Time, patience: Duration) -> bool {
         self.register.is_none()
-            && self.waiting_since.is_some_and(|since| now.since(since) >= patience)
+            && self
+                .waiting_since
+                .is_some_and(|since| now.since(since) >= patience)
     }
 }
 

@@ -37,12 +37,21 @@ pub(super) enum Role {
 /// A change of role that a handler has decided; done before the step ends.
 pub(super) enum Next {
     /// Wait for a primary; do not stand as candidate before this has passed.
-    Backup { patience: Duration },
+    Backup {
+        patience: Duration,
+    },
     /// Stand as candidate; `asked`: the voters must agree that the primary is lost.
-    Candidate { asked: bool },
+    Candidate {
+        asked: bool,
+    },
     /// The register has decided for this node.
-    Primary { config: Value },
-    Forcing { ticket: u64, ignore: bool },
+    Primary {
+        config: Value,
+    },
+    Forcing {
+        ticket: u64,
+        ignore: bool,
+    },
 }
 
 /// One node's part in replication.
@@ -84,11 +93,19 @@ impl Replica {
                 self.node.on_persisted(serial);
                 self.note_durable();
             }
-            Input::Message { from, incarnation, message } => {
+            Input::Message {
+                from,
+                incarnation,
+                message,
+            } => {
                 self.on_message(from, incarnation, message);
             }
             Input::Link(id, event) => self.on_link(id, event),
-            Input::LogRead { to, previous, records } => self.on_log_read(to, previous, records),
+            Input::LogRead {
+                to,
+                previous,
+                records,
+            } => self.on_log_read(to, previous, records),
             Input::LogGone { to } => self.on_log_gone(to),
             Input::SnapshotOffered { .. }
             | Input::SnapshotReceived { .. }
@@ -116,7 +133,10 @@ impl Replica {
     /// Timers, register, changes of role: until nothing more follows from this input.
     fn finish(&mut self, effects: &mut Vec<Effect>) {
         self.node.register_timeout();
-        if self.deadline().is_some_and(|deadline| self.node.now >= deadline) {
+        if self
+            .deadline()
+            .is_some_and(|deadline| self.node.now >= deadline)
+        {
             self.on_tick();
         }
         loop {
@@ -210,7 +230,11 @@ impl Replica {
             // I3: what is primary has promised nothing above its reign, and writes the last epoch.
             assert_eq!(primary.reign, self.node.meta.fence, "I3: a fenced primary");
             let last = log.epochs.last().map(|entry| entry.fence());
-            assert_eq!(last, Some(primary.reign), "I3: another's records in its epoch");
+            assert_eq!(
+                last,
+                Some(primary.reign),
+                "I3: another's records in its epoch"
+            );
         }
     }
 
@@ -255,7 +279,14 @@ impl Replica {
         if let Role::Primary(primary) = &mut self.role {
             primary.on_log_read(&mut self.node, to, previous, records);
         } else if let Some(attempt) = self.node.fetches.remove(&to) {
-            self.node.send(to, Body::Fetched { attempt, previous, records });
+            self.node.send(
+                to,
+                Body::Fetched {
+                    attempt,
+                    previous,
+                    records,
+                },
+            );
         }
     }
 
@@ -317,7 +348,9 @@ impl Replica {
                 None => self.refuse_order(ticket, "no newer history was seen at any peer"),
             },
             _ => {
-                let why = Refusal::NotPrimary { primary: self.primary() };
+                let why = Refusal::NotPrimary {
+                    primary: self.primary(),
+                };
                 self.node.out.push(Effect::Answer(ticket, Err(why)));
             }
         }
@@ -342,13 +375,21 @@ impl Replica {
     fn on_message(&mut self, from: NodeId, incarnation: Incarnation, message: Message) {
         let Message { history, body } = message;
         if from == self.node.me {
-            return self.node.event(format!("a second n{from} is there: its messages are refused"));
+            return self.node.event(format!(
+                "a second n{from} is there: its messages are refused"
+            ));
         }
         let named = self.node.config().names(from, incarnation);
         match body {
             // What even a stranger may say: it changes no count.
             Body::Register(message) => {
-                self.node.on_register_message(Voter { node: from, incarnation }, message);
+                self.node.on_register_message(
+                    Voter {
+                        node: from,
+                        incarnation,
+                    },
+                    message,
+                );
             }
             Body::AskConfig { version } => self.on_ask_config(from, version),
             Body::Configured { config } => self.on_configured(from, config),
@@ -370,7 +411,10 @@ impl Replica {
                 self.on_primary_message(from, Fence { history, epoch }, body);
             }
             Body::Heartbeat(beat) => {
-                let reign = Fence { history, epoch: beat.epoch };
+                let reign = Fence {
+                    history,
+                    epoch: beat.epoch,
+                };
                 self.on_primary_message(from, reign, body);
             }
             Body::Acked { epoch, .. }
@@ -397,7 +441,9 @@ impl Replica {
             return;
         }
         if matches!(&self.role, Role::Primary(primary) if primary.reign == reign) {
-            return self.node.halt(format!("I3: n{from} claims to be primary of {reign}, too"));
+            return self
+                .node
+                .halt(format!("I3: n{from} claims to be primary of {reign}, too"));
         }
         if !matches!(self.role, Role::Backup(_)) {
             // A forced promotion is an operator's will, and its fence is above this soon.
@@ -407,13 +453,23 @@ impl Replica {
             self.node.raise_fence(reign);
             self.become_backup(Duration::ZERO);
         }
-        let Role::Backup(backup) = &mut self.role else { return };
+        let Role::Backup(backup) = &mut self.role else {
+            return;
+        };
         let node = &mut self.node;
         match body {
-            Body::Follow { round, tip, epochs, .. } => {
+            Body::Follow {
+                round, tip, epochs, ..
+            } => {
                 backup.on_follow(node, from, reign, round, tip, epochs);
             }
-            Body::Append { round, commit, previous, records, .. } => {
+            Body::Append {
+                round,
+                commit,
+                previous,
+                records,
+                ..
+            } => {
                 backup.on_append(node, from, reign, (round, commit), previous, records);
             }
             Body::Heartbeat(beat) => backup.on_heartbeat(node, from, reign, beat),
@@ -425,7 +481,9 @@ impl Replica {
 
     fn on_answer(&mut self, from: NodeId, reign: Fence, body: Body) {
         // An answer to an epoch that is over, or to another process of this node, says nothing.
-        let Role::Primary(primary) = &mut self.role else { return };
+        let Role::Primary(primary) = &mut self.role else {
+            return;
+        };
         if primary.reign != reign {
             return;
         }
@@ -487,7 +545,10 @@ impl Replica {
             node.raise_fence(fence);
             if forced {
                 node.newer = Some((fence.history, from));
-                node.event(format!("n{from} has ended this history by force: {}", fence.history));
+                node.event(format!(
+                    "n{from} has ended this history by force: {}",
+                    fence.history
+                ));
             }
             // The candidate gets its time before this node tries again by itself.
             let patience = node.settings.failover_timeout;
@@ -502,10 +563,13 @@ impl Replica {
         }
         let node = &mut self.node;
         let max_bytes = node.settings.message_bytes;
-        let kept = node.log.tail.link_at(after).zip(node.log.tail.after(after));
-        let Some((previous, rest)) = kept else {
+        let Some(previous) = node.log.tail.link_at(after) else {
             node.fetches.insert(from, attempt);
-            return node.out.push(Effect::ReadLog { to: from, after, max_bytes });
+            return node.out.push(Effect::ReadLog {
+                to: from,
+                after,
+                max_bytes,
+            });
         };
         let mut bytes = 0;
         let fits = |record: &&Record| {
@@ -513,8 +577,17 @@ impl Replica {
             bytes += record.bytes().len() as u64;
             first || bytes <= max_bytes
         };
+        let rest = node.log.tail.after(after);
+        let rest = rest.expect("its link is kept, so it is");
         let records = rest.take_while(fits).cloned().collect();
-        node.send(from, Body::Fetched { attempt, previous, records });
+        node.send(
+            from,
+            Body::Fetched {
+                attempt,
+                previous,
+                records,
+            },
+        );
     }
 
     fn on_candidate_answer(&mut self, from: NodeId, body: Body) {
@@ -523,10 +596,17 @@ impl Replica {
             (Role::Candidate(role), Body::Asked { attempt, lost }) => {
                 role.on_asked(node, from, attempt, lost);
             }
-            (Role::Candidate(role), Body::Fenced { fence, .. }) => {
-                role.on_fenced(node, from, fence, body);
+            (Role::Candidate(role), said @ Body::Fenced { .. }) => {
+                role.on_fenced(node, from, said);
             }
-            (Role::Candidate(role), Body::Fetched { attempt, previous, records }) => {
+            (
+                Role::Candidate(role),
+                Body::Fetched {
+                    attempt,
+                    previous,
+                    records,
+                },
+            ) => {
                 role.on_fetched(node, from, attempt, previous, records);
             }
             (Role::Forcing(role), Body::Fenced { fence, attempt, .. }) => {
@@ -545,13 +625,24 @@ impl Replica {
         };
         let Fence { history, epoch } = node.meta.fence;
         let (generation, commit) = (history.generation, node.log.commit.max(node.heard_commit));
-        node.send(from, Body::Sounded { attempt, serving, generation, epoch, commit });
+        node.send(
+            from,
+            Body::Sounded {
+                attempt,
+                serving,
+                generation,
+                epoch,
+                commit,
+            },
+        );
     }
 
     fn on_ask_config(&mut self, from: NodeId, version: u64) {
         let config = self.node.meta.config.clone();
         // Whoever lives in another history asks because of that.
-        self.node.newer.take_if(|(history, _)| *history == config.history);
+        self.node
+            .newer
+            .take_if(|(history, _)| *history == config.history);
         if config.version > version || matches!(self.role, Role::Primary(_)) {
             self.node.send(from, Body::Configured { config });
         }
@@ -587,7 +678,10 @@ impl Replica {
             Role::Primary(role) => Some(role.deadline()),
             Role::Forcing(role) => Some(role.deadline()),
         };
-        [role, self.node.register_deadline()].into_iter().flatten().min()
+        [role, self.node.register_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// May a command be ordered now? O(members). Of commands that got an LSN nothing definite is
@@ -611,7 +705,9 @@ impl Replica {
     fn not_primary(&self) -> Refusal {
         match &self.role {
             Role::Candidate(_) | Role::Forcing(_) => Refusal::Starting,
-            _ => Refusal::NotPrimary { primary: self.primary().filter(|id| *id != self.node.me) },
+            _ => Refusal::NotPrimary {
+                primary: self.primary().filter(|id| *id != self.node.me),
+            },
         }
     }
 
