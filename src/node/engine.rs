@@ -18,7 +18,7 @@ use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
 use crate::node::view::View;
 use crate::node::wire::{Frame, Head};
-use crate::replication::replica::Introduction;
+use crate::replication::Introduction;
 use crate::replication::{Effect, Input, Loss, Meta, Order, Replica, StopReason, Time};
 use crate::state::{Digest, Reply, State};
 use bytes::{Bytes, BytesMut};

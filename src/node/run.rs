@@ -16,7 +16,7 @@ use crate::node::open::{self, LogFiles, Opened};
 use crate::node::view::View;
 use crate::node::wire::{Hello, WIRE_VERSION};
 use crate::replication::config::MemberRole;
-use crate::replication::replica::Introduction;
+use crate::replication::Introduction;
 use crate::replication::{Replica, Settings, Time};
 use standfast_wal::{Disk, Space, Writer, WriterEvent};
 use std::collections::BTreeMap;
