@@ -812,6 +812,20 @@ impl Replica {
         }
     }
 
+    /// The first LSN that this node's log still has.
+    pub fn first_lsn(&self) -> Lsn {
+        self.node.log.first_lsn
+    }
+
+    /// Through here every data member holds the log durably, as far as the primary knows; `None`
+    /// on any other node, which does not know.
+    pub fn held_by_all(&self) -> Option<Lsn> {
+        match &self.role {
+            Role::Primary(primary) => Some(primary.held_by_all(&self.node)),
+            _ => None,
+        }
+    }
+
     /// The median of the wall clocks of this node and its peers; `None` before `WallClock`.
     pub fn clock_median(&self) -> Option<u64> {
         self.node.clock_median()

@@ -125,6 +125,7 @@ fn engine_settings(id: NodeId, role: standfast::replication::config::MemberRole)
             site: "sim".to_string(),
             priority: 100,
             addresses: Default::default(),
+            asked: false,
         },
     }
 }
