@@ -4,12 +4,14 @@
     reason = "the command line waits and watches in real time"
 )]
 
+mod backup;
 mod connect;
 mod create;
 mod dev;
 pub mod exit;
 mod operate;
 mod random;
+pub mod restore;
 mod serve;
 mod settings;
 mod status;
@@ -43,6 +45,9 @@ enum Command {
     Set(operate::Set),
     #[command(subcommand)]
     Config(settings::ConfigCommand),
+    #[command(subcommand)]
+    Backup(backup::Backup),
+    Restore(Box<restore::Restore>),
 }
 
 /// Parses the arguments, runs the command, prints what went wrong; the caller exits with the code.
@@ -78,6 +83,8 @@ fn run(command: &Command) -> Outcome {
         Command::Member(command) => operate::member(command),
         Command::Set(command) => operate::set(command),
         Command::Config(command) => settings::run(command),
+        Command::Backup(command) => backup::run(command),
+        Command::Restore(args) => restore::run(args),
     }
 }
 
