@@ -9,6 +9,7 @@ mod connect;
 mod create;
 mod dev;
 pub mod exit;
+mod inspect;
 mod operate;
 mod random;
 pub mod restore;
@@ -48,6 +49,8 @@ enum Command {
     #[command(subcommand)]
     Backup(backup::Backup),
     Restore(Box<restore::Restore>),
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
 }
 
 /// Parses the arguments, runs the command, prints what went wrong; the caller exits with the code.
@@ -85,6 +88,7 @@ fn run(command: &Command) -> Outcome {
         Command::Config(command) => settings::run(command),
         Command::Backup(command) => backup::run(command),
         Command::Restore(args) => restore::run(args),
+        Command::Inspect(command) => inspect::run(command),
     }
 }
 

@@ -18,11 +18,11 @@ use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
 use crate::node::view::View;
 use crate::node::wire::{Frame, Head};
+use crate::replication::replica::Introduction;
 use crate::replication::{Effect, Input, Loss, Meta, Order, Replica, StopReason, Time};
-use crate::state::{Block, Digest, Reply, State};
+use crate::state::{Digest, Reply, State};
 use bytes::{Bytes, BytesMut};
-use standfast_snapshot::Header;
-use standfast_wal::{History, Kind, Link, Lsn, NodeId, Record};
+use standfast_wal::{History, Kind, Link, Lsn, NodeId, Position, Record};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -30,29 +30,43 @@ use std::time::Duration;
 #[derive(Debug)]
 pub enum Event {
     /// What one read of a client's socket held, in order.
-    Submit { session: SessionId, requests: Vec<Request> },
+    Submit {
+        session: SessionId,
+        requests: Vec<Request>,
+    },
     Link(LinkEvent),
     /// Appended records up to here are on disk.
     Durable(Lsn),
     /// The oldest unanswered `Output::Cut` is done; the log ends here, and this was removed.
-    Cut { end: Link, removed: Vec<Record> },
+    Cut {
+        end: Link,
+        removed: Vec<Record>,
+    },
     /// `Output::ResetLog` is done, durably.
     LogReset,
     /// Room for client commands in the log, or none but the reserve.
-    Space { full: bool },
+    Space {
+        full: bool,
+    },
     /// Segments were dropped; the log begins here now.
-    Trimmed { first_lsn: Lsn },
+    Trimmed {
+        first_lsn: Lsn,
+    },
     /// Bytes that the log takes, and that its disk has free.
-    LogSize { log_bytes: u64, free_bytes: u64 },
-    DiskStalled(bool),
+    LogSize {
+        log_bytes: u64,
+        free_bytes: u64,
+    },
     /// `Output::StoreMeta` of this number is on disk, and all before it.
     MetaStored(u64),
     Copy(crate::node::copies::CopyEvent),
     Random(u128),
-    /// Wall clock for the peers; about each second.
-    WallClock,
+    /// A write or sync failed: final.
+    DiskFailed(String),
     /// The operator stops the process: hand over first.
-    Shutdown { client: Option<Client> },
+    Shutdown {
+        client: Option<Client>,
+    },
 }
 
 /// What the shell must do: per target in order, across targets in any order.
@@ -61,21 +75,40 @@ pub enum Output {
     /// Log: append; answered by `Event::Durable` (many by one).
     Append(Record),
     /// Log: move all after `after` aside; answered by `Event::Cut`.
-    Cut { after: Lsn },
+    Cut {
+        after: Lsn,
+    },
     /// Log: the next segment carries this history.
     Roll(History),
     /// Log: empty, begins behind `base`; answered by `Event::LogReset`.
-    ResetLog { base: Link, history: History },
+    ResetLog {
+        base: Link,
+        history: History,
+        verified: Lsn,
+    },
+    /// Log: all of it was verified against a primary; suspicion ends.
+    TrustLog,
     /// Log: records at or below this LSN are no longer needed.
-    Trim { through: Lsn },
+    Trim {
+        through: Lsn,
+    },
     /// Meta file: replace it; answered by `Event::MetaStored`.
-    StoreMeta { meta: Box<Meta>, serial: u64 },
-    Send { to: NodeId, frame: Frame },
+    StoreMeta {
+        meta: Box<Meta>,
+        serial: u64,
+    },
+    Send {
+        to: NodeId,
+        frame: Frame,
+    },
     /// Whom to keep connected, by peer address.
     Peers(BTreeMap<NodeId, String>),
     Snapshot(crate::node::copies::CopyOutput),
     /// A file for people in `divergent/`, written once.
-    LossStatement { name: String, text: String },
+    LossStatement {
+        name: String,
+        text: String,
+    },
     Random,
     Show(Box<View>),
     /// One line for the log.
@@ -93,6 +126,8 @@ pub struct EngineSettings {
     pub max_staleness: Duration,
     pub max_clock_step: Duration,
     pub attest_interval: Duration,
+    /// How long the disk may leave a record undone before it counts as stalled.
+    pub degraded_timeout: Duration,
     pub snapshot_interval: Option<Duration>,
     /// Bytes of log behind the newest snapshot that call for another one.
     pub snapshot_after: Option<u64>,
@@ -103,6 +138,9 @@ pub struct EngineSettings {
     pub seeds: BTreeMap<NodeId, String>,
     /// Milliseconds since 1970.
     pub started_ms: u64,
+    pub pid: u32,
+    /// How this node describes itself.
+    pub introduction: Introduction,
 }
 
 /// Reads committed records from the log's files: those that memory no longer holds.
@@ -149,6 +187,10 @@ pub struct Engine {
     pub(super) desk: Desk,
     pub(super) copies: Copies,
     batch: Batch,
+    /// The newest write of each session that may not be applied yet.
+    last_write: BTreeMap<SessionId, Lsn>,
+    /// The session whose requests are being taken, once one of them was a write.
+    gathered_by: Option<SessionId>,
     held: VecDeque<Held>,
     forward_to: Option<(NodeId, Time)>,
     confirmed: u64,
@@ -163,6 +205,10 @@ pub struct Engine {
     pub(super) is_witness: bool,
     effects: Vec<Effect>,
     out: Vec<Output>,
+    /// Appended records that are not durable yet: last LSN, and since when.
+    undone: VecDeque<(Lsn, Time)>,
+    disk_stalled: bool,
+    wall_told: Option<Time>,
     shown: Option<Time>,
     show_now: bool,
     stopping: Option<Time>,
@@ -200,6 +246,8 @@ impl Engine {
             desk: Desk::default(),
             copies,
             batch: Batch::default(),
+            last_write: BTreeMap::new(),
+            gathered_by: None,
             held: VecDeque::new(),
             forward_to: None,
             confirmed: 0,
@@ -212,6 +260,9 @@ impl Engine {
             is_witness,
             effects: Vec::new(),
             out: Vec::new(),
+            undone: VecDeque::new(),
+            disk_stalled: false,
+            wall_told: None,
             shown: None,
             show_now: true,
             stopping: None,
@@ -223,6 +274,21 @@ impl Engine {
 
     pub(super) fn time(&self) -> Time {
         Time(self.now.boot)
+    }
+
+    /// For those who look: tests, the simulator.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The core's time at the last event.
+    pub fn core_time(&self) -> Time {
+        self.time()
+    }
+
+    /// Where the state stands, and its digest there.
+    pub fn applied(&self) -> (Lsn, Digest) {
+        (self.state.applied().lsn, self.state.digest())
     }
 
     /// Takes one event.
@@ -242,15 +308,17 @@ impl Engine {
                 self.show_now = true;
             }
             Event::Trimmed { first_lsn } => self.step(Input::LogTrimmed { first_lsn }),
-            Event::LogSize { log_bytes, free_bytes } => {
+            Event::LogSize {
+                log_bytes,
+                free_bytes,
+            } => {
                 self.log_bytes = log_bytes;
                 self.free_bytes = free_bytes;
             }
-            Event::DiskStalled(stalled) => self.step(Input::DiskStalled(stalled)),
             Event::MetaStored(serial) => self.step(Input::Persisted(serial)),
             Event::Copy(event) => self.on_copy(event),
             Event::Random(number) => self.step(Input::Random(number)),
-            Event::WallClock => self.step(Input::WallClock(now.wall)),
+            Event::DiskFailed(story) => self.halt(story),
             Event::Shutdown { client } => self.on_shutdown(client),
         }
     }
@@ -269,10 +337,13 @@ impl Engine {
         self.close_batch();
         self.keep_time();
         self.attest();
+        self.watch_disk();
+        self.tell_wall_clock();
         self.step(Input::TurnEnd);
         self.apply();
         let generation = self.replica.history().generation;
-        self.pending.expire(self.time(), self.settings.write_timeout, generation);
+        self.pending
+            .expire(self.time(), self.settings.write_timeout, generation);
         self.desk_turn();
         self.copies_turn();
         self.stop_turn();
@@ -285,7 +356,10 @@ impl Engine {
         if self.has_more_to_apply() {
             return Some(Time::ZERO);
         }
-        let held = self.held.front().map(|held| held.since.after(self.settings.write_timeout));
+        let held = self
+            .held
+            .front()
+            .map(|held| held.since.after(self.settings.write_timeout));
         let shown = self.shown.map(|at| at.after(limits::VIEW_INTERVAL));
         let attest = (self.attested.stale && self.replica.is_primary())
             .then(|| self.attested.at.after(self.settings.attest_interval));
@@ -295,6 +369,9 @@ impl Engine {
             self.desk.deadline(),
             self.copies.deadline(),
             self.next_tick(),
+            self.undone
+                .front()
+                .map(|(_, since)| since.after(self.settings.degraded_timeout)),
             held,
             shown,
             attest,
@@ -319,7 +396,10 @@ impl Engine {
 
     fn route(&mut self, effect: Effect) {
         match effect {
-            Effect::Append(record) => self.out.push(Output::Append(record)),
+            Effect::Append(record) => {
+                self.undone.push_back((record.last_lsn(), self.time()));
+                self.out.push(Output::Append(record));
+            }
             Effect::Cut { after, loss } => {
                 self.on_cut(after, loss);
                 self.out.push(Output::Cut { after });
@@ -327,7 +407,11 @@ impl Engine {
             Effect::Roll(history) => self.out.push(Output::Roll(history)),
             Effect::Send(to, message) => self.send_core(to, message),
             Effect::Persist(meta, serial) => self.out.push(Output::StoreMeta { meta, serial }),
-            Effect::ReadLog { to, after, max_bytes } => self.read_log(to, after, max_bytes),
+            Effect::ReadLog {
+                to,
+                after,
+                max_bytes,
+            } => self.read_log(to, after, max_bytes),
             Effect::SendSnapshot { to } => self.offer_snapshot(to),
             Effect::AcceptSnapshot { from } => self.accept_snapshot(from),
             Effect::RefuseSnapshot { from, why } => self.refuse_snapshot(from, &why),
@@ -368,11 +452,20 @@ impl Engine {
 
     fn send_core(&mut self, to: NodeId, mut message: crate::replication::Message) {
         let records = message.take_records();
-        self.out.push(Output::Send { to, frame: Frame { head: Head::Core { message }, records } });
+        self.out.push(Output::Send {
+            to,
+            frame: Frame {
+                head: Head::Core { message },
+                records,
+            },
+        });
     }
 
     pub(super) fn send(&mut self, to: NodeId, head: Head) {
-        self.out.push(Output::Send { to, frame: Frame::plain(head) });
+        self.out.push(Output::Send {
+            to,
+            frame: Frame::plain(head),
+        });
     }
 
     fn on_link(&mut self, event: LinkEvent) {
@@ -386,17 +479,24 @@ impl Engine {
                 self.step(Input::Link(peer, Core::Down));
             }
             LinkEvent::Refused { peer } => self.step(Input::Link(peer, Core::Refused)),
-            LinkEvent::Frame { from, incarnation, frame } => match frame.head {
+            LinkEvent::Frame {
+                from,
+                incarnation,
+                frame,
+            } => match frame.head {
                 Head::Core { mut message } => {
                     message.set_records(frame.records);
-                    self.step(Input::Message { from, incarnation, message });
+                    self.step(Input::Message {
+                        from,
+                        incarnation,
+                        message,
+                    });
                 }
                 Head::Forward { commands } => self.on_forward(from, commands),
                 Head::Replied { replies } => self.on_replied(from, replies),
                 Head::Copy(piece) => self.on_piece(from, piece),
                 // The link itself has dealt with these.
                 Head::Hello(_) | Head::Refused(_) => {}
-                Head::Mend { .. } | Head::Mended { .. } => self.on_mend(from, frame),
             },
         }
     }
@@ -406,7 +506,11 @@ impl Engine {
         let max = usize::try_from(max_bytes).unwrap_or(limits::APPEND_BYTES);
         let input = match self.log.read(after, max) {
             Ok(Some(records)) => match records.first() {
-                Some(first) => Input::LogRead { to, previous: before(first), records },
+                Some(first) => Input::LogRead {
+                    to,
+                    previous: self.link_before(first),
+                    records,
+                },
                 None => Input::LogGone { to },
             },
             Ok(None) => Input::LogGone { to },
@@ -416,7 +520,8 @@ impl Engine {
     }
 
     fn on_cut(&mut self, after: Lsn, loss: Loss) {
-        self.desk.cutting(self.now.wall, self.identity.node, after, loss);
+        self.desk
+            .cutting(self.now.wall, self.identity.node, after, loss);
         self.note(format!(
             "cutting the log after {after}: {}..{} never became part of the history",
             loss.first_lsn, loss.last_lsn
@@ -445,7 +550,9 @@ impl Engine {
             }
         };
         // Not yet a record: never ordered, so it may be passed on or refused for good.
-        let commands: Vec<Bytes> = crate::state::iter(batch.payload.freeze()).flatten().collect();
+        let commands: Vec<Bytes> = crate::state::command::iter(batch.payload.freeze())
+            .flatten()
+            .collect();
         for (client, command) in batch.clients.into_iter().zip(commands) {
             match next {
                 Some(to) => self.forward_write(to, client, command),
@@ -453,7 +560,9 @@ impl Engine {
             }
         }
         let refusal = match reason {
-            StopReason::HandedOver { to } => Refusal::HandingOver { to: self.address_of(to) },
+            StopReason::HandedOver { to } => Refusal::HandingOver {
+                to: self.address_of(to),
+            },
             _ => self.not_primary(),
         };
         match next {
@@ -472,13 +581,22 @@ impl Engine {
             let mut gate = self.gate();
             for request in requests.by_ref() {
                 if let Some(kept) = self.take(session, request, &mut gate) {
-                    self.held.push_back(Held { session, request: kept, since });
+                    self.held.push_back(Held {
+                        session,
+                        request: kept,
+                        since,
+                    });
                     break;
                 }
             }
         }
         // Behind something held, everything keeps its place in the order.
-        self.held.extend(requests.map(|request| Held { session, request, since }));
+        self.held.extend(requests.map(|request| Held {
+            session,
+            request,
+            since,
+        }));
+        self.note_writes();
     }
 
     fn drain_held(&mut self) {
@@ -486,15 +604,38 @@ impl Engine {
             return;
         }
         let mut gate = self.gate();
-        while let Some(Held { session, request, since }) = self.held.pop_front() {
+        while let Some(Held {
+            session,
+            request,
+            since,
+        }) = self.held.pop_front()
+        {
             let overdue = since.after(self.settings.write_timeout) <= self.time();
             if overdue && matches!(gate, Gate::Hold) {
                 gate = Gate::Closed(self.overdue());
             }
-            if let Some(request) = self.take(session, request, &mut gate) {
-                self.held.push_front(Held { session, request, since });
+            let kept = self.take(session, request, &mut gate);
+            self.note_writes();
+            if let Some(request) = kept {
+                self.held.push_front(Held {
+                    session,
+                    request,
+                    since,
+                });
                 break;
             }
+        }
+    }
+
+    /// Remembers how far the session's own writes go, for its reads to come.
+    fn note_writes(&mut self) {
+        let Some(session) = self.gathered_by.take() else {
+            return;
+        };
+        self.last_write.insert(session, self.last_lsn());
+        if self.last_write.len() > limits::SESSIONS_REMEMBERED {
+            let applied = self.state.applied().lsn;
+            self.last_write.retain(|_, lsn| *lsn > applied);
         }
     }
 
@@ -525,7 +666,10 @@ impl Engine {
     /// Takes one request; gives it back when it must wait.
     fn take(&mut self, session: SessionId, request: Request, gate: &mut Gate) -> Option<Request> {
         use crate::node::client::Op;
-        let client = Client { session, seq: request.seq };
+        let client = Client {
+            session,
+            seq: request.seq,
+        };
         match request.op {
             Op::Write(command) => match gate {
                 Gate::Open => {
@@ -535,15 +679,32 @@ impl Engine {
                         *gate = self.gate();
                     }
                 }
-                Gate::Hold => return Some(Request { seq: request.seq, op: Op::Write(command) }),
+                Gate::Hold => {
+                    return Some(Request {
+                        seq: request.seq,
+                        op: Op::Write(command),
+                    });
+                }
                 Gate::Forward(to) => self.forward_write(*to, client, command),
                 Gate::Closed(refusal) => self.pending.refuse(client, refusal.clone()),
             },
-            Op::Read { command, stale: true } => self.read_stale(client, &command),
-            Op::Read { command, stale: false } => match gate {
+            Op::Read {
+                command,
+                stale: true,
+            } => self.read_stale(client, &command),
+            Op::Read {
+                command,
+                stale: false,
+            } => match gate {
                 Gate::Hold if !self.replica.is_primary() || self.replica_is_starting() => {
-                    let op = Op::Read { command, stale: false };
-                    return Some(Request { seq: request.seq, op });
+                    let op = Op::Read {
+                        command,
+                        stale: false,
+                    };
+                    return Some(Request {
+                        seq: request.seq,
+                        op,
+                    });
                 }
                 Gate::Forward(to) => self.forward_read(*to, client, &command),
                 // A primary that takes no writes may still answer reads, if it is confirmed.
@@ -555,7 +716,10 @@ impl Engine {
     }
 
     fn replica_is_starting(&self) -> bool {
-        matches!(self.replica.admit(self.time()), Err(crate::replication::Refusal::Starting))
+        matches!(
+            self.replica.admit(self.time()),
+            Err(crate::replication::Refusal::Starting)
+        )
     }
 
     fn gather(&mut self, client: Client, command: &Bytes) {
@@ -567,13 +731,22 @@ impl Engine {
             && crate::state::command::may_grow(command)
         {
             let (used_bytes, limit_bytes) = (self.state.used_bytes(), self.settings.max_memory);
-            return self.pending.refuse(client, Refusal::OutOfMemory { used_bytes, limit_bytes });
+            return self.pending.refuse(
+                client,
+                Refusal::OutOfMemory {
+                    used_bytes,
+                    limit_bytes,
+                },
+            );
         }
         if command.len() > limits::COMMAND_BYTES_MAX {
             let (bytes, limit_bytes) = (command.len(), limits::COMMAND_BYTES_MAX);
-            return self.pending.refuse(client, Refusal::TooLarge { bytes, limit_bytes });
+            return self
+                .pending
+                .refuse(client, Refusal::TooLarge { bytes, limit_bytes });
         }
-        crate::state::push(&mut self.batch.payload, command);
+        crate::state::command::push(&mut self.batch.payload, command);
+        self.gathered_by = Some(client.session);
         self.batch.clients.push(client);
         if self.batch.payload.len() >= limits::BATCH_BYTES
             || self.batch.clients.len() >= limits::BATCH_COMMANDS_MAX
@@ -588,7 +761,7 @@ impl Engine {
     }
 
     /// Orders what was gathered as one record.
-    fn close_batch(&mut self) {
+    pub(super) fn close_batch(&mut self) {
         if self.batch.clients.is_empty() {
             return;
         }
@@ -620,8 +793,7 @@ impl Engine {
         }
         let tip = self.replica.tip();
         let timestamp = self.log_time().max(tip.timestamp + 1);
-        let record =
-            Record::build(tip, kind, self.replica.epoch(), timestamp, count, payload);
+        let record = Record::build(tip, kind, self.replica.epoch(), timestamp, count, payload);
         self.step(Input::Propose(record.clone()));
         Some(record)
     }
@@ -634,8 +806,9 @@ impl Engine {
         let median = self.replica.clock_median(self.time());
         let max_step = u64::try_from(self.settings.max_clock_step.as_nanos()).unwrap_or(u64::MAX);
         let now = self.now;
-        let clock =
-            self.clock.get_or_insert_with(|| LogClock::start(now, last, median, max_step));
+        let clock = self
+            .clock
+            .get_or_insert_with(|| LogClock::start(now, last, median, max_step));
         clock.read(now).max(last)
     }
 
@@ -645,7 +818,9 @@ impl Engine {
         if !self.replica.is_primary() || self.tick > self.state.applied().lsn {
             return;
         }
-        let Some(deadline) = self.state.next_deadline() else { return };
+        let Some(deadline) = self.state.next_deadline() else {
+            return;
+        };
         if deadline <= self.log_time() {
             self.order_tick();
         }
@@ -664,7 +839,9 @@ impl Engine {
         }
         let clock = self.clock?;
         let deadline = self.state.next_deadline()?;
-        let wait = deadline.saturating_sub({ clock }.read(self.now)).max(limits::TICK_MIN_NS);
+        let wait = deadline
+            .saturating_sub({ clock }.read(self.now))
+            .max(limits::TICK_MIN_NS);
         Some(Time(self.now.boot.saturating_add(wait)))
     }
 
@@ -684,8 +861,14 @@ impl Engine {
             return;
         }
         self.close_batch();
-        if self.propose(Kind::Attestation, 1, &attestation.encode()).is_some() {
-            self.attested = Attested { at: self.time(), stale: false };
+        if self
+            .propose(Kind::Attestation, 1, &attestation.encode())
+            .is_some()
+        {
+            self.attested = Attested {
+                at: self.time(),
+                stale: false,
+            };
         }
     }
 
@@ -697,9 +880,11 @@ impl Engine {
             Err(refusal) => return self.pending.refuse(client, self.refusal(refusal)),
         };
         let mut after = ticket.after;
-        // The session's own writes, which are gathered or ordered, come before its read. Which
-        // ones are its own is not tracked: all that came before it in time are.
-        if self.pending.has_ordered_by(client.session) || self.batch_has(client.session) {
+        // The session's own writes, gathered or ordered, come before its read.
+        if let Some(lsn) = self.last_write.get(&client.session) {
+            after = after.max(*lsn);
+        }
+        if self.gathered_by == Some(client.session) {
             after = after.max(self.last_lsn());
         }
         if let Some(due) = self.state.next_expiry()
@@ -714,14 +899,19 @@ impl Engine {
             let reply = self.state.read(&command);
             let lsn = self.state.applied().lsn;
             let now = self.time();
-            self.pending.evaluated(now, client, lsn, ticket.round, self.confirmed, reply);
+            self.pending.evaluated(
+                now,
+                client,
+                command,
+                lsn,
+                ticket.round,
+                self.confirmed,
+                reply,
+            );
         } else {
-            self.pending.read_at(self.time(), after, client, command, ticket.round);
+            self.pending
+                .read_at(self.time(), after, client, command, ticket.round);
         }
-    }
-
-    fn batch_has(&self, session: SessionId) -> bool {
-        self.batch.clients.iter().rev().any(|client| client.session == session)
     }
 
     /// A read that this node answers by itself, within `max_staleness` on its own clock.
@@ -734,7 +924,8 @@ impl Engine {
         let age = self.staleness();
         if self.replica.is_primary() || age.is_some_and(|age| age <= limit) {
             let reply = self.state.read(command);
-            self.pending.answer(client, self.state.applied().lsn, Default::default(), reply);
+            self.pending
+                .answer(client, self.state.applied().lsn, Default::default(), reply);
             return;
         }
         let refusal = Refusal::TooStale {
@@ -758,7 +949,9 @@ impl Engine {
     }
 
     fn has_more_to_apply(&self) -> bool {
-        !self.is_witness && !self.copies.is_installing() && self.state.applied().lsn < self.may_apply()
+        !self.is_witness
+            && !self.copies.is_installing()
+            && self.state.applied().lsn < self.may_apply()
     }
 
     /// Applies committed records that are durable here, in order; a bounded share per turn.
@@ -768,12 +961,15 @@ impl Engine {
         while self.has_more_to_apply() && budget > 0 {
             let applied = self.state.applied().lsn;
             let through = self.may_apply();
-            let records = match self.replica.records_after(applied) {
-                Some(records) => records
-                    .take_while(|record| record.last_lsn() <= through)
+            let in_memory = self.replica.records_after(applied).map(|records| {
+                let committed = records.take_while(|record| record.last_lsn() <= through);
+                committed
                     .take(limits::APPLY_RECORDS_AT_ONCE)
                     .cloned()
-                    .collect(),
+                    .collect::<Vec<_>>()
+            });
+            let records = match in_memory {
+                Some(records) => records,
                 None => match self.log.read(applied, limits::APPEND_BYTES) {
                     Ok(Some(records)) => records,
                     Ok(None) => {
@@ -785,7 +981,10 @@ impl Engine {
                     Err(story) => return self.halt(story),
                 },
             };
-            for record in records.iter().take_while(|record| record.last_lsn() <= through) {
+            for record in records
+                .iter()
+                .take_while(|record| record.last_lsn() <= through)
+            {
                 budget = budget.saturating_sub(record.bytes().len());
                 self.apply_record(record);
             }
@@ -798,7 +997,8 @@ impl Engine {
             self.step(Input::Applied(applied));
         }
         let (state, confirmed) = (&self.state, self.confirmed);
-        self.pending.evaluate(applied, confirmed, |command| state.read(command));
+        self.pending
+            .evaluate(applied, confirmed, |command| state.read(command));
     }
 
     fn apply_record(&mut self, record: &Record) {
@@ -809,30 +1009,59 @@ impl Engine {
         );
         let mut replies = std::mem::take(&mut self.replies);
         replies.clear();
-        // Reads that wait for an LSN inside this record are answered from exactly that state.
-        while let Some(lsn) = self.pending.next_read(record.last_lsn()) {
-            if lsn > self.state.applied().lsn {
-                self.state.apply_prefix(record, lsn, |_, reply| replies.push(reply));
-            }
-            let (state, confirmed) = (&self.state, self.confirmed);
-            self.pending.evaluate(lsn, confirmed, |command| state.read(command));
-        }
-        if self.state.applied().lsn < record.last_lsn() {
-            self.state.apply(record, |_, reply| replies.push(reply));
-        }
+        let (pending, confirmed) = (&mut self.pending, self.confirmed);
+        self.state
+            .apply_each(record, record.last_lsn(), |state, lsn, reply| {
+                replies.push(reply);
+                // Reads that wait for an LSN inside this record are answered from exactly that state.
+                if pending.next_read() == Some(lsn) {
+                    pending.evaluate(lsn, confirmed, |command| state.read(command));
+                }
+            });
         self.outcomes.push(record, &replies);
         let generation = self.replica.history().generation;
         self.pending.applied(generation, record, &mut replies);
         self.replies = replies;
+        self.copies.applied = record.link();
         match record.kind() {
             Kind::Commands => self.attested.stale = true,
             Kind::Attestation => self.check_attestation(record),
             Kind::Operator => self.desk.operator_record(record),
             Kind::EpochStart | Kind::Tick => {}
         }
-        self.digests.push_back((record.last_lsn(), self.state.digest()));
+        self.digests
+            .push_back((record.last_lsn(), self.state.digest()));
         if self.digests.len() > limits::DIGESTS_KEPT {
             self.digests.pop_front();
+        }
+    }
+
+    // --- The disk and the clock ---------------------------------------------------------------
+
+    /// Tells the core when the disk leaves a record undone for too long, and when it is back.
+    fn watch_disk(&mut self) {
+        let durable = self.replica.durable();
+        while self.undone.front().is_some_and(|(lsn, _)| *lsn <= durable) {
+            self.undone.pop_front();
+        }
+        let limit = self.settings.degraded_timeout;
+        let stalled = self
+            .undone
+            .front()
+            .is_some_and(|(_, since)| since.after(limit) <= self.time());
+        if stalled != self.disk_stalled {
+            self.disk_stalled = stalled;
+            self.step(Input::DiskStalled(stalled));
+        }
+    }
+
+    fn tell_wall_clock(&mut self) {
+        if self
+            .wall_told
+            .is_none_or(|at| at.after(limits::WALL_CLOCK_INTERVAL) <= self.time())
+        {
+            self.wall_told = Some(self.time());
+            self.step(Input::WallClock(self.now.wall));
         }
     }
 
@@ -841,7 +1070,11 @@ impl Engine {
         let Some(attested) = crate::state::Attestation::decode(&record.payload()) else {
             return self.halt(format!("I3: the attestation {record:?} does not decode"));
         };
-        let mine = self.digests.iter().rev().find(|(lsn, _)| *lsn == attested.lsn);
+        let mine = self
+            .digests
+            .iter()
+            .rev()
+            .find(|(lsn, _)| *lsn == attested.lsn);
         if let Some((lsn, digest)) = mine
             && *digest != attested.digest
         {
@@ -859,7 +1092,8 @@ impl Engine {
 
     fn on_shutdown(&mut self, client: Option<Client>) {
         if let Some(client) = client {
-            self.pending.answer(client, Lsn::ZERO, Default::default(), Reply::Ok);
+            self.pending
+                .answer(client, Lsn::ZERO, Default::default(), Reply::Ok);
         }
         if self.stopping.is_some() {
             return;
@@ -867,7 +1101,10 @@ impl Engine {
         self.stopping = Some(self.time().after(limits::SHUTDOWN_FOR));
         if self.replica.is_primary() {
             let ticket = self.desk.silent_ticket();
-            self.step(Input::Operator { ticket, order: Order::Switchover { to: None } });
+            self.step(Input::Operator {
+                ticket,
+                order: Order::Switchover { to: None },
+            });
         }
     }
 
@@ -882,7 +1119,9 @@ impl Engine {
     }
 
     fn show(&mut self) {
-        let due = self.shown.is_none_or(|at| at.after(limits::VIEW_INTERVAL) <= self.time());
+        let due = self
+            .shown
+            .is_none_or(|at| at.after(limits::VIEW_INTERVAL) <= self.time());
         if !due && !self.show_now {
             return;
         }
@@ -904,7 +1143,15 @@ impl Engine {
     }
 
     pub(super) fn address_of(&self, id: NodeId) -> Option<String> {
-        Some(self.replica.config().members.get(&id)?.addresses.client.clone())
+        Some(
+            self.replica
+                .config()
+                .members
+                .get(&id)?
+                .addresses
+                .client
+                .clone(),
+        )
     }
 
     pub(super) fn primary_address(&self) -> Option<String> {
@@ -912,28 +1159,35 @@ impl Engine {
     }
 
     pub(super) fn not_primary(&self) -> Refusal {
-        Refusal::ReadOnly { primary: self.primary_address() }
+        Refusal::ReadOnly {
+            primary: self.primary_address(),
+        }
     }
 
     /// The core's refusal in the words of clients.
     pub(super) fn refusal(&self, refusal: crate::replication::Refusal) -> Refusal {
         use crate::replication::Refusal as Core;
         match refusal {
-            Core::NotPrimary { .. } if self.is_witness => {
-                Refusal::Witness { primary: self.primary_address() }
-            }
-            Core::NotPrimary { primary: Some(id) } => {
-                Refusal::ReadOnly { primary: self.address_of(id) }
-            }
+            Core::NotPrimary { .. } if self.is_witness => Refusal::Witness {
+                primary: self.primary_address(),
+            },
+            Core::NotPrimary { primary: Some(id) } => Refusal::ReadOnly {
+                primary: self.address_of(id),
+            },
             Core::NotPrimary { primary: None } => Refusal::NoPrimary,
             Core::Starting => Refusal::Promoting,
             Core::NoReplicas => {
                 let config = self.replica.config();
-                Refusal::TooFewCopies { needed: config.acks_needed.max(2), present: self.present() }
+                Refusal::TooFewCopies {
+                    needed: config.acks_needed.max(2),
+                    present: self.present(),
+                }
             }
             Core::Deaf => Refusal::Isolated,
             Core::Stalled => Refusal::DiskStalled,
-            Core::HandingOver { to } => Refusal::HandingOver { to: self.address_of(to) },
+            Core::HandingOver { to } => Refusal::HandingOver {
+                to: self.address_of(to),
+            },
             Core::LossBudget => Refusal::LossBudget,
             Core::Busy => Refusal::Busy { what: "ordering" },
             Core::Invalid(text) => Refusal::Operator(text),
@@ -944,20 +1198,25 @@ impl Engine {
     fn present(&self) -> u32 {
         let set = &self.replica.config().sync_set;
         let peers = self.replica.peers(self.time());
-        let others = peers.iter().filter(|peer| peer.connected && set.contains(&peer.id)).count();
+        let others = peers
+            .iter()
+            .filter(|peer| peer.connected && set.contains(&peer.id))
+            .count();
         u32::try_from(others).unwrap_or(u32::MAX) + 1
     }
-}
 
-/// The link that `record` follows, as far as the record itself tells it; its own checks compare
-/// the rest. The epoch before is filled in by the core from its table.
-fn before(record: &Record) -> Link {
-    Link {
-        position: standfast_wal::Position {
-            epoch: standfast_wal::Epoch(0),
-            lsn: Lsn(record.first_lsn().0 - 1),
-        },
-        chain: record.previous_chain(),
-        timestamp: 0,
+    /// The link that a record from the log's files follows. Its time is not known any more.
+    fn link_before(&self, record: &Record) -> Link {
+        let lsn = Lsn(record.first_lsn().0 - 1);
+        let epoch = self
+            .replica
+            .epochs()
+            .at(lsn)
+            .map_or(Default::default(), |entry| entry.epoch);
+        Link {
+            position: Position { epoch, lsn },
+            chain: record.previous_chain(),
+            timestamp: 0,
+        }
     }
 }

@@ -6,16 +6,20 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::limits;
-use crate::replication::config::{Addresses, MemberRole};
 use crate::replication::message::{Message, SnapshotHead};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use standfast_wal::{
-    ClusterId, Damage, Field, History, Incarnation, Lsn, NodeId, Record, record::is_gapless,
+    ClusterId, Damage, Field, Incarnation, Lsn, NodeId, Record, record::is_gapless,
 };
 
 const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field { at, len, name, meaning }
+    Field {
+        at,
+        len,
+        name,
+        meaning,
+    }
 }
 
 const HEAD_LEN: Field = field(0, 4, "head_len", "bytes of the head");
@@ -36,17 +40,12 @@ pub const WIRE_VERSION: u32 = 1;
 pub struct Hello {
     pub version: u32,
     pub cluster_name: String,
-    /// `None`: a new data directory that has not met its cluster yet.
-    pub cluster: Option<ClusterId>,
+    pub cluster: ClusterId,
     pub from: NodeId,
     pub incarnation: Incarnation,
     /// Drawn at process start: tells a restarted node from a second live copy of its disk.
     pub process: u64,
     pub to: NodeId,
-    pub role: MemberRole,
-    pub site: String,
-    pub priority: u32,
-    pub addresses: Addresses,
 }
 
 /// A command that another node's client sent before it got an LSN (switchover forwarding).
@@ -66,23 +65,28 @@ pub enum Head {
     /// Why the connection is not wanted, in words for a log.
     Refused(String),
     /// A message of the replication core; its records are the frame's body.
-    Core { message: Message },
+    Core {
+        message: Message,
+    },
     /// Commands that never got an LSN, on their way to the new primary.
-    Forward { commands: Vec<Forwarded> },
-    Replied { replies: Vec<ForwardReply> },
+    Forward {
+        commands: Vec<Forwarded>,
+    },
+    Replied {
+        replies: Vec<ForwardReply>,
+    },
     /// A snapshot on its way to a member that lags.
     Copy(Piece),
-    /// Asks for the records after one LSN through another, to mend a damaged log.
-    Mend { history: History, after: Lsn, through: Lsn },
-    /// The asked-for records, as far as this node has them; in the body.
-    Mended { history: History, after: Lsn },
 }
 
 /// A snapshot's way from one node to another.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Piece {
     /// A snapshot that could be sent: where it stands, and the file's bytes.
-    Offer { head: SnapshotHead, total: u64 },
+    Offer {
+        head: SnapshotHead,
+        total: u64,
+    },
     Accept,
     Refuse(String),
     Chunk {
@@ -112,7 +116,10 @@ pub struct Frame {
 
 impl Frame {
     pub fn plain(head: Head) -> Frame {
-        Frame { head, records: Vec::new() }
+        Frame {
+            head,
+            records: Vec::new(),
+        }
     }
 }
 
@@ -137,9 +144,16 @@ pub fn encode(frame: &Frame, out: &mut Vec<Bytes>) {
     head.put_bytes(0, HEADER_BYTES);
     let head = postcard::to_extend(&frame.head, Growing(head)).expect("every head can be encoded");
     let mut head = head.0;
-    let body: usize = frame.records.iter().map(|record| record.bytes().len()).sum();
+    let body: usize = frame
+        .records
+        .iter()
+        .map(|record| record.bytes().len())
+        .sum();
     let head_len = head.len() - HEADER_BYTES;
-    assert!(head_len <= limits::FRAME_HEAD_BYTES_MAX && body <= limits::FRAME_BYTES_MAX, "frame bounds");
+    assert!(
+        head_len <= limits::FRAME_HEAD_BYTES_MAX && body <= limits::FRAME_BYTES_MAX,
+        "frame bounds"
+    );
     head[HEAD_LEN.at..HEAD_LEN.at + 4].copy_from_slice(&(head_len as u32).to_le_bytes());
     head[BODY_LEN.at..BODY_LEN.at + 4].copy_from_slice(&(body as u32).to_le_bytes());
     let crc = head_crc(&head);
@@ -178,7 +192,11 @@ pub fn decode(bytes: &mut BytesMut) -> Result<Option<Frame>, WireError> {
 }
 
 fn length_at(bytes: &[u8], field: Field) -> usize {
-    u32::from_le_bytes(bytes[field.at..field.at + 4].try_into().expect("four bytes")) as usize
+    u32::from_le_bytes(
+        bytes[field.at..field.at + 4]
+            .try_into()
+            .expect("four bytes"),
+    ) as usize
 }
 
 fn head_crc(frame: &[u8]) -> u32 {

@@ -10,10 +10,9 @@
 //!   proposal knows its parent to be chosen, and chosen values form one chain of versions.
 //! - R2 A value is chosen by a majority of its parent's voters *and* of its own. So all proposals
 //!   for one version compete for the same majority, and the successors' majority holds it too.
-//! - R3 Who votes for a value at a ballot had it prepared by a majority of its parent's voters, and
-//!   a value is proposed again only when a majority of its own voters promised as well, unless it is
-//!   known to be chosen: then its own suffice. Of all that the promises tell, the highest ballot is
-//!   taken.
+//! - R3 A value is proposed at a ballot only after a majority of its parent's voters *and* of its
+//!   own promised; if it is known to be chosen, its own suffice. Of all that the promises tell, the
+//!   highest ballot is taken.
 //! - R4 An acceptor answers only what is durable, never goes back on a promise, and is counted by
 //!   incarnation: one that lost its memory is another voter, and empty.
 //!
@@ -99,12 +98,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether an operator should hear of it: lateness and races are ordinary.
+    /// Whether an operator should hear of it. Lateness and races are ordinary, and so are requests
+    /// meant for the incarnation that lived at this address before.
     pub fn is_suspicious(self) -> bool {
-        !matches!(
-            self,
-            Reason::Late | Reason::DoesNotCount | Reason::DiskIsBehind
-        )
+        use Reason::{DiskIsBehind, DoesNotCount, Late, NotAVoter};
+        !matches!(self, Late | DoesNotCount | NotAVoter | DiskIsBehind)
     }
 }
 
@@ -117,6 +115,8 @@ pub struct Timing {
     /// and is spread at random up to twice that.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
+    /// How long a change of voters waits for those voters before it is given up.
+    pub patience: Duration,
 }
 
 impl Default for Timing {
@@ -125,6 +125,7 @@ impl Default for Timing {
             resend: Duration::from_millis(100),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(200),
+            patience: Duration::from_secs(2),
         }
     }
 }
@@ -209,13 +210,9 @@ impl ConfigStore for Register {
         match request {
             Request::Read => self.proposer.enqueue_read(ticket),
             Request::CompareAndSet { expected, next } => {
-                self.proposer.jobs.push_back(Job::Change(Change {
-                    ticket,
-                    expected,
-                    next,
-                    offered: false,
-                    won: false,
-                }));
+                self.proposer
+                    .jobs
+                    .push_back(Job::Change(Change::new(ticket, expected, next)));
             }
         }
         self.settle(now, effects);
@@ -370,7 +367,16 @@ impl Register {
         match &self.proposer.phase {
             Phase::Idle => unreachable!("an idle proposer has no deadline"),
             Phase::BackOff => self.start_round(now, effects),
-            Phase::Prepare(_) | Phase::Vote(_) => self.ask(now, effects),
+            Phase::Prepare(round) => match self.proposer.jobs.front() {
+                Some(Job::Change(change))
+                    if change.is_hopeless(now, self.proposer.timing.patience) =>
+                {
+                    let base = round.base.clone();
+                    self.finish(Outcome::Unready(base), effects);
+                }
+                _ => self.ask(now, effects),
+            },
+            Phase::Vote(_) => self.ask(now, effects),
         }
     }
 }
@@ -383,3 +389,6 @@ fn check_ballot(from: Voter, ballot: Ballot) -> Result<(), Reason> {
         Err(Reason::NotItsBallot)
     }
 }
+
+#[cfg(test)]
+mod tests;

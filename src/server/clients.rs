@@ -60,7 +60,9 @@ impl Client {
     }
 
     pub fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().expect("nothing panics while it holds a client's facts")
+        self.facts
+            .lock()
+            .expect("nothing panics while it holds a client's facts")
     }
 
     /// Ends the session at its next reply boundary.
@@ -94,7 +96,9 @@ impl Client {
         if flags.is_empty() {
             flags.push('N');
         }
-        let multi = facts.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX));
+        let multi = facts
+            .queued
+            .map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX));
         let mut line = String::new();
         let _ = write!(
             line,
@@ -149,6 +153,8 @@ impl Clients {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Arc<Client>>> {
-        self.0.lock().expect("nothing panics while it holds the clients")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the clients")
     }
 }

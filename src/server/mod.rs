@@ -7,6 +7,7 @@ mod info;
 pub mod listener;
 mod operator;
 pub mod resp;
+pub mod run;
 mod sentinel;
 mod session;
 mod slowlog;
@@ -36,8 +37,6 @@ pub struct Settings {
     pub in_flight_bytes_max: usize,
     /// A client that reads nothing of its replies for so long is closed.
     pub write_timeout: Duration,
-    /// Only loopback is served: nobody proves who they are.
-    pub protected: bool,
     pub once_ttl: Duration,
     pub once_max: u64,
     pub http_connections_max: usize,
@@ -54,6 +53,8 @@ pub struct Tunable {
     /// `u64::MAX`: nothing is slow.
     pub slowlog_us: AtomicU64,
     pub slowlog_entries_max: AtomicU64,
+    /// 1: only loopback is served, because nobody proves who they are.
+    pub protected: AtomicU64,
 }
 
 impl Settings {
@@ -72,7 +73,6 @@ impl Settings {
             in_flight_max: limits::SESSION_REQUESTS_MAX,
             in_flight_bytes_max: request_bytes_max,
             write_timeout: Duration::from_secs(60),
-            protected: true,
             once_ttl: config.once_ttl,
             once_max: config.once_max,
             http_connections_max: 64,
@@ -88,6 +88,7 @@ impl Tunable {
             output_bytes_max: config.output_buffer.0.into(),
             slowlog_us: 10_000.into(),
             slowlog_entries_max: (limits::SLOWLOG_ENTRIES_MAX as u64).into(),
+            protected: 1.into(),
         }
     }
 }
@@ -132,7 +133,10 @@ impl Counters {
             &self.bytes_out,
             &self.latency_sum_us,
         ];
-        counts.into_iter().chain(&self.latency).for_each(|count| count.store(0, Relaxed));
+        counts
+            .into_iter()
+            .chain(&self.latency)
+            .for_each(|count| count.store(0, Relaxed));
     }
 }
 
@@ -186,7 +190,10 @@ impl Front {
 }
 
 /// Wall time since 1970, for people: TIME, CLIENT LIST, SLOWLOG. Nothing is decided by it.
-#[expect(clippy::disallowed_methods, reason = "TIME asks for this node's own clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "TIME asks for this node's own clock"
+)]
 pub fn wall_clock() -> Duration {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -196,8 +203,16 @@ pub fn wall_clock() -> Duration {
 /// An advertised `host:port` as clients want it: host without brackets, port as a number.
 pub fn split_address(address: &str) -> (&str, u16) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     (host, port.parse().unwrap_or(0))
+}
+
+/// Anything printable as a bulk string.
+fn text(value: impl ToString) -> Reply {
+    Reply::Bulk(value.to_string().into())
 }
 
 #[cfg(test)]

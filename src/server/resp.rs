@@ -13,6 +13,7 @@ mod writer;
 
 pub use writer::{Protocol, write, write_error, write_push};
 
+use crate::state::parse_integer;
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::fmt;
@@ -245,7 +246,7 @@ impl Decoder {
                 let line = self.line(buffer, ProtocolError::BulkCountTooBig)?;
                 let len = line
                     .get(1..)
-                    .and_then(number)
+                    .and_then(parse_integer)
                     .and_then(|len| usize::try_from(len).ok())
                     .filter(|len| *len <= self.limits.bulk_bytes_max)
                     .ok_or(ProtocolError::InvalidBulkLength)?;
@@ -301,7 +302,7 @@ impl Decoder {
         let line = self.line(buffer, ProtocolError::CountTooBig)?;
         let count = line
             .get(1..)
-            .and_then(number)
+            .and_then(parse_integer)
             .ok_or(ProtocolError::InvalidCount)?;
         match usize::try_from(count) {
             Ok(count) if count > self.limits.args_max => Err(ProtocolError::InvalidCount.into()),
@@ -357,28 +358,6 @@ fn narrow(len: usize) -> u32 {
 fn slice(bytes: &Bytes, span: Span) -> Bytes {
     let at = span.at as usize;
     bytes.slice(at..at + span.len as usize)
-}
-
-/// A decimal as Redis reads lengths: an optional minus, no plus, no blank, no leading zero.
-pub fn number(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text.split_first()? {
-        (b'-', rest) => (true, rest),
-        _ => (false, text),
-    };
-    if digits.is_empty() || (digits.first() == Some(&b'0') && text.len() > 1) {
-        return None;
-    }
-    let mut value: i64 = 0;
-    for byte in digits {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        // Downwards, because i64::MIN has no positive counterpart.
-        value = value.checked_mul(10)?.checked_sub(i64::from(digit))?;
-    }
-    if negative {
-        Some(value)
-    } else {
-        value.checked_neg()
-    }
 }
 
 struct Unbalanced;

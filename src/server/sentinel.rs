@@ -3,7 +3,7 @@
 //! Words on this wire are Redis's (master, slave); the clients look for exactly them. All other
 //! nodes are told as sentinels, at their client addresses, because each of them answers here.
 
-use super::split_address;
+use super::{split_address, text};
 use crate::node::view::View;
 use crate::replication::config::Member;
 use crate::state::Reply;
@@ -22,11 +22,14 @@ pub enum Answer {
 const DOWN_AFTER_MS: u64 = 500;
 
 pub fn answer(args: &[Bytes], view: &View) -> Answer {
-    let word = args.get(1).map(|word| word.to_ascii_lowercase()).unwrap_or_default();
+    let word = args
+        .get(1)
+        .map(|word| word.to_ascii_lowercase())
+        .unwrap_or_default();
     let named = |reply: fn(&View) -> Reply| match args.get(2) {
         _ if args.len() != 3 => wrong_arity(&word),
         Some(name) if **name == *view.cluster_name.as_bytes() => reply(view),
-        _ => error("ERR No such master with that name"),
+        _ => Reply::error("ERR No such master with that name"),
     };
     Answer::Reply(match &*word {
         b"masters" => Reply::Array(view.config.iter().map(|_| master(view)).collect()),
@@ -42,17 +45,23 @@ pub fn answer(args: &[Bytes], view: &View) -> Answer {
             _ => Reply::NilArray,
         },
         b"myid" => text(run_id(view.node, view.member(view.node))),
-        b"failover" if args.get(2).is_some_and(|name| **name == *view.cluster_name.as_bytes()) => {
+        b"failover"
+            if args
+                .get(2)
+                .is_some_and(|name| **name == *view.cluster_name.as_bytes()) =>
+        {
             return Answer::Switchover;
         }
-        b"failover" => error("ERR No such master with that name"),
+        b"failover" => Reply::error("ERR No such master with that name"),
         b"pending-scripts" => Reply::Array(Vec::new()),
-        b"monitor" | b"remove" | b"set" | b"reset" | b"config" | b"flushconfig" | b"debug" => error(
-            "ERR the cluster's members and settings are not changed through SENTINEL; use \
+        b"monitor" | b"remove" | b"set" | b"reset" | b"config" | b"flushconfig" | b"debug" => {
+            Reply::error(
+                "ERR the cluster's members and settings are not changed through SENTINEL; use \
              `standfast member` and CONFIG SET",
-        ),
+            )
+        }
         b"help" => Reply::Array(HELP.iter().copied().map(text).collect()),
-        _ => error("ERR Unknown sentinel subcommand. Try SENTINEL HELP."),
+        _ => Reply::error("ERR Unknown sentinel subcommand. Try SENTINEL HELP."),
     })
 }
 
@@ -69,7 +78,9 @@ const HELP: [&str; 8] = [
 
 /// The registered primary: the last one that is known, whether it is alive or not.
 fn primary(view: &View) -> Option<(NodeId, &Member)> {
-    let id = view.primary.or(view.config.as_deref().map(|config| config.primary))?;
+    let id = view
+        .primary
+        .or(view.config.as_deref().map(|config| config.primary))?;
     Some((id, view.member(id)?))
 }
 
@@ -81,7 +92,11 @@ impl Instance {
     fn new(view: &View, id: NodeId, member: &Member, name: String, flags: &str) -> Instance {
         let (host, port) = split_address(&member.addresses.client);
         let is_up = is_up(view, id);
-        let heard_ms = view.peers.get(&id).and_then(|peer| peer.heard_ms).unwrap_or(0);
+        let heard_ms = view
+            .peers
+            .get(&id)
+            .and_then(|peer| peer.heard_ms)
+            .unwrap_or(0);
         let mut all_flags = flags.to_string();
         if !is_up {
             all_flags.push_str(",s_down,disconnected");
@@ -127,11 +142,18 @@ fn is_up(view: &View, id: NodeId) -> bool {
 
 fn master(view: &View) -> Reply {
     let Some((id, member)) = primary(view) else {
-        return error("ERR No such master with that name");
+        return Reply::error("ERR No such master with that name");
     };
     // A primary that nobody hears is down for all, not only for one: clients look for this word.
-    let flags = if view.primary.is_none() { "master,o_down" } else { "master" };
-    let voters = view.config.as_deref().map_or(0, |config| config.voters.len());
+    let flags = if view.primary.is_none() {
+        "master,o_down"
+    } else {
+        "master"
+    };
+    let voters = view
+        .config
+        .as_deref()
+        .map_or(0, |config| config.voters.len());
     let mut instance = Instance::new(view, id, member, view.cluster_name.to_string(), flags);
     instance
         .with("info-refresh", 0)
@@ -139,7 +161,10 @@ fn master(view: &View) -> Reply {
         .with("role-reported-time", 0)
         .with("config-epoch", view.epoch)
         .with("num-slaves", view.backups().count())
-        .with("num-other-sentinels", view.members().count().saturating_sub(1))
+        .with(
+            "num-other-sentinels",
+            view.members().count().saturating_sub(1),
+        )
         .with("quorum", voters / 2 + 1)
         .with("failover-timeout", DOWN_AFTER_MS)
         .with("parallel-syncs", 1);
@@ -147,8 +172,9 @@ fn master(view: &View) -> Reply {
 }
 
 fn replicas(view: &View) -> Reply {
-    let (host, port) = primary(view)
-        .map_or(("?", 0), |(_, member)| split_address(&member.addresses.client));
+    let (host, port) = primary(view).map_or(("?", 0), |(_, member)| {
+        split_address(&member.addresses.client)
+    });
     let rows = view.backups().map(|(id, member)| {
         let (own_host, own_port) = split_address(&member.addresses.client);
         let name = format!("{own_host}:{own_port}");
@@ -177,8 +203,7 @@ fn replicas(view: &View) -> Reply {
 fn sentinels(view: &View) -> Reply {
     let others = view.members().filter(|(id, _)| *id != view.node);
     let rows = others.map(|(id, member)| {
-        let mut instance =
-            Instance::new(view, id, member, run_id(id, Some(member)), "sentinel");
+        let mut instance = Instance::new(view, id, member, run_id(id, Some(member)), "sentinel");
         instance
             .with("last-hello-message", 0)
             .with("voted-leader", "?")
@@ -191,7 +216,7 @@ fn sentinels(view: &View) -> Reply {
 /// Whether a majority of the voters is up, as far as this node hears.
 fn quorum(view: &View) -> Reply {
     let Some(config) = view.config.as_deref() else {
-        return error("NOQUORUM no configuration is known here yet");
+        return Reply::error("NOQUORUM no configuration is known here yet");
     };
     let usable = config.voters.iter().filter(|id| view.is_up(**id)).count();
     if usable > config.voters.len() / 2 {
@@ -199,7 +224,7 @@ fn quorum(view: &View) -> Reply {
             "OK {usable} usable Sentinels. Quorum and failover authorization can be reached"
         ));
     }
-    error(&format!(
+    Reply::error(format!(
         "NOQUORUM {usable} usable Sentinels. Not enough available Sentinels to reach the majority \
          and authorize a failover"
     ))
@@ -265,17 +290,11 @@ pub fn events(told: &mut Option<String>, before: &View, after: &View) -> Vec<(By
     events
 }
 
-fn text(value: impl ToString) -> Reply {
-    Reply::Bulk(value.to_string().into())
-}
-
-fn error(text: &str) -> Reply {
-    Reply::Error(text.to_string().into())
-}
-
 fn wrong_arity(word: &[u8]) -> Reply {
     let word = String::from_utf8_lossy(word);
-    error(&format!("ERR wrong number of arguments for 'sentinel|{word}' command"))
+    Reply::error(format!(
+        "ERR wrong number of arguments for 'sentinel|{word}' command"
+    ))
 }
 
 #[cfg(test)]

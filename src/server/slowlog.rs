@@ -73,7 +73,9 @@ impl SlowLog {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
-        self.0.lock().expect("nothing panics while it holds the slow log")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the slow log")
     }
 }
 

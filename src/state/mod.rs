@@ -97,8 +97,10 @@ impl State {
 
     /// Applies a committed record of any kind; `on_reply` gets each command's LSN and reply, in
     /// order. Only records of kind Commands have replies.
-    pub fn apply(&mut self, record: &Record, on_reply: impl FnMut(Lsn, Reply)) {
-        self.apply_prefix(record, record.last_lsn(), on_reply);
+    pub fn apply(&mut self, record: &Record, mut on_reply: impl FnMut(Lsn, Reply)) {
+        self.apply_each(record, record.last_lsn(), |_, lsn, reply| {
+            on_reply(lsn, reply)
+        });
     }
 
     /// Applies a record's commands up to and including `through`: the last step of a restore, and
@@ -107,7 +109,18 @@ impl State {
         &mut self,
         record: &Record,
         through: Lsn,
-        on_reply: impl FnMut(Lsn, Reply),
+        mut on_reply: impl FnMut(Lsn, Reply),
+    ) {
+        self.apply_each(record, through, |_, lsn, reply| on_reply(lsn, reply));
+    }
+
+    /// As [`State::apply_prefix`]; `on_reply` also gets the state as it is right after the command,
+    /// for reads that must see exactly that.
+    pub fn apply_each(
+        &mut self,
+        record: &Record,
+        through: Lsn,
+        on_reply: impl FnMut(&State, Lsn, Reply),
     ) {
         let (first, last) = (record.first_lsn(), record.last_lsn());
         assert_eq!(
@@ -143,7 +156,7 @@ impl State {
         &mut self,
         record: &Record,
         through: Lsn,
-        mut on_reply: impl FnMut(Lsn, Reply),
+        mut on_reply: impl FnMut(&State, Lsn, Reply),
     ) {
         let mut applied = Applied {
             lsn: record.first_lsn(),
@@ -158,7 +171,7 @@ impl State {
             self.applied = applied;
             self.sweep(COMMAND_SWEEP_MAX);
             let reply = self.execute(&command);
-            on_reply(applied.lsn, reply);
+            on_reply(self, applied.lsn, reply);
             if applied.lsn == through {
                 break;
             }

@@ -35,6 +35,14 @@ pub(super) enum Found {
     Forgot,
 }
 
+/// Whether the voters of a change have promised, so that its choice cannot hang on a dead one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Readiness {
+    Ready,
+    Waiting,
+    Unasked,
+}
+
 impl Prepare {
     pub(super) fn new(ballot: Ballot, base: Value) -> Prepare {
         let asked = base.voters().iter().collect();
@@ -102,6 +110,23 @@ impl Prepare {
             Found::NotYet
         } else {
             Found::Ask(value.voters())
+        }
+    }
+
+    /// A majority of its own voters must have promised, and whoever is new among them.
+    pub(super) fn readiness(&self, proposal: &Proposal) -> Readiness {
+        let voters = proposal.value.voters();
+        let old = self.base.voters();
+        let promised = |voter| self.promises.contains_key(&voter);
+        let new_ones_promised = voters
+            .iter()
+            .all(|voter| old.contains(voter) || promised(voter));
+        if new_ones_promised && voters.majority(promised) {
+            Readiness::Ready
+        } else if voters.iter().all(|voter| self.asked.contains(&voter)) {
+            Readiness::Waiting
+        } else {
+            Readiness::Unasked
         }
     }
 

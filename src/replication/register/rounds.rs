@@ -6,7 +6,7 @@
 use super::ballot::{Ballot, ROUND_MAX};
 use super::message::Body;
 use super::proposer::{Job, Phase};
-use super::round::Found;
+use super::round::{Found, Readiness};
 use super::store::Outcome;
 use super::value::{Accepted, Proposal, Value};
 use super::voters::Voter;
@@ -213,15 +213,40 @@ impl Register {
         let job = self.proposer.jobs.front().expect("a round has a job");
         match job {
             Job::Change(change) if change.expected == base => {
-                let value = change.next.clone();
-                let parent = Some(base);
-                self.ask_votes(now, ballot, Proposal { value, parent }, effects);
+                let proposal = Proposal {
+                    value: change.next.clone(),
+                    parent: Some(base),
+                };
+                self.offer(now, ballot, proposal, effects);
             }
             Job::Change(change) if base.version < change.expected.version => {
                 self.finish(Outcome::Lost(base), effects);
             }
             _ if spread => self.end_round(now, effects),
             _ => self.ask_votes(now, ballot, Proposal::settled(base), effects),
+        }
+    }
+
+    /// Asks for votes for a change, once its voters have shown that they can give them: votes of
+    /// the old ones alone would choose nothing, and yet nothing else could be chosen any more.
+    fn offer(&mut self, now: Time, ballot: Ballot, proposal: Proposal, effects: &mut Vec<Effect>) {
+        let Phase::Prepare(round) = &mut self.proposer.phase else {
+            unreachable!("a change is offered at the ballot that was promised");
+        };
+        let readiness = round.readiness(&proposal);
+        if let (Some(Job::Change(change)), true) = (
+            self.proposer.jobs.front_mut(),
+            readiness != Readiness::Ready,
+        ) {
+            change.waits_since.get_or_insert(now);
+        }
+        match readiness {
+            Readiness::Ready => self.ask_votes(now, ballot, proposal, effects),
+            Readiness::Waiting => {}
+            Readiness::Unasked => {
+                round.ask(&proposal.value.voters());
+                self.ask(now, effects);
+            }
         }
     }
 

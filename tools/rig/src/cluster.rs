@@ -7,8 +7,10 @@
 
 use crate::poll::{eventually, until};
 use crate::ports::{self, PER_NODE, Range};
+use crate::process::{Reaper, is_gone, signal};
 use crate::resp::{Conn, Value};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::spec::{Node, Spec};
+use rustix::process::Signal;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,91 +26,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One request that a healthy node answers at once.
 pub const PROMPT: Duration = Duration::from_secs(10);
-
-/// What cluster to start.
-#[derive(Clone, Debug, Default)]
-pub struct Spec {
-    pub sync: u32,
-    pub asynchronous: u32,
-    pub witness: u32,
-    /// The `--protection` argument; `None` leaves the default.
-    pub protection: Option<&'static str>,
-}
-
-impl Spec {
-    /// A primary, one synchronous backup and a witness.
-    pub fn pair() -> Spec {
-        Spec {
-            sync: 1,
-            witness: 1,
-            ..Spec::default()
-        }
-    }
-
-    /// Three full copies, acknowledged by a majority.
-    pub fn triple() -> Spec {
-        Spec {
-            sync: 2,
-            ..Spec::default()
-        }
-    }
-
-    /// One node.
-    pub fn standalone() -> Spec {
-        Spec::default()
-    }
-
-    /// How many nodes it makes.
-    pub fn nodes(&self) -> u32 {
-        1 + self.sync + self.asynchronous + self.witness
-    }
-
-    /// How many of them hold data.
-    pub fn data_nodes(&self) -> u32 {
-        1 + self.sync + self.asynchronous
-    }
-}
-
-/// One line of `cluster.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    pub id: String,
-    /// `primary`, `sync-backup`, `async-backup` or `witness`.
-    pub role: String,
-    pub client: String,
-    pub http: String,
-    /// `None` for a node that is down.
-    pub pid: Option<u32>,
-    pub data_dir: PathBuf,
-    /// The command line that starts the node again.
-    pub start: String,
-}
-
-impl Node {
-    fn from_json(json: &Json) -> Option<Node> {
-        let text = |key: &str| json.get(key)?.as_str().map(str::to_owned);
-        Some(Node {
-            id: match json.get("id")? {
-                Json::String(id) => id.clone(),
-                other => other.to_string(),
-            },
-            role: text("role")?,
-            client: text("client")?,
-            http: text("http")?,
-            pid: json
-                .get("pid")?
-                .as_u64()
-                .and_then(|pid| pid.try_into().ok()),
-            data_dir: text("data_dir")?.into(),
-            start: text("start")?,
-        })
-    }
-
-    /// Whether it may hold data.
-    pub fn holds_data(&self) -> bool {
-        self.role != "witness"
-    }
-}
 
 /// What a command of the command line said.
 #[derive(Debug)]
@@ -385,23 +302,18 @@ impl Cluster {
         fs::read_to_string(path).unwrap_or_default()
     }
 
-    /// Kills `dev` itself and all its nodes, as a power cut would.
+    /// Kills all nodes and `dev` itself, as a power cut would.
     pub fn kill_everything(&mut self) {
-        let nodes = self.nodes();
+        let live: Vec<Node> = self
+            .nodes()
+            .into_iter()
+            .filter(|node| node.pid.is_some())
+            .collect();
+        self.kill_all(&live);
         signal(self.dev.id(), Signal::KILL);
         self.dev
             .wait()
             .expect("a child of this process can be waited for");
-        let live: Vec<Node> = nodes
-            .into_iter()
-            .filter(|node| node.pid.is_some() || self.restarted.contains_key(&node.id))
-            .collect();
-        for node in &live {
-            if let Some(pid) = node.pid.filter(|&pid| !is_gone(pid)) {
-                signal(pid, Signal::KILL);
-                self.wait_gone(node, pid);
-            }
-        }
     }
 
     /// Runs `dev` again on the same directory and ports.
@@ -478,17 +390,24 @@ impl Cluster {
             "--- the cluster's directory is kept: {}",
             self.scratch.display()
         );
-        let Ok(entries) = fs::read_dir(&self.scratch) else {
-            return;
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "log") {
-                let text = fs::read_to_string(&path).unwrap_or_default();
-                let lines: Vec<&str> = text.lines().collect();
-                eprintln!("--- {}", path.display());
-                for line in &lines[lines.len().saturating_sub(40)..] {
-                    eprintln!("{line}");
-                }
+        let own = [PathBuf::from("dev.log")];
+        let nodes = 0..self.spec.nodes();
+        let logs = nodes.flat_map(|id| {
+            let restarted = PathBuf::from(format!("node-{id}-restarted.log"));
+            [PathBuf::from(format!("d/node-{id}/log")), restarted]
+        });
+        for path in own
+            .into_iter()
+            .chain(logs)
+            .map(|path| self.scratch.join(path))
+        {
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {}", path.display());
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                eprintln!("{line}");
             }
         }
     }
@@ -555,60 +474,4 @@ fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child {
         .stderr(log)
         .spawn()
         .expect("the binary can be started")
-}
-
-/// A shell that reads from a pipe we hold. The pipe closes when this is dropped or when this
-/// process ends in any way; the shell then kills whatever names the directory in its command line.
-/// It gets the directory through its environment, so that it does not find itself.
-pub struct Reaper(Child);
-
-impl Reaper {
-    /// Watches over the processes of this directory.
-    pub fn start(dir: &Path) -> Reaper {
-        const SCRIPT: &str = r#"
-            read -r _
-            for round in 1 2; do
-                for file in $(grep -laF -- "$RIG_DIR" /proc/[0-9]*/cmdline 2>/dev/null); do
-                    pid=${file#/proc/}
-                    kill -9 "${pid%/cmdline}" 2>/dev/null
-                done
-            done
-        "#;
-        let child = Command::new("sh")
-            .args(["-c", SCRIPT])
-            .env("RIG_DIR", dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Reaper(child.expect("sh can be started"))
-    }
-}
-
-impl Drop for Reaper {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
-
-/// Sends a signal to a process that must exist.
-pub fn signal(pid: u32, which: Signal) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .expect("a pid is a positive number");
-    kill_process(pid, which).unwrap_or_else(|error| panic!("signal to {pid:?}: {error}"));
-}
-
-/// Whether a process has ended; one that only waits to be collected by its parent has.
-pub fn is_gone(pid: u32) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // The state follows the command's name, which stands in parentheses.
-        Ok(stat) => stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim().starts_with('Z')),
-        Err(_) => true,
-    }
 }

@@ -16,12 +16,15 @@ pub mod cluster;
 pub mod load;
 pub mod poll;
 pub mod ports;
+pub mod process;
 pub mod random;
 pub mod resp;
+pub mod spec;
 pub mod trial;
 
-pub use cluster::{Cluster, Node, Spec};
+pub use cluster::Cluster;
 pub use load::{Load, Report};
 pub use poll::{holds_for, until};
 pub use random::Random;
 pub use resp::{Conn, Value};
+pub use spec::{Node, Spec};

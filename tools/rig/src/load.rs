@@ -135,7 +135,7 @@ impl Lane {
     /// to stop and the cluster did not serve for a long time, or an answer was wrong.
     fn operate(&mut self, stop: &AtomicBool) -> bool {
         let number = self.next;
-        let is_count = number % 2 == 0;
+        let is_count = number.is_multiple_of(2);
         let mut given_up = None;
         loop {
             match self.attempt(number, is_count) {
@@ -324,7 +324,7 @@ impl Report {
                 value.number()
             };
             // An open operation may have been counted or not: neither is a fault.
-            let may = i64::from(lane.open.is_some_and(|number| number % 2 == 0));
+            let may = i64::from(lane.open.is_some_and(|number| number.is_multiple_of(2)));
             audit.lost += (lane.counted - stored).max(0).unsigned_abs();
             audit.doubled += (stored - lane.counted - may).max(0).unsigned_abs();
             audit.lost += lane.missing_facts(conn);

@@ -1,9 +1,10 @@
 //! One failover or switchover under load on a fresh cluster, measured as clients feel it. Tests run
 //! a few, `bench failover` runs ten of each kind.
 
-use crate::cluster::{Cluster, PATIENCE, Spec};
+use crate::cluster::{Cluster, PATIENCE};
 use crate::load::{Audit, Load};
 use crate::poll::until;
+use crate::spec::Spec;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -182,8 +182,8 @@ fn print_table(machine: &Machine, rows: &[Row], trials: usize) {
     );
     for row in rows {
         println!(
-            "| {:<21} | {:<10} | {:>6.1} ms | {:>6.1} ms | {:>4} ms | {:>6} | {:>4} | {:>7} | {:>6} \
-             | {:>9} |{}",
+            "| {:<21} | {:<10} | {:>6.1} ms | {:>6.1} ms | {:>4} ms | {:>6} | {:>4} | {:>7} \
+             | {:>6} | {:>9} |{}",
             row.cluster,
             format!("{:?}", row.kind).to_lowercase(),
             row.median_ms(),

@@ -114,49 +114,23 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
     } else {
         None
     };
-    let mut sides = Vec::new();
-    if let Some(cluster) = &cluster {
-        let address = cluster.primary().client;
-        sides.push((
-            Side::Standfast,
-            Target {
-                address,
-                wait: false,
-            },
-        ));
-    }
-    if let Some(pair) = &pair {
-        let address = pair.address.clone();
-        sides.push((
-            Side::Redis,
-            Target {
-                address,
-                wait: true,
-            },
-        ));
-    }
+    let ours = cluster.as_ref().map(|cluster| Target {
+        address: cluster.primary().client,
+        wait: false,
+    });
+    let theirs = pair.as_ref().map(|pair| Target {
+        address: pair.address.clone(),
+        wait: true,
+    });
+    let both = [(Side::Standfast, ours), (Side::Redis, theirs)];
+    let sides: Vec<_> = both
+        .into_iter()
+        .filter_map(|(side, target)| Some((side, target?)))
+        .collect();
 
     let mut table = Vec::new();
     for shape in SHAPES {
-        let mut rows: Vec<Row> = sides.iter().map(|_| Row::new()).collect();
-        for round in 1..=arguments.rounds {
-            for ((side, target), row) in sides.iter().zip(&mut rows) {
-                let keys = Keys::Among {
-                    count: arguments.keys,
-                    warm_up: Duration::from_secs(1),
-                    measured: Duration::from_secs_f64(arguments.seconds),
-                };
-                let run = generator::run(target, shape, keys)?;
-                row.add(&run);
-                let figures = format!(
-                    "{} p50 {}",
-                    rate(run.per_second()),
-                    micros(run.latency_us(0.5))
-                );
-                eprintln!("{} round {round}: {side:?} {figures}", name(shape));
-            }
-        }
-        table.push((shape, rows));
+        table.push((shape, interleave(&sides, shape, arguments)?));
     }
     let machine = Machine::here(&setting.dir);
     let version = pair.as_ref().map_or("", |pair| pair.version.as_str());
@@ -171,6 +145,28 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// A B A B: what disturbs the machine for a while disturbs both.
+fn interleave(sides: &Sides, shape: Shape, arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
+    let mut rows: Vec<Row> = sides.iter().map(|_| Row::new()).collect();
+    for round in 1..=arguments.rounds {
+        for ((side, target), row) in sides.iter().zip(&mut rows) {
+            let keys = Keys::Among {
+                count: arguments.keys,
+                warm_up: Duration::from_secs(1),
+                measured: Duration::from_secs_f64(arguments.seconds),
+            };
+            let run = generator::run(target, shape, keys)?;
+            row.add(&run);
+            let (per_second, p50) = (rate(run.per_second()), micros(run.latency_us(0.5)));
+            eprintln!(
+                "{} round {round}: {side:?} {per_second} p50 {p50}",
+                name(shape)
+            );
+        }
+    }
+    Ok(rows)
 }
 
 fn name(shape: Shape) -> String {

@@ -1,7 +1,8 @@
 //! Redis beside us: a primary and one replica on loopback, each with `appendfsync always`.
 
 use anyhow::{Context, ensure};
-use rig::cluster::{PATIENCE, PROMPT, Reaper};
+use rig::cluster::{PATIENCE, PROMPT};
+use rig::process::Reaper;
 use rig::{Conn, Value, ports, until};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
