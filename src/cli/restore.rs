@@ -9,14 +9,14 @@ use super::backup::{choose_cluster, point, rfc3339};
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use super::settings::Settings;
-use crate::node::meta::RestoredNode;
+use crate::node::meta::{self, RestoredNode};
 use crate::replication::config::{Addresses, Member, MemberRole};
 use crate::state::Digest;
 use directory::Building;
 use rebuild::{Progress, Tally, rebuild};
 use standfast_snapshot::plan::{Plan, Point, Unmet};
 use standfast_snapshot::{Target, catalogue, plan};
-use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
+use standfast_wal::{ClusterId, Disk, History, Incarnation, Link, Lsn, NodeId, Nonce, Storage};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -245,6 +245,52 @@ pub fn run(args: &Restore) -> Outcome {
         println!("{}", as_json(&restored, &args.to, seconds));
     } else {
         print!("{}", as_text(&restored, &args.to, seconds));
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Ends the quarantine of a restored data directory: its node takes writes from its next start on.
+///
+/// Do it when you are sure that nobody uses the cluster that the backup is of any more: from then
+/// on there are two histories.
+#[derive(clap::Args, Debug)]
+pub struct Activate {
+    /// The restored data directory, of a stopped node
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn activate(args: &Activate) -> Outcome {
+    let dir = args.data_dir.display();
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::new(ExitCode::Failed, format!("{dir}: {error}"));
+    // Looked for first: opening a disk would make the directory.
+    if meta::identity(&args.data_dir)?.is_none() {
+        return Err(failed(&"there is no node in it"));
+    }
+    let disk = Disk::open(&args.data_dir)?;
+    let _lock = disk.lock().map_err(|error| {
+        let text = format!("{dir}: {error}: its node is running");
+        Failure::new(ExitCode::InUse, text).hint("stop it first")
+    })?;
+    let found = meta::load(&args.data_dir).map_err(|error| failed(&error))?;
+    let mut found = found.ok_or_else(|| failed(&"there is no node in it"))?;
+    if !found.quarantined {
+        let text = format!("{dir}: it is active already; nothing was changed");
+        return Err(Failure::new(ExitCode::Refused, text));
+    }
+    found.quarantined = false;
+    meta::store(&disk, &found)?;
+    let history = found.core.config.history;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::json!({"history": history.to_string(), "active": true})
+        );
+    } else {
+        println!("{dir} is active: history {history} takes writes from its next start on");
     }
     Ok(ExitCode::Done)
 }
