@@ -148,18 +148,32 @@ fn ancestors(plan: &Plan, lsn: Lsn) -> Vec<(History, u64)> {
 }
 
 fn unmet(unmet: Unmet) -> Failure {
-    let hint = match &unmet {
-        Unmet::Nothing => "`standfast backup list` shows what a directory holds".to_owned(),
-        Unmet::Ambiguous(_) => "name one with --history".to_owned(),
-        Unmet::Between { below, above, .. } => {
+    let (text, hint) = match &unmet {
+        Unmet::Nothing => {
+            let hint = "`standfast backup list` shows what a directory holds";
+            (unmet.to_string(), hint.to_owned())
+        }
+        Unmet::Ambiguous(_) => (unmet.to_string(), "name one with --history".to_owned()),
+        Unmet::Between {
+            below,
+            above,
+            newest,
+        } => {
+            let newest = point(newest);
             let nearest = [below, above].into_iter().flatten();
             let nearest: Vec<String> = nearest
-                .map(|one| format!("--target lsn:{} ({})", one.lsn, point(one)))
+                .map(|one| format!("`--target lsn:{}` ({})", one.lsn, point(one)))
                 .collect();
-            nearest.join(", or ")
+            (
+                format!("the target cannot be met exactly; the newest point known is {newest}"),
+                match nearest.len() {
+                    0 => "nothing can be restored: `standfast backup verify` says why".to_owned(),
+                    _ => format!("what can be restored next to it: {}", nearest.join(", ")),
+                },
+            )
         }
     };
-    Failure::new(ExitCode::NotExact, unmet.to_string()).hint(hint)
+    Failure::new(ExitCode::NotExact, text).hint(hint)
 }
 
 /// `latest`, `lsn:N` or `time:RFC3339`.
@@ -362,7 +376,8 @@ fn as_text(restored: &Restored, to: &std::path::Path, seconds: f64) -> String {
         None => "an empty state".to_owned(),
     };
     let proof = match tally.attestations {
-        0 => "no attestation lay on the way: the digest is this program's own".to_owned(),
+        0 if tally.records == 0 => "as the snapshot's writer noted it".to_owned(),
+        0 => "no attestation lay on the way".to_owned(),
         n => format!(
             "{n} attestations held, the last for LSN {}",
             tally.attested_lsn
