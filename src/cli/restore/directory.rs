@@ -4,7 +4,7 @@
 //!    under the temporary name. 2. Crash after it: the directory is whole, and its own. Two restores
 //!    to one target are kept apart by the lock of the directory that becomes it.
 
-use super::rebuild::{Rebuilt, is_empty};
+use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};
 use crate::limits;
 use crate::node::copies::encode_epochs;
@@ -105,6 +105,15 @@ impl Drop for Building {
             // What cannot be removed now is cleared by the next attempt.
             let _ = fs::remove_dir_all(&self.path);
         }
+    }
+}
+
+/// Whether nothing lies in `dir`; a directory that does not exist is empty.
+fn is_empty(dir: &Path) -> std::io::Result<bool> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().transpose()?.is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -14,7 +14,6 @@ use standfast_snapshot::plan::{Plan, Step, Stop};
 use standfast_snapshot::{Reader, archive, catalogue::SnapshotEntry};
 use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Digests kept while replaying: an Attestation names a point that is applied, not far behind it.
@@ -300,13 +299,4 @@ impl Replay {
 
 fn damaged(error: impl ToString) -> Failure {
     Failure::new(ExitCode::Damaged, error.to_string())
-}
-
-/// Whether anything lies in `dir`; a directory that does not exist is empty.
-pub fn is_empty(dir: &Path) -> std::io::Result<bool> {
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().transpose()?.is_none()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    }
 }
