@@ -245,7 +245,11 @@ pub fn read_segment<S: Storage>(
     let mut read = || {
         let file = storage.open(&name)?;
         let len = file.len()?.min(header.segment_bytes);
-        buffer.resize(usize::try_from(len).expect("a segment fits memory"), 0);
+        let len = usize::try_from(len).expect("a segment fits memory");
+        if buffer.len() < len {
+            *buffer = vec![0; len]; // fresh pages from the system are zeros already
+        }
+        buffer.truncate(len);
         file.read_at(0, buffer)
     };
     read().map_err(Error::io(&name, "read the segment"))

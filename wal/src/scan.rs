@@ -190,11 +190,17 @@ pub fn used_end(bytes: &[u8], from: usize) -> usize {
         let start = from.max(end.saturating_sub(ZEROS.len()));
         let block = &bytes[start..end];
         if block != &ZEROS[..block.len()] {
-            let last = block
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .expect("not all zero");
-            return start + last + 1;
+            // Halve what holds the last one until it is one byte.
+            let (mut low, mut high) = (start, end);
+            while high - low > 1 {
+                let middle = low.midpoint(high);
+                let upper = &bytes[middle..high];
+                match upper == &ZEROS[..upper.len()] {
+                    true => high = middle,
+                    false => low = middle,
+                }
+            }
+            return high;
         }
         end = start;
     }

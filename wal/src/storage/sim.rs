@@ -144,7 +144,8 @@ impl Inode {
             sector += 1;
         }
         if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
+            let growth = end - self.bytes.len();
+            self.bytes.extend_from_slice(&vec![0; growth]);
         }
         self.bytes[offset..end].copy_from_slice(bytes);
     }
