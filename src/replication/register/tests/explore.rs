@@ -236,8 +236,9 @@ impl Explorer {
                 acts.push((at, Act::Crash));
             }
             let deaf_to = &self.deaf_to[world.nodes[at] as usize];
-            for word in 0..world.net.len() {
-                let mut open = world.net[word] & self.mail[at][word] & !deaf_to[word];
+            let mail = world.net.iter().zip(&self.mail[at]).zip(deaf_to);
+            for (word, ((sent, here), deaf)) in mail.enumerate() {
+                let mut open = sent & here & !deaf;
                 while open != 0 {
                     let packet = word * 64 + open.trailing_zeros() as usize;
                     acts.push((at, Act::Deliver(packet as u16)));
@@ -660,9 +661,8 @@ fn small(name: &'static str) -> Scenario {
 /// Explores to the end, and holds what was reached against what the scenario is about.
 fn exhaust(scenario: Scenario, outcomes: &[(usize, &'static str)]) {
     let (name, crashes) = (scenario.name, scenario.crashes_max > 0);
-    let start = std::time::Instant::now();
     let reached = explore(scenario);
-    println!("{name}: {:?} {reached:?}", start.elapsed());
+    println!("{name}: {reached:?}");
     assert!(
         reached.exhausted,
         "{name}: {} worlds are not all",
@@ -901,11 +901,14 @@ fn larger_worlds() {
         },
     ] {
         let name = scenario.name;
-        let start = std::time::Instant::now();
         let reached = explore(Scenario {
-            worlds_max: 12_000_000,
+            worlds_max: 6_000_000,
             ..scenario
         });
-        println!("{name}: {:?} {reached:?}", start.elapsed());
+        println!("{name}: {reached:?}");
+        assert!(
+            reached.outcomes.iter().any(|(_, word)| *word == "chosen"),
+            "{name}"
+        );
     }
 }

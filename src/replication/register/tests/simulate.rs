@@ -757,6 +757,13 @@ fn simulate(seeds: std::ops::Range<u64>) -> Marks {
     marks
 }
 
+/// Run it by name after every change of the rules.
+#[test]
+#[ignore = "minutes"]
+fn many_seeds() {
+    println!("{:#?}", simulate(1_000..4_000));
+}
+
 #[test]
 fn voters_come_and_go_and_nothing_chosen_is_lost() {
     let marks = simulate(0..40);

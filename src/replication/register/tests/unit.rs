@@ -347,6 +347,23 @@ fn a_change_is_not_offered_before_its_new_voter_has_answered() {
 }
 
 #[test]
+fn a_silent_voter_is_not_added_even_where_the_others_suffice() {
+    let (first, mut cluster) = Cluster::found(3, &[voter(4, 0)]);
+    cluster.down.insert(NodeId(4));
+    let mut voters = trio().to_vec();
+    voters.push(voter(4, 0));
+    let outcome = cluster.change(1, &first, &value(2, 2, &voters));
+    assert_eq!(outcome, Some(Outcome::Unready(first.clone())));
+    // To take out one that is silent needs no word of it.
+    cluster.down.insert(NodeId(3));
+    let next = value(2, 3, &[voter(1, 0), voter(2, 0)]);
+    assert_eq!(
+        cluster.change(1, &first, &next),
+        Some(Outcome::Chosen(next.clone()))
+    );
+}
+
+#[test]
 fn voters_that_lost_their_memory_and_kept_their_name_are_noticed() {
     let (first, mut cluster) = Cluster::found(3, &[]);
     let next = value(2, 2, &trio());
