@@ -6,6 +6,7 @@ mod explore;
 mod ledger;
 mod simulate;
 mod unit;
+mod worlds;
 
 use super::*;
 use crate::replication::config::{Acks, Addresses, Config, Member, MemberRole, Protection};

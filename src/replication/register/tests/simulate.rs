@@ -437,7 +437,7 @@ impl Sim<'_> {
             Event::Arrive { from, to, message } => {
                 let cut = self.cut_off.contains(&to) != self.cut_off.contains(&from.node.0);
                 if !cut || self.healed {
-                    self.note(|| format!("{from} -> n{to} {:?}", message.body));
+                    self.note(|| format!("{from} -> n{to} {}", message.body));
                     let input = Input::Message { from, message };
                     self.call(to, |register, now, effects| {
                         register.step(now, input, effects)
