@@ -453,6 +453,9 @@ impl Running {
 /// What a node does while the cluster does not serve.
 fn doing(view: &Status) -> String {
     let mut text = format!("{}, epoch {}", view.role, view.epoch);
+    if !view.reason.is_empty() {
+        text.push_str(&format!(": {}", view.reason));
+    }
     for alarm in &view.alarms {
         text.push_str(&format!("\n    {}", alarm.text));
     }
