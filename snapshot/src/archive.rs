@@ -10,6 +10,7 @@ use crate::error::{Error, Reason};
 use crate::new_file::{TEMPORARY, sync_dir};
 use crate::object::{Card, LogHead, decode_log, encode_log};
 use crate::read::Reader;
+use crate::retention::Expiry;
 use crate::{Result, object};
 use standfast_wal::{Link, Lsn, Record};
 use std::fs::{self, File, OpenOptions};
@@ -290,6 +291,16 @@ fn claim(temporary: &Path, target: &Path, is_same: impl Fn() -> Result<bool>) ->
 
 fn name_of(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Removes what `retention` said may go; snapshots first, so that none is ever without its log.
+pub fn remove(expiry: &Expiry) -> Result<()> {
+    for path in expiry.snapshots.iter().chain(&expiry.logs) {
+        fs::remove_file(path).map_err(|e| Error::io(path.display(), e))?;
+        // Durable here: the object is gone, before another one goes that it would need.
+        sync_dir(path).map_err(|e| Error::io(path.display(), e))?;
+    }
+    Ok(())
 }
 
 /// Reads a piece of log from the archive and proves all of it.

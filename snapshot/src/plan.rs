@@ -60,6 +60,9 @@ pub struct Plan {
     pub snapshot: Option<SnapshotEntry>,
     pub steps: Vec<Step>,
     pub stop: Stop,
+    /// Up to this time the log followed is known to miss no command. `None`: it ends inside a
+    /// record, and only the replay can tell whether a target by time was met.
+    pub complete_until: Option<u64>,
     /// The newest point that the archive is known to hold of this history.
     pub newest: Point,
 }
@@ -448,6 +451,7 @@ pub fn plan(
         snapshot: reach.snapshot.cloned(),
         steps: reach.steps.iter().filter(is_needed).cloned().collect(),
         stop,
+        complete_until: reach.to.timestamp,
         newest,
     })
 }

@@ -4,6 +4,7 @@
     reason = "the command line waits and watches in real time"
 )]
 
+mod backup;
 mod connect;
 mod create;
 mod dev;
@@ -11,6 +12,7 @@ pub mod exit;
 mod inspect;
 mod operate;
 mod random;
+pub mod restore;
 mod serve;
 mod settings;
 mod status;
@@ -44,6 +46,9 @@ enum Command {
     Set(operate::Set),
     #[command(subcommand)]
     Config(settings::ConfigCommand),
+    #[command(subcommand)]
+    Backup(backup::Backup),
+    Restore(Box<restore::Restore>),
     #[command(subcommand)]
     Inspect(inspect::Inspect),
 }
@@ -81,6 +86,8 @@ fn run(command: &Command) -> Outcome {
         Command::Member(command) => operate::member(command),
         Command::Set(command) => operate::set(command),
         Command::Config(command) => settings::run(command),
+        Command::Backup(command) => backup::run(command),
+        Command::Restore(args) => restore::run(args),
         Command::Inspect(command) => inspect::run(command),
     }
 }
