@@ -1,4 +1,4 @@
-//! `backup list`, `backup verify`, `backup expire`: what a backup directory holds and can restore.
+//! `backup …`: `now` asks a node; the others read what a backup directory holds and can restore.
 
 use super::exit::{ExitCode, Failure, Outcome};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(clap::Args, Debug)]
 pub struct Where {
     /// The backup directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "from", value_name = "DIR")]
     dir: PathBuf,
     /// Which cluster, where the directory has several
     #[arg(long, value_name = "ID")]
@@ -24,9 +24,10 @@ pub struct Where {
     json: bool,
 }
 
-/// Shows, proves and expires backups; reads the directory, asks no node
+/// Makes, shows, proves and expires backups; all but `now` read the directory and ask no node
 #[derive(clap::Subcommand, Debug)]
 pub enum Backup {
+    Now(super::backup_now::Now),
     /// Show snapshots, log and what can be restored; reads headers only
     List(Where),
     /// Read every byte, and prove what can be restored and what cannot
@@ -50,6 +51,7 @@ pub enum Backup {
 
 pub fn run(command: &Backup) -> Outcome {
     match command {
+        Backup::Now(args) => super::backup_now::run(args),
         Backup::List(place) => list(place),
         Backup::Verify(place) => prove(place),
         Backup::Expire {

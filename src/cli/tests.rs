@@ -26,6 +26,8 @@ fn commands_read_as_documented() {
         "standfast member list --json",
         "standfast set acks majority",
         "standfast set protection max-protection",
+        "standfast backup now --to d --node 127.0.0.1:7610",
+        "standfast backup list --from d --json",
         "standfast config example",
         "standfast config check --config n.toml --json",
     ];

@@ -406,9 +406,11 @@ impl Running {
                 "           kill -9 {pid}   (and see a backup take over)\n"
             ));
         }
+        let backups = self.dir.join("backup");
         out.push_str(&format!(
-            "           {program} backup now {node}\n\nevery node's start command and state: {}\n\
-             Ctrl-C stops all nodes; a second start finds their data.\n",
+            "           {program} backup now {node} --to {}\n\nevery node's start command and \
+             state: {}\nCtrl-C stops all nodes; a second start finds their data.\n",
+            backups.display(),
             self.dir.join(Cluster::FILE).display()
         ));
         out
