@@ -12,12 +12,12 @@ use crate::node::engine::{Engine, Output};
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
 use crate::node::wire::{Head, Piece};
-use crate::replication::{EpochTable, Input, SnapshotHead, Time};
+use crate::replication::{EpochTable, Input, Loss, SnapshotHead, Time};
 use crate::state::{Block, Reply, State};
 use bytes::Bytes;
 use standfast_snapshot::Header;
 use standfast_wal::{Link, Lsn, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What the shell tells of snapshot work.
@@ -125,7 +125,7 @@ pub struct Copies {
     job: Option<Job>,
     room: usize,
     /// Members that wait for the snapshot under way.
-    waiting: BTreeSet<NodeId>,
+    waiting: BTreeMap<NodeId, Lsn>,
     /// Members that were offered the newest snapshot, or are being sent it.
     offered: BTreeMap<NodeId, Lsn>,
     incoming: Option<Incoming>,
@@ -337,15 +337,15 @@ impl Engine {
                 });
                 self.note(format!("snapshot at {lsn} written, {bytes} bytes"));
                 self.trim_log();
-                for to in std::mem::take(&mut self.copies.waiting) {
-                    self.offer_snapshot(to);
+                for (to, at_least) in std::mem::take(&mut self.copies.waiting) {
+                    self.offer_snapshot(to, at_least);
                 }
                 self.ship_backups();
             }
             Err(why) => {
                 self.state.abort_snapshot();
                 self.note(format!("no snapshot was written: {why}"));
-                for to in std::mem::take(&mut self.copies.waiting) {
+                for (to, _) in std::mem::take(&mut self.copies.waiting) {
                     self.step(Input::SnapshotFailed { to });
                 }
                 for backup in std::mem::take(&mut self.copies.backups) {
@@ -381,7 +381,7 @@ impl Engine {
         let through = if self.log_bytes > self.settings.wal_keep {
             covered
         } else {
-            covered.min(self.replica.needed_by_members().unwrap_or(Lsn::ZERO))
+            covered.min(self.replica.held_by_all().unwrap_or(Lsn::ZERO))
         };
         if through > Lsn::ZERO {
             self.emit(Output::Trim { through });
@@ -391,10 +391,11 @@ impl Engine {
     // --- Sending ------------------------------------------------------------------------------
 
     /// Offers a snapshot behind which this node's log goes on; takes one first if need be.
-    pub(super) fn offer_snapshot(&mut self, to: NodeId) {
+    pub(super) fn offer_snapshot(&mut self, to: NodeId, at_least: Lsn) {
         let first = self.replica.first_lsn();
         let usable = self.copies.newest.as_ref().filter(|newest| {
             newest.head.link.position.lsn.next() >= first
+                && newest.head.link.position.lsn >= at_least
                 && newest.head.history == self.replica.history()
         });
         match usable {
@@ -404,7 +405,7 @@ impl Engine {
                 self.send(to, Head::Copy(Piece::Offer { head, total }));
             }
             None => {
-                self.copies.waiting.insert(to);
+                self.copies.waiting.insert(to, at_least);
                 if self.copies.job.is_none() {
                     self.copies.wanted = true;
                 }
@@ -415,7 +416,7 @@ impl Engine {
     /// The connection to `peer` broke: whatever was being copied either way is void.
     pub(super) fn lost_link(&mut self, peer: NodeId) {
         self.desk.lost_link(peer, &mut self.pending);
-        let was_waiting = self.copies.waiting.remove(&peer);
+        let was_waiting = self.copies.waiting.remove(&peer).is_some();
         if self.copies.offered.remove(&peer).is_some() || was_waiting {
             self.step(Input::SnapshotFailed { to: peer });
         }
@@ -519,7 +520,7 @@ impl Engine {
         self.step(Input::SnapshotReceived { from, head });
     }
 
-    pub(super) fn install_snapshot(&mut self, head: &SnapshotHead) {
+    pub(super) fn install_snapshot(&mut self, head: &SnapshotHead, loss: Option<Loss>) {
         let Some((from, state)) = self.copies.loaded.take() else {
             return self.halt("a snapshot is to be installed that is not loaded".to_string());
         };
@@ -531,7 +532,17 @@ impl Engine {
             head: head.clone(),
             state,
         });
-        let verified = self.replica.commit();
+        let mut verified = self.replica.commit();
+        if let Some(loss) = loss {
+            // What differs goes into divergent/ whole; the statement says which part.
+            verified = verified.min(Lsn(loss.first_lsn.0 - 1));
+            let (wall, node) = (self.now.wall, self.identity.node);
+            self.desk.cutting(wall, node, verified, loss);
+            let removed = self.records_from(loss.first_lsn);
+            let mut written = Vec::new();
+            self.desk.removed(removed, &mut written);
+            written.into_iter().for_each(|output| self.emit(output));
+        }
         self.emit(Output::ResetLog {
             base: head.link,
             history: head.history,

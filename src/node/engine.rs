@@ -18,7 +18,7 @@ use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
 use crate::node::view::View;
 use crate::node::wire::{Frame, Head};
-use crate::replication::replica::Introduction;
+use crate::replication::Introduction;
 use crate::replication::{Effect, Input, Loss, Meta, Order, Replica, StopReason, Time};
 use crate::state::{Digest, Reply, State};
 use bytes::{Bytes, BytesMut};
@@ -412,10 +412,10 @@ impl Engine {
                 after,
                 max_bytes,
             } => self.read_log(to, after, max_bytes),
-            Effect::SendSnapshot { to } => self.offer_snapshot(to),
+            Effect::SendSnapshot { to, at_least } => self.offer_snapshot(to, at_least),
             Effect::AcceptSnapshot { from } => self.accept_snapshot(from),
             Effect::RefuseSnapshot { from, why } => self.refuse_snapshot(from, &why),
-            Effect::InstallSnapshot { head } => self.install_snapshot(&head),
+            Effect::InstallSnapshot { head, loss } => self.install_snapshot(&head, loss),
             // What may be applied is read from the core at the end of the turn.
             Effect::Committed(_) => {}
             Effect::Confirmed(round) => {
@@ -517,6 +517,27 @@ impl Engine {
             Err(story) => return self.halt(story),
         };
         self.step(input);
+    }
+
+    /// Everything that this node's log holds from `first` on, for a loss statement.
+    pub(super) fn records_from(&self, first: Lsn) -> Vec<Record> {
+        let mut records = Vec::new();
+        let mut after = Lsn(first.0 - 1);
+        while after < self.replica.tip().position.lsn {
+            let more = match self.replica.records_after(after) {
+                Some(more) => more.cloned().collect(),
+                None => self
+                    .log
+                    .read(after, limits::APPEND_BYTES)
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default(),
+            };
+            let Some(last) = more.last() else { break };
+            after = last.last_lsn();
+            records.extend(more);
+        }
+        records
     }
 
     fn on_cut(&mut self, after: Lsn, loss: Loss) {
@@ -640,7 +661,7 @@ impl Engine {
     }
 
     fn overdue(&self) -> Refusal {
-        match self.replica.admit(self.time()) {
+        match self.replica.admit() {
             Err(refusal) => self.refusal(refusal),
             Ok(()) => Refusal::Busy { what: "ordering" },
         }
@@ -652,7 +673,7 @@ impl Engine {
             return Gate::Closed(Refusal::Stopping);
         }
         use crate::replication::Refusal as Core;
-        match self.replica.admit(self.time()) {
+        match self.replica.admit() {
             Ok(()) => Gate::Open,
             Err(Core::Starting | Core::Busy | Core::HandingOver { .. }) => Gate::Hold,
             Err(refusal @ Core::NotPrimary { .. }) => match self.forward_to {
@@ -717,7 +738,7 @@ impl Engine {
 
     fn replica_is_starting(&self) -> bool {
         matches!(
-            self.replica.admit(self.time()),
+            self.replica.admit(),
             Err(crate::replication::Refusal::Starting)
         )
     }
@@ -782,7 +803,7 @@ impl Engine {
 
     /// Builds the next record and proposes it; `None` if the core admits nothing now.
     pub(super) fn propose(&mut self, kind: Kind, count: u32, payload: &[u8]) -> Option<Record> {
-        let admitted = match self.replica.admit(self.time()) {
+        let admitted = match self.replica.admit() {
             Ok(()) => true,
             // Commands were admitted when they were gathered; more may have been ordered since.
             Err(crate::replication::Refusal::Busy) => kind != Kind::Attestation,
@@ -803,7 +824,7 @@ impl Engine {
     /// Log time now, on a primary. Starts the epoch's clock at the first call.
     fn log_time(&mut self) -> u64 {
         let last = self.replica.tip().timestamp;
-        let median = self.replica.clock_median(self.time());
+        let median = self.replica.clock_median();
         let max_step = u64::try_from(self.settings.max_clock_step.as_nanos()).unwrap_or(u64::MAX);
         let now = self.now;
         let clock = self

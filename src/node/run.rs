@@ -15,8 +15,8 @@ use crate::node::meta::MetaFile;
 use crate::node::open::{self, LogFiles, Opened};
 use crate::node::view::View;
 use crate::node::wire::{Hello, WIRE_VERSION};
+use crate::replication::Introduction;
 use crate::replication::config::MemberRole;
-use crate::replication::replica::Introduction;
 use crate::replication::{Replica, Settings, Time};
 use standfast_wal::{Disk, Space, Writer, WriterEvent};
 use std::collections::BTreeMap;
@@ -126,7 +126,7 @@ fn settings_of(config: &Config) -> Settings {
     }
 }
 
-fn engine_settings(config: &Config) -> EngineSettings {
+fn engine_settings(config: &Config, meta: &MetaFile) -> EngineSettings {
     EngineSettings {
         write_timeout: config.write_timeout,
         max_staleness: config.max_staleness,
@@ -145,17 +145,19 @@ fn engine_settings(config: &Config) -> EngineSettings {
             .collect(),
         started_ms: now().wall / 1_000_000,
         pid: std::process::id(),
-        introduction: introduction(config),
+        introduction: introduction(config, meta),
     }
 }
 
-fn introduction(config: &Config) -> Introduction {
+fn introduction(config: &Config, meta: &MetaFile) -> Introduction {
     Introduction {
         role: config.role,
         voter: config.role != MemberRole::Asynchronous,
         site: config.site.to_string(),
         priority: config.priority,
         addresses: config.addresses(),
+        // `join` makes a directory that knows no Config yet.
+        asked: meta.core.config.version == 0,
     }
 }
 
@@ -202,14 +204,14 @@ impl Shell {
             Time(start.boot),
             core,
             facts,
-            introduction(config),
+            introduction(config, &meta),
             randoms,
         );
         let reader = log.as_ref().map(standfast_wal::Log::reader);
         let writer = log.map(|log| spawn_writer(log, events.clone()));
         let identity = meta.identity();
         let engine = Engine::new(
-            engine_settings(config),
+            engine_settings(config, &meta),
             identity.clone(),
             replica,
             state,

@@ -87,7 +87,7 @@ impl Engine {
     fn peer_views(&self, peers: &[crate::replication::PeerView]) -> BTreeMap<NodeId, Peer> {
         let view = |peer: &crate::replication::PeerView| Peer {
             connected: peer.connected,
-            heard_ms: Some(ms(peer.silent)),
+            heard_ms: peer.silent.map(ms),
             matched: peer.matched,
             applied: peer.matched.min(self.replica.commit()),
             lag_bytes: peer.lag_bytes,
@@ -189,7 +189,7 @@ impl Engine {
     fn reason(&self, view: &View) -> String {
         match view.role {
             Role::Loading => "this node is not a member yet: it asks to be taken in".to_string(),
-            Role::Primary if !view.serving => match self.replica.admit(self.time()) {
+            Role::Primary if !view.serving => match self.replica.admit() {
                 Err(refusal) => refusal.to_string(),
                 Ok(()) => String::new(),
             },

@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod simulate;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,10 +22,13 @@ struct Arguments {
 enum Word {
     /// Measure: throughput and latency beside Redis, failover gaps, memory, start-up time.
     Bench(bench::Arguments),
+    /// Run many nodes under faults and virtual time, from seeds.
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().word {
         Word::Bench(arguments) => bench::run(arguments),
+        Word::Simulate(arguments) => simulate::run(&arguments),
     }
 }

@@ -8,7 +8,7 @@ use standfast::node::engine::{Engine, EngineSettings, Event, LogSource, Output};
 use standfast::node::meta::MetaFile;
 use standfast::node::open::{facts_of, load_from, state_limits};
 use standfast::node::wire::{Frame, Head, Piece};
-use standfast::replication::replica::Introduction;
+use standfast::replication::Introduction;
 use standfast::replication::{LogFacts, Replica, Settings, SnapshotHead, Time};
 use standfast::state::State;
 use standfast_snapshot::{Block as FileBlock, Options as SnapshotOptions, Reader, Writer};
@@ -125,6 +125,7 @@ fn engine_settings(id: NodeId, role: standfast::replication::config::MemberRole)
             site: "sim".to_string(),
             priority: 100,
             addresses: Default::default(),
+            asked: false,
         },
     }
 }

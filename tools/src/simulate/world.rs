@@ -422,7 +422,7 @@ impl World {
             cluster_name: "sim".to_string(),
             cluster: CLUSTER,
             from: self.nodes[of].id,
-            incarnation: Incarnation(self.nodes[of].id.0.into()),
+            incarnation: incarnation(self.nodes[of].id),
             process: self.nodes[of].life,
             to: self.nodes[to].id,
         }
@@ -477,7 +477,7 @@ impl World {
         let frame = wire::decode(&mut BytesMut::from(&bytes[..]))
             .map_err(|e| format!("a frame does not decode: {e}"))?
             .ok_or("a frame is not whole")?;
-        let (id, incarnation) = (self.nodes[from].id, Incarnation(self.nodes[from].id.0.into()));
+        let (id, incarnation) = (self.nodes[from].id, incarnation(self.nodes[from].id));
         self.say(|| format!("n{from} -> n{to} {:?}", frame.head));
         self.turn(to, vec![Event::Link(LinkEvent::Frame { from: id, incarnation, frame })])
     }
@@ -653,7 +653,7 @@ impl World {
             }
             let (lsn, _) = process.engine.applied();
             ends.insert(lsn);
-            let admits = process.engine.replica().admit(process.engine.core_time()).is_ok();
+            let admits = process.engine.replica().admit().is_ok();
             serving += u64::from(process.engine.replica().is_primary() && admits);
         }
         let spread = match (ends.first(), ends.last()) {
@@ -696,6 +696,11 @@ impl World {
     }
 }
 
+/// Every simulated node keeps its disk, so its incarnation never changes.
+fn incarnation(id: NodeId) -> Incarnation {
+    Incarnation(u128::from(id.0) + 1)
+}
+
 fn parse(words: &[Bytes]) -> Command {
     match table::parse(words) {
         Ok(table::Parsed::Data(command)) => command,
@@ -711,7 +716,7 @@ fn first_config(roles: &[MemberRole], acks: Acks, protection: Protection) -> Con
     let sync_set = ids(&|role| role == MemberRole::Data);
     let voters = ids(&|role| role != MemberRole::Asynchronous);
     let member = |i: usize, role: MemberRole| Member {
-        incarnation: Incarnation(i as u128),
+        incarnation: Incarnation(i as u128 + 1),
         role,
         site: "sim".to_string(),
         priority: 100,
