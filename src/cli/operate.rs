@@ -190,7 +190,7 @@ pub fn promote(args: &Promote) -> Outcome {
             "node {} at {}: {}",
             status.node,
             node.address,
-            readable(&loss)
+            readable(loss.strip_prefix("ERR ").unwrap_or(&loss))
         );
     }
     let typed = match &args.yes {
@@ -359,6 +359,7 @@ pub fn readable(answer: &str) -> String {
     };
     let parts = fields
         .iter()
+        .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| format!("{} {}", name.replace('_', " "), plain(value)));
     parts.collect::<Vec<_>>().join(", ")
 }

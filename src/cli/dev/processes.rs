@@ -233,7 +233,10 @@ mod tests {
         // Its command line stands in /proc a moment after it was started.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while process.look() != Some(child.id()) {
-            assert!(std::time::Instant::now() < deadline, "the process was never seen");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the process was never seen"
+            );
             std::thread::yield_now();
         }
         child.kill().expect("a child can be ended");
