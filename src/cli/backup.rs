@@ -1,8 +1,6 @@
-//! `backup now`, `list`, `verify`, `expire`: what a backup directory holds and can restore.
+//! `backup …`: `now` asks a node; the others read what a backup directory holds and can restore.
 
-use super::connect::Target;
 use super::exit::{ExitCode, Failure, Outcome};
-use crate::config::{Config, Sources};
 use serde_json::{Value, json};
 use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry};
 use standfast_snapshot::plan::{Lineage, Point};
@@ -13,14 +11,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long a node may take to write and ship a snapshot.
-const NOW: Duration = Duration::from_secs(3600);
-
 /// Which backups of whom.
 #[derive(clap::Args, Debug)]
 pub struct Where {
     /// The backup directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "from", value_name = "DIR")]
     dir: PathBuf,
     /// Which cluster, where the directory has several
     #[arg(long, value_name = "ID")]
@@ -29,19 +24,10 @@ pub struct Where {
     json: bool,
 }
 
-/// Makes, shows, proves and expires backups
+/// Makes, shows, proves and expires backups; all but `now` read the directory and ask no node
 #[derive(clap::Subcommand, Debug)]
 pub enum Backup {
-    /// Ask a node to put a snapshot and its committed log into a directory of its machine
-    Now {
-        #[command(flatten)]
-        target: Target,
-        /// The backup directory; that of the settings file by default
-        #[arg(long, value_name = "DIR", required_unless_present = "config")]
-        dir: Option<PathBuf>,
-        #[arg(long)]
-        json: bool,
-    },
+    Now(super::backup_now::Now),
     /// Show snapshots, log and what can be restored; reads headers only
     List(Where),
     /// Read every byte, and prove what can be restored and what cannot
@@ -65,7 +51,7 @@ pub enum Backup {
 
 pub fn run(command: &Backup) -> Outcome {
     match command {
-        Backup::Now { target, dir, json } => now(target, dir.as_deref(), *json),
+        Backup::Now(args) => super::backup_now::run(args),
         Backup::List(place) => list(place),
         Backup::Verify(place) => prove(place),
         Backup::Expire {
@@ -82,50 +68,6 @@ pub fn run(command: &Backup) -> Outcome {
             remove(place, policy, *dry_run)
         }
     }
-}
-
-/// Any data node can do it: what it ships is committed.
-fn now(target: &Target, dir: Option<&Path>, json: bool) -> Outcome {
-    let dir = match (dir, &target.config) {
-        (Some(dir), _) => dir.to_path_buf(),
-        (None, Some(file)) => {
-            let sources = Sources::with_environment(Some(file.clone()), Vec::new());
-            Config::load(&sources)?.config.backup_dir()
-        }
-        (None, None) => return Err(Failure::new(ExitCode::Usage, "--dir is missing")),
-    };
-    // The node's own working directory is another one.
-    let dir = std::path::absolute(dir)?;
-    let text = dir.to_str().ok_or_else(|| {
-        let text = format!("{}: its name is not UTF-8", dir.display());
-        Failure::new(ExitCode::Usage, text)
-    })?;
-    let (mut node, _) = target.any()?;
-    let answer = node.ask(&["BACKUP", text], NOW)?;
-    match serde_json::from_str::<Value>(&answer) {
-        Ok(done) if !json => {
-            let lsn = |name: &str| {
-                done[name]
-                    .as_u64()
-                    .map_or("none".to_owned(), |n| n.to_string())
-            };
-            println!(
-                "{text}: snapshot at LSN {}, log through LSN {}, {} new",
-                lsn("snapshot_lsn"),
-                lsn("log_through_lsn"),
-                bytesize::ByteSize(done["stored_bytes"].as_u64().unwrap_or(0)),
-            );
-            if let [Some(before), Some(behind)] = [0, 1].map(|i| done["gap"][i].as_u64()) {
-                println!(
-                    "warning: no log between LSN {before} and {behind}; the snapshot makes every \
-                     point from LSN {} on restorable",
-                    lsn("snapshot_lsn")
-                );
-            }
-        }
-        _ => println!("{answer}"),
-    }
-    Ok(ExitCode::Done)
 }
 
 /// The cluster asked for, or the only one there is.

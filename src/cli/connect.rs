@@ -76,20 +76,34 @@ impl Target {
             return Ok((node, answer));
         }
         let view = &answer.status;
-        let asked = format!("node {} at {}", view.node, node.address);
-        let Some(primary) = &view.primary_client else {
-            return Err(
-                Failure::new(ExitCode::Unreachable, format!("{asked} knows no primary"))
-                    .hint("`standfast status` shows what the cluster waits for"),
-            );
-        };
-        let mut node = Node::open(primary, CONNECT).map_err(|failure| Failure {
-            message: format!("the primary named by {asked} is away: {}", failure.message),
-            hint: "a failover may be under way: try again, or look at `standfast status`".into(),
-            ..failure
-        })?;
-        let answer = node.status()?;
-        Ok((node, answer))
+        let named = view.primary.and_then(|id| view.member(id));
+        let asked = [Some(view.node), view.primary];
+        let others = view
+            .members
+            .iter()
+            .filter(|member| !asked.contains(&Some(member.id)));
+        let mut reasons = Vec::new();
+        // The node may not know of the newest primary yet, or not be told: any member may.
+        for member in named.into_iter().chain(others) {
+            match Node::open(&member.client, CONNECT).and_then(|mut node| {
+                let answer = node.status()?;
+                Ok((node, answer))
+            }) {
+                Ok((node, answer)) if answer.status.is_primary() => return Ok((node, answer)),
+                Ok(_) => {}
+                Err(failure) => reasons.push(format!("\n       {}", failure.message)),
+            }
+        }
+        Err(Failure::new(
+            ExitCode::Unreachable,
+            format!(
+                "no node known to node {} at {} is primary now{}",
+                view.node,
+                node.address,
+                reasons.concat()
+            ),
+        )
+        .hint("a failover may be under way: try again, or look at `standfast status`"))
     }
 }
 

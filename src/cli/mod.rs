@@ -5,6 +5,7 @@
 )]
 
 mod backup;
+mod backup_now;
 mod connect;
 mod create;
 mod dev;

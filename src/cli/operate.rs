@@ -35,7 +35,7 @@ impl Reason {
     }
 
     /// `WHO who WHY why`, as the end of a `STANDFAST` command.
-    fn words(&self) -> Result<[String; 4], Failure> {
+    pub fn words(&self) -> Result<[String; 4], Failure> {
         let who = self.who();
         if who.len() > limits::NAME_BYTES_MAX || self.why.len() > limits::REASON_BYTES_MAX {
             return Err(Failure::new(
@@ -190,7 +190,7 @@ pub fn promote(args: &Promote) -> Outcome {
             "node {} at {}: {}",
             status.node,
             node.address,
-            readable(&loss)
+            readable(loss.strip_prefix("ERR ").unwrap_or(&loss))
         );
     }
     let typed = match &args.yes {
@@ -346,7 +346,7 @@ fn print_answer(answer: &str, json: bool, done: &str) {
 }
 
 /// What was done, or a flat JSON object as `name value, name value`; anything else as it is.
-fn readable(answer: &str) -> String {
+pub fn readable(answer: &str) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(answer) else {
         return answer.to_owned();
     };
@@ -359,6 +359,7 @@ fn readable(answer: &str) -> String {
     };
     let parts = fields
         .iter()
+        .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| format!("{} {}", name.replace('_', " "), plain(value)));
     parts.collect::<Vec<_>>().join(", ")
 }

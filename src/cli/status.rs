@@ -91,6 +91,9 @@ fn render(status: &Status) -> String {
         "cluster {}  {state}  (as node {}, {}, sees it)",
         status.cluster_name, status.node, status.role
     ));
+    if !status.reason.is_empty() {
+        line(format!("  {}", status.reason));
+    }
     let primary = status
         .primary
         .map_or("none".to_owned(), |id| format!("node {id}"));
@@ -179,7 +182,12 @@ fn row(status: &Status, member: &MemberStatus) -> [String; 9] {
         member.id.to_string(),
         member.role.as_str().to_owned(),
         if member.voter { "yes" } else { "no" }.to_owned(),
-        if member.up { "up" } else { "lost" }.to_owned(),
+        match (member.up, member.joining) {
+            (false, _) => "lost",
+            (true, true) => "joining",
+            (true, false) => "up",
+        }
+        .to_owned(),
         lag,
         member.site.clone(),
         member.client.clone(),

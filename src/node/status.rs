@@ -39,10 +39,14 @@ pub struct Status {
     pub cluster_name: String,
     /// This data directory's random identity, 32 hex digits.
     pub incarnation: String,
+    /// The program's version.
+    pub version: String,
     /// What it does: `primary`, `backup`, `candidate`, `witness` or `loading`.
     pub role: String,
     /// A primary: it takes reads and writes. A backup: it answers reads within `max_staleness`.
     pub serving: bool,
+    /// Why it is not what it should be: one sentence; empty when all is well.
+    pub reason: String,
     /// The primary, if it is known to be alive.
     pub primary: Option<NodeId>,
     pub primary_client: Option<String>,
@@ -96,6 +100,8 @@ pub struct MemberStatus {
     pub http: String,
     /// Whether this node hears it; true for itself.
     pub up: bool,
+    /// It is being taken into the sync set.
+    pub joining: bool,
     /// On the primary: the highest LSN that it holds durably and verified.
     pub matched: Option<u64>,
     pub lag_bytes: Option<u64>,

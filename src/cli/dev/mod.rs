@@ -20,6 +20,8 @@ use truth::{Cluster, NodeLine, Watch};
 
 /// How long a new cluster may take until it serves.
 const STARTING: Duration = Duration::from_secs(60);
+/// How long the sync set of a cluster that serves may take to be complete before it is shown.
+const COMPLETING: Duration = Duration::from_secs(5);
 /// How long nodes may take to stop before they are killed.
 const STOPPING: Duration = Duration::from_secs(5);
 /// How often `cluster.json` is held against what is true.
@@ -250,12 +252,16 @@ impl Running {
         let mut terminate = signal(SignalKind::terminate())?;
         let began = Instant::now();
         let (mut served, mut told_late) = (false, false);
+        let mut serves_since = None;
         let mut told_down = vec![false; self.processes.len()];
         loop {
             self.look()?;
             if !served && self.serves() {
-                served = true;
-                print!("{}", self.summary(fresh));
+                let since = *serves_since.get_or_insert_with(Instant::now);
+                served = self.is_complete() || since.elapsed() > COMPLETING;
+                if served {
+                    print!("{}", self.summary(fresh));
+                }
             }
             self.tell_changes(&mut told_down);
             let all_down = told_down.iter().all(|down| *down);
@@ -296,6 +302,16 @@ impl Running {
 
     fn serves(&self) -> bool {
         self.views().iter().any(Status::takes_writes)
+    }
+
+    /// Whether every synchronous backup of the layout is in the sync set again.
+    fn is_complete(&self) -> bool {
+        let nodes = &self.cluster.nodes;
+        let planned = nodes
+            .iter()
+            .filter(|line| self.plan.layout.first_role(line.id) == Role::SyncBackup);
+        let found = nodes.iter().filter(|line| line.role == Role::SyncBackup);
+        found.count() >= planned.count()
     }
 
     /// Says when a node ends and when it is back.
@@ -406,9 +422,11 @@ impl Running {
                 "           kill -9 {pid}   (and see a backup take over)\n"
             ));
         }
+        let backups = self.dir.join("backup");
         out.push_str(&format!(
-            "           {program} backup now {node}\n\nevery node's start command and state: {}\n\
-             Ctrl-C stops all nodes; a second start finds their data.\n",
+            "           {program} backup now {node} --to {}\n\nevery node's start command and \
+             state: {}\nCtrl-C stops all nodes; a second start finds their data.\n",
+            backups.display(),
             self.dir.join(Cluster::FILE).display()
         ));
         out
@@ -453,6 +471,9 @@ impl Running {
 /// What a node does while the cluster does not serve.
 fn doing(view: &Status) -> String {
     let mut text = format!("{}, epoch {}", view.role, view.epoch);
+    if !view.reason.is_empty() {
+        text.push_str(&format!(": {}", view.reason));
+    }
     for alarm in &view.alarms {
         text.push_str(&format!("\n    {}", alarm.text));
     }

@@ -230,7 +230,15 @@ mod tests {
             .stdin(Stdio::piped())
             .spawn()
             .expect("a shell");
-        assert_eq!(process.look(), Some(child.id()));
+        // Its command line stands in /proc a moment after it was started.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while process.look() != Some(child.id()) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the process was never seen"
+            );
+            std::thread::yield_now();
+        }
         child.kill().expect("a child can be ended");
         child.wait().expect("a child can be waited for");
         assert_eq!(process.look(), None);
