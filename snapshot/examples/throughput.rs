@@ -78,7 +78,10 @@ fn main() -> standfast_snapshot::Result<()> {
     }
     let summary = writer.publish()?;
     report("write, fsync included", started, summary.raw_bytes);
-    println!("{} raw bytes, {} in the file", summary.raw_bytes, summary.file_bytes);
+    println!(
+        "{} raw bytes, {} in the file",
+        summary.raw_bytes, summary.file_bytes
+    );
     let reader = Reader::open(&path)?;
     let started = Instant::now();
     reader.check_whole()?;

@@ -72,19 +72,18 @@ impl Target {
     /// The primary, found through any node that answers.
     pub fn primary(&self) -> Result<(Node, Answer), Failure> {
         let (node, answer) = self.any()?;
-        if answer.status.role == crate::node::status::Role::Primary {
+        if answer.status.is_primary() {
             return Ok((node, answer));
         }
         let view = &answer.status;
         let asked = format!("node {} at {}", view.node, node.address);
-        let Some(primary) = view.primary.and_then(|id| view.member(id)) else {
-            return Err(Failure::new(
-                ExitCode::Unreachable,
-                format!("{asked} knows no primary: {}", view.reason),
-            )
-            .hint("`standfast status` shows what the cluster waits for"));
+        let Some(primary) = &view.primary_client else {
+            return Err(
+                Failure::new(ExitCode::Unreachable, format!("{asked} knows no primary"))
+                    .hint("`standfast status` shows what the cluster waits for"),
+            );
         };
-        let mut node = Node::open(&primary.client, CONNECT).map_err(|failure| Failure {
+        let mut node = Node::open(primary, CONNECT).map_err(|failure| Failure {
             message: format!("the primary named by {asked} is away: {}", failure.message),
             hint: "a failover may be under way: try again, or look at `standfast status`".into(),
             ..failure
@@ -122,9 +121,10 @@ pub struct Node {
 impl Node {
     pub fn open(address: &str, timeout: Duration) -> Result<Node, Failure> {
         let unreachable = |error: redis::RedisError| {
+            let why = reason(&error);
             Failure::new(
                 ExitCode::Unreachable,
-                format!("{address} does not answer: {error}"),
+                format!("{address} does not answer: {why}"),
             )
         };
         let client = redis::Client::open(format!("redis://{address}")).map_err(unreachable)?;
@@ -165,41 +165,54 @@ impl Node {
         })
     }
 
-    /// Sends `STANDFAST <args>` and waits for its text.
+    /// Sends `STANDFAST <args>` and waits for its text; a refusal is a failure.
     pub fn ask(&mut self, args: &[&str], timeout: Duration) -> Result<String, Failure> {
+        self.ask_plainly(args, timeout)?.map_err(|refusal| {
+            let code = if refusal.starts_with("UNKNOWN ") {
+                ExitCode::Unknown
+            } else {
+                ExitCode::Refused
+            };
+            let plain = refusal.strip_prefix("ERR ").unwrap_or(&refusal);
+            Failure::new(code, format!("{} refuses: {plain}", self.address))
+        })
+    }
+
+    /// As `ask`; the inner error is the text of a refusal.
+    pub fn ask_plainly(
+        &mut self,
+        args: &[&str],
+        timeout: Duration,
+    ) -> Result<Result<String, String>, Failure> {
         let set = self
             .connection
             .set_read_timeout(Some(timeout))
             .and_then(|()| self.connection.set_write_timeout(Some(timeout)));
         set.map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
-        let answer = redis::cmd("STANDFAST")
+        match redis::cmd("STANDFAST")
             .arg(args)
-            .query::<String>(&mut self.connection);
-        answer.map_err(|error| self.understand(args, &error))
+            .query::<String>(&mut self.connection)
+        {
+            Ok(text) => Ok(Ok(text)),
+            Err(error) => match (error.code(), error.detail()) {
+                (Some(code), Some(detail)) => Ok(Err(format!("{code} {detail}"))),
+                (Some(code), None) => Ok(Err(code.to_owned())),
+                (None, _) => Err(self.lost(args, &error)),
+            },
+        }
     }
 
-    fn understand(&self, args: &[&str], error: &redis::RedisError) -> Failure {
+    fn lost(&self, args: &[&str], error: &redis::RedisError) -> Failure {
         let what = args
             .first()
             .copied()
             .unwrap_or_default()
             .to_ascii_lowercase();
-        if let (Some(code), detail) = (error.code(), error.detail()) {
-            let text = format!("{code} {}", detail.unwrap_or_default());
-            let code = if code == "UNKNOWN" {
-                ExitCode::Unknown
-            } else {
-                ExitCode::Refused
-            };
-            return Failure::new(
-                code,
-                format!("{} refuses {what}: {}", self.address, text.trim()),
-            );
-        }
+        let why = reason(error);
         Failure::new(
             ExitCode::Unknown,
             format!(
-                "{} was asked for {what} and its answer was lost: {error}",
+                "{} was asked for {what} and its answer was lost: {why}",
                 self.address
             ),
         )

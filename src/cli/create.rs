@@ -157,7 +157,7 @@ fn ask_cluster(
         // Any node knows who the cluster is.
         Err(_) => target.any()?.1.status,
     };
-    if view.cluster != config.cluster.as_str() {
+    if view.cluster_name != config.cluster.as_str() {
         return Err(Failure::new(
             ExitCode::Settings,
             format!(
@@ -169,10 +169,10 @@ fn ask_cluster(
         )
         .hint("correct `cluster` or the address"));
     }
-    let cluster = view.cluster_id.parse().map_err(|_| {
+    let cluster = view.cluster.parse().map_err(|_| {
         Failure::new(
             ExitCode::Failed,
-            format!("{:?} is no cluster identity", view.cluster_id),
+            format!("{:?} is no cluster identity", view.cluster),
         )
     })?;
     Ok((cluster, view))

@@ -8,6 +8,7 @@ mod connect;
 mod create;
 mod dev;
 pub mod exit;
+mod inspect;
 mod operate;
 mod random;
 mod serve;
@@ -43,6 +44,8 @@ enum Command {
     Set(operate::Set),
     #[command(subcommand)]
     Config(settings::ConfigCommand),
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
 }
 
 /// Parses the arguments, runs the command, prints what went wrong; the caller exits with the code.
@@ -78,6 +81,7 @@ fn run(command: &Command) -> Outcome {
         Command::Member(command) => operate::member(command),
         Command::Set(command) => operate::set(command),
         Command::Config(command) => settings::run(command),
+        Command::Inspect(command) => inspect::run(command),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `switchover`, `promote`, `member`, `set`: what an operator asks of a running cluster.
 
 use super::connect::{Node, Target};
+use super::create;
 use super::exit::{ExitCode, Failure, Outcome};
-use crate::config::Value;
+use super::settings::Settings;
+use crate::config::{Config, Value};
 use crate::limits;
-use crate::node::status::Role;
 use crate::replication::config::MemberRole;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
@@ -33,7 +34,7 @@ impl Reason {
             .unwrap_or_else(|| "operator".to_owned())
     }
 
-    /// `BY who WHY why`, as the end of a `STANDFAST` command.
+    /// `WHO who WHY why`, as the end of a `STANDFAST` command.
     fn words(&self) -> Result<[String; 4], Failure> {
         let who = self.who();
         if who.len() > limits::NAME_BYTES_MAX || self.why.len() > limits::REASON_BYTES_MAX {
@@ -46,7 +47,7 @@ impl Reason {
                 ),
             ));
         }
-        Ok(["BY".to_owned(), who, "WHY".to_owned(), self.why.clone()])
+        Ok(["WHO".to_owned(), who, "WHY".to_owned(), self.why.clone()])
     }
 }
 
@@ -90,16 +91,16 @@ pub struct Promote {
 /// Adds, removes and lists the nodes of a cluster
 #[derive(clap::Subcommand, Debug)]
 pub enum Member {
-    /// Take a running node, made by `join`, into the cluster
+    /// Take a node into the cluster that does not join by itself; run where its data directory is
     Add {
-        /// The client address of the new node
-        #[arg(value_name = "HOST:PORT")]
-        address: String,
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// The client address of a node of the cluster that is running
+        #[arg(long, value_name = "HOST:PORT", required = true)]
+        at: Vec<String>,
         /// Let it vote; asynchronous nodes never do
         #[arg(long)]
         voter: bool,
-        #[command(flatten)]
-        target: Target,
         #[command(flatten)]
         reason: Reason,
         #[arg(long)]
@@ -169,24 +170,28 @@ pub fn promote(args: &Promote) -> Outcome {
     assert!(args.force, "clap requires --force");
     // Asked of the very node that is to be primary: nobody is followed.
     let (mut node, answer) = args.target.any()?;
-    if answer.status.role == Role::Primary && answer.status.serving {
+    let status = &answer.status;
+    if status.takes_writes() {
         return Err(Failure::new(
             ExitCode::Refused,
             format!(
                 "node {} at {} is primary and serves",
-                answer.status.node, node.address
+                status.node, node.address
             ),
         ));
     }
-    let cluster = answer.status.cluster.clone();
-    // Without the right name the node answers what would be lost and changes nothing.
-    let loss = ask(&mut node, &promotion(args, "")?, CHANGE)?;
+    let cluster = status.cluster_name.clone();
+    // Without the cluster's name the node refuses and says what would be lost.
+    let loss = match node.ask_plainly(&borrowed(&promotion(args, None)?), CHANGE)? {
+        Ok(text) | Err(text) => text,
+    };
     if !args.json {
         println!(
-            "node {} at {} would start a new history.",
-            answer.status.node, node.address
+            "node {} at {}: {}",
+            status.node,
+            node.address,
+            readable(&loss)
         );
-        println!("what is lost: {}", readable(&loss));
     }
     let typed = match &args.yes {
         Some(name) => name.clone(),
@@ -198,20 +203,19 @@ pub fn promote(args: &Promote) -> Outcome {
             format!("{typed:?} is not the cluster's name, {cluster:?}: nothing was changed"),
         ));
     }
-    let done = ask(&mut node, &promotion(args, &typed)?, CHANGE)?;
+    let done = ask(&mut node, &promotion(args, Some(&typed))?, CHANGE)?;
     print_answer(&done, args.json, "promoted by force");
     Ok(ExitCode::Done)
 }
 
-/// `PROMOTE CONFIRM <name> [IGNOREOLDPRIMARY] BY … WHY …`
-fn promotion(args: &Promote, confirm: &str) -> Result<Vec<String>, Failure> {
-    let mut words = vec![
-        "PROMOTE".to_owned(),
-        "CONFIRM".to_owned(),
-        confirm.to_owned(),
-    ];
+/// `PROMOTE [CONFIRM <name>] [IGNORE-OLD-PRIMARY] WHO … WHY …`
+fn promotion(args: &Promote, confirm: Option<&str>) -> Result<Vec<String>, Failure> {
+    let mut words = vec!["PROMOTE".to_owned()];
+    if let Some(name) = confirm {
+        words.extend(["CONFIRM".to_owned(), name.to_owned()]);
+    }
     if args.ignore_old_primary {
-        words.push("IGNOREOLDPRIMARY".to_owned());
+        words.push("IGNORE-OLD-PRIMARY".to_owned());
     }
     words.extend(args.reason.words()?);
     Ok(words)
@@ -235,15 +239,19 @@ fn ask_name(cluster: &str) -> Result<String, Failure> {
 pub fn member(command: &Member) -> Outcome {
     match command {
         Member::Add {
-            address,
+            settings,
+            at,
             voter,
-            target,
             reason,
             json,
         } => {
-            let (mut node, _) = target.primary()?;
-            let mut words = newcomer(address, *voter)?;
+            let mut words = newcomer(&settings.load()?.config, *voter)?;
             words.extend(reason.words()?);
+            let target = Target {
+                node: at.clone(),
+                config: None,
+            };
+            let (mut node, _) = target.primary()?;
             tell(&mut node, &words, CHANGE, *json, "member added")
         }
         Member::Remove {
@@ -261,35 +269,37 @@ pub fn member(command: &Member) -> Outcome {
     }
 }
 
-/// Asks the new node who it is: `MEMBER ADD id incarnation role site priority client peer http
-/// VOTER yes|no`.
-fn newcomer(address: &str, voter: bool) -> Result<Vec<String>, Failure> {
-    let node = Target {
-        node: vec![address.to_owned()],
-        config: None,
+/// `MEMBER ADD id role incarnation client peer http SITE site PRIORITY n [VOTER]`
+fn newcomer(config: &Config, voter: bool) -> Result<Vec<String>, Failure> {
+    let dir = config.data_dir.display();
+    let Some(own) = create::identity(&config.data_dir)? else {
+        return Err(
+            Failure::new(ExitCode::Settings, format!("{dir} holds no node"))
+                .hint("`standfast join` makes it"),
+        );
     };
-    let view = node.any()?.1.status;
-    let role = view.member_role.unwrap_or(MemberRole::Data);
-    if voter && role == MemberRole::Asynchronous {
+    if voter && config.role == MemberRole::Asynchronous {
         return Err(Failure::new(
             ExitCode::Usage,
-            format!("node {} is asynchronous: it cannot vote", view.node),
+            format!("node {} is asynchronous: it cannot vote", config.node),
         ));
     }
-    Ok(vec![
+    let mut words = vec![
         "MEMBER".to_owned(),
         "ADD".to_owned(),
-        view.node.to_string(),
-        view.incarnation.clone(),
-        role.show(),
-        view.site.clone(),
-        view.priority.to_string(),
-        view.addresses.client.clone(),
-        view.addresses.peer.clone(),
-        view.addresses.http.clone(),
-        "VOTER".to_owned(),
-        if voter { "yes" } else { "no" }.to_owned(),
-    ])
+        own.node.to_string(),
+        config.role.show(),
+        own.incarnation.to_string(),
+        config.client_address().to_string(),
+        config.peer_address().to_string(),
+        config.http_address().to_string(),
+        "SITE".to_owned(),
+        config.site.to_string(),
+        "PRIORITY".to_owned(),
+        config.priority.to_string(),
+    ];
+    words.extend(voter.then(|| "VOTER".to_owned()));
+    Ok(words)
 }
 
 pub fn set(command: &Set) -> Outcome {
@@ -308,7 +318,7 @@ pub fn set(command: &Set) -> Outcome {
         } => ("PROTECTION", value, target, reason, *json),
     };
     let (mut node, _) = target.primary()?;
-    let mut words = vec!["SET".to_owned(), name.to_owned(), value.clone()];
+    let mut words = vec![name.to_owned(), value.clone()];
     words.extend(reason.words()?);
     tell(&mut node, &words, CHANGE, json, "set")
 }
@@ -320,8 +330,11 @@ fn tell(node: &mut Node, words: &[String], timeout: Duration, json: bool, done: 
 }
 
 fn ask(node: &mut Node, words: &[String], timeout: Duration) -> Result<String, Failure> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    node.ask(&words, timeout)
+    node.ask(&borrowed(words), timeout)
+}
+
+fn borrowed(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
 }
 
 fn print_answer(answer: &str, json: bool, done: &str) {
@@ -332,11 +345,14 @@ fn print_answer(answer: &str, json: bool, done: &str) {
     }
 }
 
-/// A flat JSON object as `name value, name value`; anything else as it is.
+/// What was done, or a flat JSON object as `name value, name value`; anything else as it is.
 fn readable(answer: &str) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(answer) else {
         return answer.to_owned();
     };
+    if let (Some(serde_json::Value::String(done)), 1) = (fields.get("done"), fields.len()) {
+        return done.clone();
+    }
     let plain = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -352,8 +368,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_directory_without_a_node_cannot_be_added() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let config = Config {
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
+        let refused = newcomer(&config, true).expect_err("no node");
+        assert_eq!(refused.code, ExitCode::Settings);
+    }
+
+    #[test]
     fn an_answer_reads_as_a_sentence() {
         assert_eq!(readable("OK"), "OK");
+        assert_eq!(
+            readable(r#"{"done":"node 1 is primary"}"#),
+            "node 1 is primary"
+        );
         assert_eq!(
             readable(r#"{"primary":1,"pause_ms":12,"why":"drill"}"#),
             "pause ms 12, primary 1, why drill"
@@ -371,6 +402,6 @@ mod tests {
             why: "drill".to_owned(),
             ..reason
         };
-        assert_eq!(reason.words().expect("fits"), ["BY", "me", "WHY", "drill"]);
+        assert_eq!(reason.words().expect("fits"), ["WHO", "me", "WHY", "drill"]);
     }
 }

@@ -5,7 +5,7 @@ use super::settings::Settings;
 use super::{create, random};
 use crate::config::{Config, LogFormat};
 use crate::node::meta;
-use crate::node::run::{self, ServeError};
+use crate::node::run::ServeError;
 use rustix::process::Signal;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
@@ -27,8 +27,21 @@ pub fn run(args: &Serve) -> Outcome {
     let config = args.settings.load()?.config;
     start_log(&config)?;
     identify(&config)?;
-    run::serve(config).map_err(explain)?;
+    crate::server::run::serve(config, || Ok(Box::pin(stop_signal()?))).map_err(explain)?;
     Ok(ExitCode::Done)
+}
+
+/// Completes at the first SIGTERM or SIGINT. Must be called inside a runtime.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// The kernel ends this process when its parent ends, however that happens.

@@ -24,7 +24,7 @@ pub fn run(args: &Show) -> Outcome {
     if !args.watch {
         let answer = best(&args.target)?;
         print(&answer, args.json);
-        return Ok(if answer.status.serving {
+        return Ok(if answer.status.takes_writes() {
             ExitCode::Done
         } else {
             ExitCode::NotServing
@@ -48,7 +48,7 @@ pub fn run(args: &Show) -> Outcome {
 /// The primary's view where it can be had: it alone knows who has matched what.
 fn best(target: &Target) -> Result<Answer, Failure> {
     let (_, seen) = target.any()?;
-    if seen.status.role == Role::Primary {
+    if seen.status.is_primary() {
         return Ok(seen);
     }
     Ok(target.primary().map_or(seen, |(_, answer)| answer))
@@ -82,20 +82,15 @@ pub fn list(target: &Target, json: bool) -> Outcome {
 fn render(status: &Status) -> String {
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all text");
-    let state = if status.serving {
-        "serving"
-    } else {
-        "not serving"
+    let state = match (status.is_primary(), status.serving) {
+        (true, true) => "serving",
+        (true, false) => "not serving yet",
+        (false, _) => "no answer from a primary",
     };
     line(format!(
         "cluster {}  {state}  (as node {}, {}, sees it)",
-        status.cluster,
-        status.node,
-        status.role.as_str()
+        status.cluster_name, status.node, status.role
     ));
-    if !status.reason.is_empty() {
-        line(format!("  {}", status.reason));
-    }
     let primary = status
         .primary
         .map_or("none".to_owned(), |id| format!("node {id}"));
@@ -107,16 +102,22 @@ fn render(status: &Status) -> String {
     ));
     line(format!(
         "log     written {}  durable {}  committed {}  applied {}",
-        status.written_lsn, status.durable_lsn, status.committed_lsn, status.applied_lsn
+        status.written, status.durable, status.committed, status.applied
     ));
+    if status.suspect {
+        line("        the log's end is suspect until it is proved against a primary's".to_owned());
+    }
     line(String::new());
     out.push_str(&members(status));
     let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all text");
-    if !status.forecast.is_empty() {
-        line(format!("\nif the primary died now: {}", status.forecast));
+    if !status.forecast.text.is_empty() {
+        line(format!(
+            "\nif the primary died now: {}",
+            status.forecast.text
+        ));
     }
     for alarm in &status.alarms {
-        line(format!("ALARM   {alarm}"));
+        line(format!("ALARM   {}", alarm.text));
     }
     out
 }
@@ -164,20 +165,21 @@ fn members(status: &Status) -> String {
 }
 
 fn row(status: &Status, member: &MemberStatus) -> [String; 9] {
-    let state = match (member.reachable, member.progress.as_str()) {
-        (false, _) => "lost",
-        (true, "") => "up",
-        (true, progress) => progress,
-    };
+    // The primary itself stands for what is written.
+    let own = (member.id == status.node).then_some(status.written);
     let lag = member
-        .matched_lsn
-        .map(|matched| status.written_lsn.saturating_sub(matched));
-    let lag = lag.map_or("-".to_owned(), |lag| lag.to_string());
+        .matched
+        .or(own)
+        .map(|matched| status.written.saturating_sub(matched));
+    let holds_data = member.role != Role::Witness && status.is_primary();
+    let lag = lag
+        .filter(|_| holds_data)
+        .map_or("-".to_owned(), |lag| lag.to_string());
     [
         member.id.to_string(),
         member.role.as_str().to_owned(),
         if member.voter { "yes" } else { "no" }.to_owned(),
-        state.to_owned(),
+        if member.up { "up" } else { "lost" }.to_owned(),
         lag,
         member.site.clone(),
         member.client.clone(),
@@ -189,6 +191,7 @@ fn row(status: &Status, member: &MemberStatus) -> [String; 9] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::status::{Alarm, Forecast};
     use crate::replication::config::{Acks, Protection};
     use standfast_wal::NodeId;
 
@@ -198,15 +201,15 @@ mod tests {
             id: NodeId(id),
             role,
             voter: true,
-            reachable: id != 1,
+            up: id != 1,
             site: "main".to_owned(),
             client: format!("h:{id}"),
-            matched_lsn: matched,
+            matched,
             ..MemberStatus::default()
         };
         let status = Status {
-            cluster: "standfast".to_owned(),
-            role: Role::Primary,
+            cluster_name: "standfast".to_owned(),
+            role: "primary".to_owned(),
             serving: true,
             primary: Some(NodeId(0)),
             epoch: 3,
@@ -214,14 +217,19 @@ mod tests {
             protection: Some(Protection::MaxAvailability),
             acks: Some(Acks::All),
             acks_needed: 2,
-            written_lsn: 12,
+            written: 12,
             members: vec![
-                member(0, Role::Primary, Some(12)),
+                member(0, Role::Primary, None),
                 member(1, Role::SyncBackup, Some(10)),
                 member(3, Role::Witness, None),
             ],
-            forecast: "node 1 takes over, nothing is lost".to_owned(),
-            alarms: vec!["node 1 is lost".to_owned()],
+            forecast: Forecast {
+                text: "node 1 takes over, nothing is lost".to_owned(),
+            },
+            alarms: vec![Alarm {
+                text: "node 1 is lost".to_owned(),
+                ..Alarm::default()
+            }],
             ..Status::default()
         };
         let expected = "\
@@ -243,10 +251,10 @@ ALARM   node 1 is lost
     #[test]
     fn a_status_with_missing_and_unknown_fields_is_understood() {
         let status: Status = serde_json::from_str(
-            r#"{"node":2,"role":"sync-backup","later":1,"members":[{"id":0,"role":"primary"}]}"#,
+            r#"{"node":2,"role":"backup","later":1,"members":[{"id":0,"role":"primary"}]}"#,
         )
         .expect("tolerant");
-        assert_eq!((status.node, status.role), (NodeId(2), Role::SyncBackup));
+        assert_eq!((status.node, status.role.as_str()), (NodeId(2), "backup"));
         assert_eq!(
             status.member(NodeId(0)).map(|member| member.role),
             Some(Role::Primary)

@@ -21,7 +21,7 @@ fn commands_read_as_documented() {
         "standfast status --json --node 127.0.0.1:7600 --watch",
         "standfast switchover --to 1 --why drill --by me",
         "standfast promote --force --yes standfast --ignore-old-primary --node 127.0.0.1:7620",
-        "standfast member add 127.0.0.1:7640 --voter --why growth",
+        "standfast member add --config n.toml --at 127.0.0.1:7600 --voter --why growth",
         "standfast member remove 3",
         "standfast member list --json",
         "standfast set acks majority",

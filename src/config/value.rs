@@ -331,7 +331,7 @@ impl Value for ByteSize {
             (1 << 10, "KiB"),
         ];
         for (unit, name) in units {
-            if bytes >= unit && bytes % unit == 0 {
+            if bytes >= unit && bytes.is_multiple_of(unit) {
                 return format!("{}{name}", bytes / unit);
             }
         }

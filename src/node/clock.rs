@@ -32,7 +32,10 @@ impl LogClock {
             Some(median) if now.wall > median.saturating_add(max_step) => median,
             _ => now.wall,
         };
-        LogClock { boot: now.boot, time: believed.max(last) }
+        LogClock {
+            boot: now.boot,
+            time: believed.max(last),
+        }
     }
 
     /// Log time now; never falls.
@@ -53,16 +56,33 @@ mod tests {
 
     #[test]
     fn a_jump_of_the_wall_clock_moves_log_time_only_at_the_slew_rate() {
-        let mut clock = LogClock::start(Now { boot: 0, wall: 100 * SECOND }, 0, None, SECOND);
-        let t = clock.read(Now { boot: SECOND, wall: 5000 * SECOND });
+        let mut clock = LogClock::start(
+            Now {
+                boot: 0,
+                wall: 100 * SECOND,
+            },
+            0,
+            None,
+            SECOND,
+        );
+        let t = clock.read(Now {
+            boot: SECOND,
+            wall: 5000 * SECOND,
+        });
         assert_eq!(t, 101 * SECOND + SECOND / SLEW_DIVISOR);
-        let t = clock.read(Now { boot: 2 * SECOND, wall: 0 });
+        let t = clock.read(Now {
+            boot: 2 * SECOND,
+            wall: 0,
+        });
         assert_eq!(t, 102 * SECOND);
     }
 
     #[test]
     fn a_primary_far_ahead_of_its_peers_starts_from_their_median_and_never_below_the_log() {
-        let now = Now { boot: 0, wall: 900 * SECOND };
+        let now = Now {
+            boot: 0,
+            wall: 900 * SECOND,
+        };
         let mut ahead = LogClock::start(now, 0, Some(100 * SECOND), 10 * SECOND);
         assert_eq!(ahead.read(now), 100 * SECOND);
         let mut near = LogClock::start(now, 0, Some(895 * SECOND), 10 * SECOND);

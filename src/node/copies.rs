@@ -28,10 +28,20 @@ pub enum CopyEvent {
     /// How many blocks the writer takes without waiting.
     Room(usize),
     /// What `from` sent is whole, proved and loaded; it waits under its waiting name.
-    Loaded { from: NodeId, header: Box<Header>, state: Box<State> },
-    ReceiveFailed { from: NodeId, why: String },
+    Loaded {
+        from: NodeId,
+        header: Box<Header>,
+        state: Box<State>,
+    },
+    ReceiveFailed {
+        from: NodeId,
+        why: String,
+    },
     /// A backup is in its directory; the text is JSON.
-    BackedUp { ticket: u64, result: Result<String, String> },
+    BackedUp {
+        ticket: u64,
+        result: Result<String, String>,
+    },
 }
 
 /// What the shell must do for snapshots, in order.
@@ -41,15 +51,33 @@ pub enum CopyOutput {
     Blocks(Vec<Block>),
     Finish,
     /// Stream the newest snapshot file to this peer.
-    Stream { to: NodeId, lsn: Lsn },
+    Stream {
+        to: NodeId,
+        lsn: Lsn,
+    },
     /// A file of `total` bytes comes from this peer.
-    Receive { from: NodeId, lsn: Lsn, total: u64 },
-    Receiving { from: NodeId, offset: u64, bytes: Bytes },
+    Receive {
+        from: NodeId,
+        lsn: Lsn,
+        total: u64,
+    },
+    Receiving {
+        from: NodeId,
+        offset: u64,
+        bytes: Bytes,
+    },
     StopReceiving,
     /// The log stands at this LSN now: the received file becomes the newest snapshot.
-    Adopt { lsn: Lsn },
+    Adopt {
+        lsn: Lsn,
+    },
     /// Put the newest snapshot and the committed log through `through` into a directory.
-    BackUp { ticket: u64, dir: PathBuf, through: Lsn, who: String },
+    BackUp {
+        ticket: u64,
+        dir: PathBuf,
+        through: Lsn,
+        who: String,
+    },
 }
 
 /// A snapshot on this node's disk.
@@ -77,8 +105,16 @@ struct Backup {
 
 #[derive(Debug)]
 enum Incoming {
-    Receiving { from: NodeId, head: SnapshotHead, total: u64 },
-    Installing { from: NodeId, head: SnapshotHead, state: Box<State> },
+    Receiving {
+        from: NodeId,
+        head: SnapshotHead,
+        total: u64,
+    },
+    Installing {
+        from: NodeId,
+        head: SnapshotHead,
+        state: Box<State>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +143,11 @@ pub struct Copies {
 impl Copies {
     /// `newest`: the snapshot that the state was loaded from; `applied`: where the state stands.
     pub fn new(newest: Option<Newest>, applied: Link) -> Copies {
-        Copies { newest, applied, ..Copies::default() }
+        Copies {
+            newest,
+            applied,
+            ..Copies::default()
+        }
     }
 
     pub fn is_running(&self) -> bool {
@@ -120,7 +160,11 @@ impl Copies {
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        if self.wanted && self.job.is_none() { Some(Time::ZERO) } else { self.poll }
+        if self.wanted && self.job.is_none() {
+            Some(Time::ZERO)
+        } else {
+            self.poll
+        }
     }
 
     /// A snapshot that begins after now was asked for; `client` is told when it has begun.
@@ -142,13 +186,17 @@ impl Engine {
         if self.copies.job.is_none() && self.is_snapshot_due() {
             self.begin_snapshot();
         }
-        let Some(job) = &mut self.copies.job else { return };
+        let Some(job) = &mut self.copies.job else {
+            return;
+        };
         if job.copied {
             return;
         }
         let mut blocks = Vec::new();
         let budget = self.copies.room.min(limits::SNAPSHOT_BLOCKS_PER_TURN);
-        let copied = self.state.snapshot_step(budget * limits::SNAPSHOT_BLOCK_BYTES, &mut blocks);
+        let copied = self
+            .state
+            .snapshot_step(budget * limits::SNAPSHOT_BLOCK_BYTES, &mut blocks);
         job.copied = copied;
         if !blocks.is_empty() {
             self.copies.room = self.copies.room.saturating_sub(blocks.len());
@@ -163,7 +211,11 @@ impl Engine {
 
     fn is_snapshot_due(&self) -> bool {
         let applied = self.copies.applied.position.lsn;
-        let newest = self.copies.newest.as_ref().map_or(Lsn::ZERO, |n| n.head.link.position.lsn);
+        let newest = self
+            .copies
+            .newest
+            .as_ref()
+            .map_or(Lsn::ZERO, |n| n.head.link.position.lsn);
         if self.is_witness || applied == Lsn::ZERO || self.copies.incoming.is_some() {
             return false;
         }
@@ -174,9 +226,10 @@ impl Engine {
             self.copies.last_begun.after(interval) <= self.time()
                 && newest.distance_to(applied) > limits::SNAPSHOT_LSNS_MIN
         });
-        let by_size = self.settings.snapshot_after.is_some_and(|bytes| {
-            self.log_bytes_behind(newest) > bytes && newest < applied
-        });
+        let by_size = self
+            .settings
+            .snapshot_after
+            .is_some_and(|bytes| self.log_bytes_behind(newest) > bytes && newest < applied);
         by_time || by_size
     }
 
@@ -193,7 +246,10 @@ impl Engine {
     fn begin_snapshot(&mut self) {
         let applied = self.copies.applied;
         let begun = self.state.begin_snapshot();
-        assert_eq!(begun.lsn, applied.position.lsn, "a snapshot begins between two records");
+        assert_eq!(
+            begun.lsn, applied.position.lsn,
+            "a snapshot begins between two records"
+        );
         assert!(
             begun.lsn <= self.replica.commit() && begun.lsn <= self.replica.durable(),
             "I6: a snapshot at {} above commit or durable",
@@ -214,14 +270,22 @@ impl Engine {
             epoch_table: encode_epochs(&epochs),
             state_head: Bytes::new(),
         };
-        let head = SnapshotHead { history: self.replica.history(), link: applied, epochs };
-        self.copies.job = Some(Job { head, copied: false });
+        let head = SnapshotHead {
+            history: self.replica.history(),
+            link: applied,
+            epochs,
+        };
+        self.copies.job = Some(Job {
+            head,
+            copied: false,
+        });
         self.copies.wanted = false;
         self.copies.last_begun = self.time();
         self.copies.room = limits::SNAPSHOT_BLOCKS_PER_TURN;
         for client in std::mem::take(&mut self.copies.asked) {
             let text = Reply::Simple("Background saving started");
-            self.pending.answer(client, begun.lsn, Default::default(), text);
+            self.pending
+                .answer(client, begun.lsn, Default::default(), text);
         }
         self.emit(Output::Snapshot(CopyOutput::Begin(Box::new(header))));
     }
@@ -230,19 +294,28 @@ impl Engine {
         match event {
             CopyEvent::Room(room) => self.copies.room = room,
             CopyEvent::Written(result) => self.on_written(result),
-            CopyEvent::Loaded { from, header, state } => self.on_loaded(from, &header, state),
+            CopyEvent::Loaded {
+                from,
+                header,
+                state,
+            } => self.on_loaded(from, &header, state),
             CopyEvent::ReceiveFailed { from, why } => {
                 self.copies.incoming = None;
-                self.note(format!("the snapshot from node {from} came to nothing: {why}"));
+                self.note(format!(
+                    "the snapshot from node {from} came to nothing: {why}"
+                ));
                 self.send(from, Head::Copy(Piece::Refuse(why)));
                 self.step(Input::SnapshotAborted { from });
             }
             CopyEvent::BackedUp { ticket, result } => {
-                let Some(client) = self.copies.shipping.remove(&ticket) else { return };
+                let Some(client) = self.copies.shipping.remove(&ticket) else {
+                    return;
+                };
                 match result {
                     Ok(json) => {
                         let reply = Reply::Bulk(json.into());
-                        self.pending.answer(client, Lsn::ZERO, Default::default(), reply);
+                        self.pending
+                            .answer(client, Lsn::ZERO, Default::default(), reply);
                     }
                     Err(why) => self.pending.refuse(client, Refusal::Operator(why)),
                 }
@@ -251,7 +324,9 @@ impl Engine {
     }
 
     fn on_written(&mut self, result: Result<u64, String>) {
-        let Some(job) = self.copies.job.take() else { return };
+        let Some(job) = self.copies.job.take() else {
+            return;
+        };
         match result {
             Ok(bytes) => {
                 let lsn = job.head.link.position.lsn;
@@ -288,13 +363,20 @@ impl Engine {
             self.copies.shipping.insert(ticket, backup.client);
             let through = self.copies.applied.position.lsn;
             let Backup { dir, who, .. } = backup;
-            self.emit(Output::Snapshot(CopyOutput::BackUp { ticket, dir, through, who }));
+            self.emit(Output::Snapshot(CopyOutput::BackUp {
+                ticket,
+                dir,
+                through,
+                who,
+            }));
         }
     }
 
     /// Log that the newest snapshot covers goes, once every member has it or too much is kept.
     pub(super) fn trim_log(&mut self) {
-        let Some(newest) = &self.copies.newest else { return };
+        let Some(newest) = &self.copies.newest else {
+            return;
+        };
         let covered = newest.head.link.position.lsn;
         let through = if self.log_bytes > self.settings.wal_keep {
             covered
@@ -369,7 +451,11 @@ impl Engine {
                 if matches!(&self.copies.incoming,
                     Some(Incoming::Receiving { from: sender, .. }) if *sender == from)
                 {
-                    let receiving = CopyOutput::Receiving { from, offset, bytes };
+                    let receiving = CopyOutput::Receiving {
+                        from,
+                        offset,
+                        bytes,
+                    };
                     self.emit(Output::Snapshot(receiving));
                 }
             }
@@ -386,12 +472,20 @@ impl Engine {
         if matches!(self.copies.incoming, Some(Incoming::Receiving { .. })) {
             self.emit(Output::Snapshot(CopyOutput::StopReceiving));
         }
-        self.copies.incoming = Some(Incoming::Receiving { from, head: head.clone(), total });
+        self.copies.incoming = Some(Incoming::Receiving {
+            from,
+            head: head.clone(),
+            total,
+        });
         self.step(Input::SnapshotOffered { from, head });
     }
 
     pub(super) fn accept_snapshot(&mut self, from: NodeId) {
-        if let Some(Incoming::Receiving { from: sender, head, total }) = &self.copies.incoming
+        if let Some(Incoming::Receiving {
+            from: sender,
+            head,
+            total,
+        }) = &self.copies.incoming
             && *sender == from
         {
             let (lsn, total) = (head.link.position.lsn, *total);
@@ -411,7 +505,10 @@ impl Engine {
     }
 
     fn on_loaded(&mut self, from: NodeId, header: &Header, state: Box<State>) {
-        let Some(Incoming::Receiving { from: sender, head, .. }) = &self.copies.incoming else {
+        let Some(Incoming::Receiving {
+            from: sender, head, ..
+        }) = &self.copies.incoming
+        else {
             return;
         };
         if *sender != from || header.link != head.link || header.history != head.history {
@@ -429,9 +526,17 @@ impl Engine {
         if self.copies.job.take().is_some() {
             self.state.abort_snapshot();
         }
-        self.copies.incoming = Some(Incoming::Installing { from, head: head.clone(), state });
+        self.copies.incoming = Some(Incoming::Installing {
+            from,
+            head: head.clone(),
+            state,
+        });
         let verified = self.replica.commit();
-        self.emit(Output::ResetLog { base: head.link, history: head.history, verified });
+        self.emit(Output::ResetLog {
+            base: head.link,
+            history: head.history,
+            verified,
+        });
     }
 
     pub(super) fn on_log_reset(&mut self) {
@@ -464,7 +569,9 @@ impl Engine {
 
 /// The epoch table as snapshots carry it.
 pub fn encode_epochs(epochs: &EpochTable) -> Bytes {
-    postcard::to_stdvec(epochs).expect("a table of numbers can be encoded").into()
+    postcard::to_stdvec(epochs)
+        .expect("a table of numbers can be encoded")
+        .into()
 }
 
 pub fn decode_epochs(bytes: &[u8]) -> Result<EpochTable, postcard::Error> {

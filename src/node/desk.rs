@@ -63,7 +63,10 @@ const FORWARDED_SESSION: u64 = 1 << 63;
 
 impl Desk {
     pub fn note(&mut self, wall: u64, text: &str) {
-        self.events.push_back(Entry { wall, text: text.to_string() });
+        self.events.push_back(Entry {
+            wall,
+            text: text.to_string(),
+        });
         if self.events.len() > limits::EVENTS_KEPT {
             self.events.pop_front();
         }
@@ -117,12 +120,20 @@ impl Desk {
 
     /// The records of the oldest cut: its loss statement can be written.
     pub fn removed(&mut self, removed: Vec<Record>, out: &mut Vec<Output>) {
-        let Some((name, mut facts)) = self.cuts.pop_front() else { return };
+        let Some((name, mut facts)) = self.cuts.pop_front() else {
+            return;
+        };
         let acknowledged_through = facts["acknowledged_through"].as_u64().unwrap_or(0);
         let possibly = facts["rest_acknowledged"] == "possibly";
         let mut commands = Vec::new();
-        for record in removed.iter().filter(|record| record.kind() == Kind::Commands) {
-            for (i, command) in crate::state::command::iter(record.payload()).flatten().enumerate() {
+        for record in removed
+            .iter()
+            .filter(|record| record.kind() == Kind::Commands)
+        {
+            for (i, command) in crate::state::command::iter(record.payload())
+                .flatten()
+                .enumerate()
+            {
                 let lsn = record.first_lsn().0 + i as u64;
                 commands.push(json!({
                     "lsn": lsn,
@@ -151,10 +162,20 @@ impl Desk {
 
     /// The link to `peer` broke: what was passed on to it has an unknown outcome.
     pub fn lost_link(&mut self, peer: NodeId, pending: &mut Pending) {
-        let lost = self.forwarded.extract_if(.., |_, (to, _)| *to == peer).collect::<Vec<_>>();
+        let lost = self
+            .forwarded
+            .extract_if(.., |_, (to, _)| *to == peer)
+            .collect::<Vec<_>>();
         for (_, (_, client)) in lost {
             let (generation, epoch, lsn) = (0, Epoch(0), Lsn::ZERO);
-            pending.refuse(client, Refusal::Unknown { generation, epoch, lsn });
+            pending.refuse(
+                client,
+                Refusal::Unknown {
+                    generation,
+                    epoch,
+                    lsn,
+                },
+            );
         }
     }
 }
@@ -178,21 +199,33 @@ fn millis(ms: u64) -> Duration {
 impl Engine {
     pub(super) fn on_control(&mut self, client: Client, control: Control) {
         match control {
-            Control::Outcome { generation, epoch, lsn } => {
+            Control::Outcome {
+                generation,
+                epoch,
+                lsn,
+            } => {
                 let reply = self.outcome(generation, epoch, lsn);
                 self.tell(client, reply);
             }
             Control::WaitLsn { lsn, timeout_ms } => {
                 self.wait(client, timeout_ms, Wait::Applied { lsn });
             }
-            Control::Wait { lsn, copies, timeout_ms } => {
+            Control::Wait {
+                lsn,
+                copies,
+                timeout_ms,
+            } => {
                 self.wait(client, timeout_ms, Wait::Copies { lsn, copies });
             }
             Control::Receipt { epoch, lsn } => {
                 let reply = self.receipt(epoch, lsn);
                 self.tell(client, reply);
             }
-            Control::Seen { generation, history_id, lsn } => {
+            Control::Seen {
+                generation,
+                history_id,
+                lsn,
+            } => {
                 let reply = self.seen(generation, history_id, lsn);
                 self.tell(client, reply);
             }
@@ -218,7 +251,11 @@ impl Engine {
             }
             Control::Snapshot => {
                 if self.is_witness || self.copies.is_running() {
-                    let what = if self.is_witness { "a witness, nothing" } else { "a snapshot" };
+                    let what = if self.is_witness {
+                        "a witness, nothing"
+                    } else {
+                        "a snapshot"
+                    };
                     return self.pending.refuse(client, Refusal::Busy { what });
                 }
                 self.copies.want(Some(client));
@@ -230,7 +267,9 @@ impl Engine {
 
     fn handle_shutdown(&mut self, client: Client) {
         let now = self.now;
-        let event = crate::node::engine::Event::Shutdown { client: Some(client) };
+        let event = crate::node::engine::Event::Shutdown {
+            client: Some(client),
+        };
         self.handle(now, event);
     }
 
@@ -245,28 +284,53 @@ impl Engine {
             Control::Switchover { to, who, why } => {
                 ("switchover", who, why, Order::Switchover { to })
             }
-            Control::ForcePromote { confirm, ignore_old_primary, who, why } => {
+            Control::ForcePromote {
+                confirm,
+                ignore_old_primary,
+                who,
+                why,
+            } => {
                 if confirm != self.identity.cluster_name {
                     let text = self.force_warning();
                     return self.pending.refuse(client, Refusal::Operator(text));
                 }
-                ("promote --force", who, why, Order::ForcePromote { ignore_old_primary })
+                (
+                    "promote --force",
+                    who,
+                    why,
+                    Order::ForcePromote { ignore_old_primary },
+                )
             }
-            Control::AddMember { id, member, voter, who } => {
-                ("member add", who, String::new(), Order::AddMember { id, member, voter })
-            }
-            Control::RemoveMember { id, who } => {
-                ("member remove", who, String::new(), Order::RemoveMember { id })
-            }
+            Control::AddMember {
+                id,
+                member,
+                voter,
+                who,
+            } => (
+                "member add",
+                who,
+                String::new(),
+                Order::AddMember { id, member, voter },
+            ),
+            Control::RemoveMember { id, who } => (
+                "member remove",
+                who,
+                String::new(),
+                Order::RemoveMember { id },
+            ),
             Control::SetAcks { acks, who } => {
                 ("set acks", who, String::new(), Order::SetAcks(acks))
             }
-            Control::SetProtection { protection, who } => {
-                ("set protection", who, String::new(), Order::SetProtection(protection))
-            }
+            Control::SetProtection { protection, who } => (
+                "set protection",
+                who,
+                String::new(),
+                Order::SetProtection(protection),
+            ),
             other => unreachable!("{other:?} is no order"),
         };
-        let payload = json!({ "what": what, "order": format!("{order:?}"), "who": who, "why": why });
+        let payload =
+            json!({ "what": what, "order": format!("{order:?}"), "who": who, "why": why });
         self.close_batch();
         if self.replica.is_primary() {
             // Where nothing can be ordered now, the order itself is still tried and noted.
@@ -285,7 +349,9 @@ impl Engine {
         if self.desk.silent == Some(ticket) {
             self.desk.silent_failed = result.is_err();
         }
-        let Some(client) = self.desk.orders.remove(&ticket) else { return };
+        let Some(client) = self.desk.orders.remove(&ticket) else {
+            return;
+        };
         match result {
             Ok(text) => {
                 self.note(text.clone());
@@ -346,22 +412,38 @@ impl Engine {
             ("epoch", int(epoch.0)),
             ("lsn", int(lsn.0)),
             ("copies", int(u64::from(self.replica.copies(lsn)))),
-            ("protection", text(protection.as_str().unwrap_or_default().to_string())),
+            (
+                "protection",
+                text(protection.as_str().unwrap_or_default().to_string()),
+            ),
         ];
-        Reply::Map(pairs.map(|(name, value)| (Reply::Bulk(name.into()), value)).into())
+        Reply::Map(
+            pairs
+                .map(|(name, value)| (Reply::Bulk(name.into()), value))
+                .into(),
+        )
     }
 
     fn seen(&self, generation: u64, history_id: u128, lsn: Lsn) -> Reply {
         let mine = self.replica.history();
         let same = mine.generation == generation && mine.id == history_id;
-        let shared = self.replica.config().ancestors.iter().any(|(history, last)| {
-            history.generation == generation && history.id == history_id && lsn.0 <= *last
-        });
+        let shared = self
+            .replica
+            .config()
+            .ancestors
+            .iter()
+            .any(|(history, last)| {
+                history.generation == generation && history.id == history_id && lsn.0 <= *last
+            });
         if same || shared {
             return Reply::Ok;
         }
         let (generation, history_id) = (mine.generation, mine.id);
-        Refusal::TimeTravel { generation, history_id }.into()
+        Refusal::TimeTravel {
+            generation,
+            history_id,
+        }
+        .into()
     }
 
     fn digest_reply(&self, slots: bool) -> Reply {
@@ -372,7 +454,9 @@ impl Engine {
         ];
         if slots {
             let digests = self.state.slot_digests();
-            let texts = digests.iter().map(|digest| Reply::Bulk(digest.to_string().into()));
+            let texts = digests
+                .iter()
+                .map(|digest| Reply::Bulk(digest.to_string().into()));
             reply.push(Reply::Array(texts.collect()));
         }
         Reply::Array(reply)
@@ -387,7 +471,11 @@ impl Engine {
             ms => millis(ms).min(limits::WAIT_MAX),
         };
         let until = self.time().after(timeout);
-        self.desk.waits.push(Waiting { client, until, wait });
+        self.desk.waits.push(Waiting {
+            client,
+            until,
+            wait,
+        });
     }
 
     pub(super) fn desk_turn(&mut self) {
@@ -443,7 +531,11 @@ impl Engine {
         self.desk.next_ticket += 1;
         let ticket = self.desk.next_ticket;
         self.desk.forwarded.insert(ticket, (to, client));
-        let commands = vec![Forwarded { ticket, write, command }];
+        let commands = vec![Forwarded {
+            ticket,
+            write,
+            command,
+        }];
         self.send(to, Head::Forward { commands });
     }
 
@@ -451,22 +543,43 @@ impl Engine {
         use crate::node::client::{Op, Request};
         let session = SessionId(FORWARDED_SESSION | u64::from(from.0));
         let mut requests = Vec::with_capacity(commands.len());
-        for Forwarded { ticket, write, command } in commands {
+        for Forwarded {
+            ticket,
+            write,
+            command,
+        } in commands
+        {
             // Nothing that does not decode is ever ordered: it would halt every node.
-            let Ok(decoded) = Command::from_encoded(command.clone()) else { continue };
+            let Ok(decoded) = Command::from_encoded(command.clone()) else {
+                continue;
+            };
             let op = match write {
                 true => Op::Write(command),
-                false => Op::Read { command: decoded, stale: false },
+                false => Op::Read {
+                    command: decoded,
+                    stale: false,
+                },
             };
             requests.push(Request { seq: ticket, op });
         }
         let now = self.now;
-        self.handle(now, crate::node::engine::Event::Submit { session, requests });
+        self.handle(
+            now,
+            crate::node::engine::Event::Submit { session, requests },
+        );
     }
 
     pub(super) fn on_replied(&mut self, from: NodeId, replies: Vec<ForwardReply>) {
-        for ForwardReply { ticket, lsn, epoch, reply } in replies {
-            let Some((to, client)) = self.desk.forwarded.remove(&ticket) else { continue };
+        for ForwardReply {
+            ticket,
+            lsn,
+            epoch,
+            reply,
+        } in replies
+        {
+            let Some((to, client)) = self.desk.forwarded.remove(&ticket) else {
+                continue;
+            };
             assert_eq!(to, from, "a reply comes from where the command went");
             match Reply::decode(reply) {
                 Some(reply) => self.pending.answer(client, lsn, Epoch(epoch), reply),
@@ -481,7 +594,10 @@ impl Engine {
     /// This turn's answers to this node's own sessions; those of others go back as frames.
     pub(super) fn take_answers(&mut self) -> Vec<(SessionId, Answer)> {
         let mut answers = self.pending.take_answers();
-        if answers.iter().all(|(session, _)| session.0 & FORWARDED_SESSION == 0) {
+        if answers
+            .iter()
+            .all(|(session, _)| session.0 & FORWARDED_SESSION == 0)
+        {
             return answers;
         }
         let mut back: BTreeMap<NodeId, Vec<ForwardReply>> = BTreeMap::new();

@@ -18,6 +18,7 @@ use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
 use crate::node::view::View;
 use crate::node::wire::{Frame, Head};
+use crate::replication::Introduction;
 use crate::replication::{Effect, Input, Loss, Meta, Order, Replica, StopReason, Time};
 use crate::state::{Digest, Reply, State};
 use bytes::{Bytes, BytesMut};
@@ -29,20 +30,33 @@ use std::time::Duration;
 #[derive(Debug)]
 pub enum Event {
     /// What one read of a client's socket held, in order.
-    Submit { session: SessionId, requests: Vec<Request> },
+    Submit {
+        session: SessionId,
+        requests: Vec<Request>,
+    },
     Link(LinkEvent),
     /// Appended records up to here are on disk.
     Durable(Lsn),
     /// The oldest unanswered `Output::Cut` is done; the log ends here, and this was removed.
-    Cut { end: Link, removed: Vec<Record> },
+    Cut {
+        end: Link,
+        removed: Vec<Record>,
+    },
     /// `Output::ResetLog` is done, durably.
     LogReset,
     /// Room for client commands in the log, or none but the reserve.
-    Space { full: bool },
+    Space {
+        full: bool,
+    },
     /// Segments were dropped; the log begins here now.
-    Trimmed { first_lsn: Lsn },
+    Trimmed {
+        first_lsn: Lsn,
+    },
     /// Bytes that the log takes, and that its disk has free.
-    LogSize { log_bytes: u64, free_bytes: u64 },
+    LogSize {
+        log_bytes: u64,
+        free_bytes: u64,
+    },
     /// `Output::StoreMeta` of this number is on disk, and all before it.
     MetaStored(u64),
     Copy(crate::node::copies::CopyEvent),
@@ -50,7 +64,9 @@ pub enum Event {
     /// A write or sync failed: final.
     DiskFailed(String),
     /// The operator stops the process: hand over first.
-    Shutdown { client: Option<Client> },
+    Shutdown {
+        client: Option<Client>,
+    },
 }
 
 /// What the shell must do: per target in order, across targets in any order.
@@ -59,23 +75,40 @@ pub enum Output {
     /// Log: append; answered by `Event::Durable` (many by one).
     Append(Record),
     /// Log: move all after `after` aside; answered by `Event::Cut`.
-    Cut { after: Lsn },
+    Cut {
+        after: Lsn,
+    },
     /// Log: the next segment carries this history.
     Roll(History),
     /// Log: empty, begins behind `base`; answered by `Event::LogReset`.
-    ResetLog { base: Link, history: History, verified: Lsn },
+    ResetLog {
+        base: Link,
+        history: History,
+        verified: Lsn,
+    },
     /// Log: all of it was verified against a primary; suspicion ends.
     TrustLog,
     /// Log: records at or below this LSN are no longer needed.
-    Trim { through: Lsn },
+    Trim {
+        through: Lsn,
+    },
     /// Meta file: replace it; answered by `Event::MetaStored`.
-    StoreMeta { meta: Box<Meta>, serial: u64 },
-    Send { to: NodeId, frame: Frame },
+    StoreMeta {
+        meta: Box<Meta>,
+        serial: u64,
+    },
+    Send {
+        to: NodeId,
+        frame: Frame,
+    },
     /// Whom to keep connected, by peer address.
     Peers(BTreeMap<NodeId, String>),
     Snapshot(crate::node::copies::CopyOutput),
     /// A file for people in `divergent/`, written once.
-    LossStatement { name: String, text: String },
+    LossStatement {
+        name: String,
+        text: String,
+    },
     Random,
     Show(Box<View>),
     /// One line for the log.
@@ -106,6 +139,8 @@ pub struct EngineSettings {
     /// Milliseconds since 1970.
     pub started_ms: u64,
     pub pid: u32,
+    /// How this node describes itself.
+    pub introduction: Introduction,
 }
 
 /// Reads committed records from the log's files: those that memory no longer holds.
@@ -241,6 +276,21 @@ impl Engine {
         Time(self.now.boot)
     }
 
+    /// For those who look: tests, the simulator.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The core's time at the last event.
+    pub fn core_time(&self) -> Time {
+        self.time()
+    }
+
+    /// Where the state stands, and its digest there.
+    pub fn applied(&self) -> (Lsn, Digest) {
+        (self.state.applied().lsn, self.state.digest())
+    }
+
     /// Takes one event.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.now = now;
@@ -258,7 +308,10 @@ impl Engine {
                 self.show_now = true;
             }
             Event::Trimmed { first_lsn } => self.step(Input::LogTrimmed { first_lsn }),
-            Event::LogSize { log_bytes, free_bytes } => {
+            Event::LogSize {
+                log_bytes,
+                free_bytes,
+            } => {
                 self.log_bytes = log_bytes;
                 self.free_bytes = free_bytes;
             }
@@ -289,7 +342,8 @@ impl Engine {
         self.step(Input::TurnEnd);
         self.apply();
         let generation = self.replica.history().generation;
-        self.pending.expire(self.time(), self.settings.write_timeout, generation);
+        self.pending
+            .expire(self.time(), self.settings.write_timeout, generation);
         self.desk_turn();
         self.copies_turn();
         self.stop_turn();
@@ -302,7 +356,10 @@ impl Engine {
         if self.has_more_to_apply() {
             return Some(Time::ZERO);
         }
-        let held = self.held.front().map(|held| held.since.after(self.settings.write_timeout));
+        let held = self
+            .held
+            .front()
+            .map(|held| held.since.after(self.settings.write_timeout));
         let shown = self.shown.map(|at| at.after(limits::VIEW_INTERVAL));
         let attest = (self.attested.stale && self.replica.is_primary())
             .then(|| self.attested.at.after(self.settings.attest_interval));
@@ -312,7 +369,9 @@ impl Engine {
             self.desk.deadline(),
             self.copies.deadline(),
             self.next_tick(),
-            self.undone.front().map(|(_, since)| since.after(self.settings.degraded_timeout)),
+            self.undone
+                .front()
+                .map(|(_, since)| since.after(self.settings.degraded_timeout)),
             held,
             shown,
             attest,
@@ -348,7 +407,11 @@ impl Engine {
             Effect::Roll(history) => self.out.push(Output::Roll(history)),
             Effect::Send(to, message) => self.send_core(to, message),
             Effect::Persist(meta, serial) => self.out.push(Output::StoreMeta { meta, serial }),
-            Effect::ReadLog { to, after, max_bytes } => self.read_log(to, after, max_bytes),
+            Effect::ReadLog {
+                to,
+                after,
+                max_bytes,
+            } => self.read_log(to, after, max_bytes),
             Effect::SendSnapshot { to } => self.offer_snapshot(to),
             Effect::AcceptSnapshot { from } => self.accept_snapshot(from),
             Effect::RefuseSnapshot { from, why } => self.refuse_snapshot(from, &why),
@@ -389,11 +452,20 @@ impl Engine {
 
     fn send_core(&mut self, to: NodeId, mut message: crate::replication::Message) {
         let records = message.take_records();
-        self.out.push(Output::Send { to, frame: Frame { head: Head::Core { message }, records } });
+        self.out.push(Output::Send {
+            to,
+            frame: Frame {
+                head: Head::Core { message },
+                records,
+            },
+        });
     }
 
     pub(super) fn send(&mut self, to: NodeId, head: Head) {
-        self.out.push(Output::Send { to, frame: Frame::plain(head) });
+        self.out.push(Output::Send {
+            to,
+            frame: Frame::plain(head),
+        });
     }
 
     fn on_link(&mut self, event: LinkEvent) {
@@ -407,10 +479,18 @@ impl Engine {
                 self.step(Input::Link(peer, Core::Down));
             }
             LinkEvent::Refused { peer } => self.step(Input::Link(peer, Core::Refused)),
-            LinkEvent::Frame { from, incarnation, frame } => match frame.head {
+            LinkEvent::Frame {
+                from,
+                incarnation,
+                frame,
+            } => match frame.head {
                 Head::Core { mut message } => {
                     message.set_records(frame.records);
-                    self.step(Input::Message { from, incarnation, message });
+                    self.step(Input::Message {
+                        from,
+                        incarnation,
+                        message,
+                    });
                 }
                 Head::Forward { commands } => self.on_forward(from, commands),
                 Head::Replied { replies } => self.on_replied(from, replies),
@@ -426,7 +506,11 @@ impl Engine {
         let max = usize::try_from(max_bytes).unwrap_or(limits::APPEND_BYTES);
         let input = match self.log.read(after, max) {
             Ok(Some(records)) => match records.first() {
-                Some(first) => Input::LogRead { to, previous: self.link_before(first), records },
+                Some(first) => Input::LogRead {
+                    to,
+                    previous: self.link_before(first),
+                    records,
+                },
                 None => Input::LogGone { to },
             },
             Ok(None) => Input::LogGone { to },
@@ -436,7 +520,8 @@ impl Engine {
     }
 
     fn on_cut(&mut self, after: Lsn, loss: Loss) {
-        self.desk.cutting(self.now.wall, self.identity.node, after, loss);
+        self.desk
+            .cutting(self.now.wall, self.identity.node, after, loss);
         self.note(format!(
             "cutting the log after {after}: {}..{} never became part of the history",
             loss.first_lsn, loss.last_lsn
@@ -465,7 +550,9 @@ impl Engine {
             }
         };
         // Not yet a record: never ordered, so it may be passed on or refused for good.
-        let commands: Vec<Bytes> = crate::state::command::iter(batch.payload.freeze()).flatten().collect();
+        let commands: Vec<Bytes> = crate::state::command::iter(batch.payload.freeze())
+            .flatten()
+            .collect();
         for (client, command) in batch.clients.into_iter().zip(commands) {
             match next {
                 Some(to) => self.forward_write(to, client, command),
@@ -473,7 +560,9 @@ impl Engine {
             }
         }
         let refusal = match reason {
-            StopReason::HandedOver { to } => Refusal::HandingOver { to: self.address_of(to) },
+            StopReason::HandedOver { to } => Refusal::HandingOver {
+                to: self.address_of(to),
+            },
             _ => self.not_primary(),
         };
         match next {
@@ -492,13 +581,21 @@ impl Engine {
             let mut gate = self.gate();
             for request in requests.by_ref() {
                 if let Some(kept) = self.take(session, request, &mut gate) {
-                    self.held.push_back(Held { session, request: kept, since });
+                    self.held.push_back(Held {
+                        session,
+                        request: kept,
+                        since,
+                    });
                     break;
                 }
             }
         }
         // Behind something held, everything keeps its place in the order.
-        self.held.extend(requests.map(|request| Held { session, request, since }));
+        self.held.extend(requests.map(|request| Held {
+            session,
+            request,
+            since,
+        }));
         self.note_writes();
     }
 
@@ -507,7 +604,12 @@ impl Engine {
             return;
         }
         let mut gate = self.gate();
-        while let Some(Held { session, request, since }) = self.held.pop_front() {
+        while let Some(Held {
+            session,
+            request,
+            since,
+        }) = self.held.pop_front()
+        {
             let overdue = since.after(self.settings.write_timeout) <= self.time();
             if overdue && matches!(gate, Gate::Hold) {
                 gate = Gate::Closed(self.overdue());
@@ -515,7 +617,11 @@ impl Engine {
             let kept = self.take(session, request, &mut gate);
             self.note_writes();
             if let Some(request) = kept {
-                self.held.push_front(Held { session, request, since });
+                self.held.push_front(Held {
+                    session,
+                    request,
+                    since,
+                });
                 break;
             }
         }
@@ -523,7 +629,9 @@ impl Engine {
 
     /// Remembers how far the session's own writes go, for its reads to come.
     fn note_writes(&mut self) {
-        let Some(session) = self.gathered_by.take() else { return };
+        let Some(session) = self.gathered_by.take() else {
+            return;
+        };
         self.last_write.insert(session, self.last_lsn());
         if self.last_write.len() > limits::SESSIONS_REMEMBERED {
             let applied = self.state.applied().lsn;
@@ -558,7 +666,10 @@ impl Engine {
     /// Takes one request; gives it back when it must wait.
     fn take(&mut self, session: SessionId, request: Request, gate: &mut Gate) -> Option<Request> {
         use crate::node::client::Op;
-        let client = Client { session, seq: request.seq };
+        let client = Client {
+            session,
+            seq: request.seq,
+        };
         match request.op {
             Op::Write(command) => match gate {
                 Gate::Open => {
@@ -568,15 +679,32 @@ impl Engine {
                         *gate = self.gate();
                     }
                 }
-                Gate::Hold => return Some(Request { seq: request.seq, op: Op::Write(command) }),
+                Gate::Hold => {
+                    return Some(Request {
+                        seq: request.seq,
+                        op: Op::Write(command),
+                    });
+                }
                 Gate::Forward(to) => self.forward_write(*to, client, command),
                 Gate::Closed(refusal) => self.pending.refuse(client, refusal.clone()),
             },
-            Op::Read { command, stale: true } => self.read_stale(client, &command),
-            Op::Read { command, stale: false } => match gate {
+            Op::Read {
+                command,
+                stale: true,
+            } => self.read_stale(client, &command),
+            Op::Read {
+                command,
+                stale: false,
+            } => match gate {
                 Gate::Hold if !self.replica.is_primary() || self.replica_is_starting() => {
-                    let op = Op::Read { command, stale: false };
-                    return Some(Request { seq: request.seq, op });
+                    let op = Op::Read {
+                        command,
+                        stale: false,
+                    };
+                    return Some(Request {
+                        seq: request.seq,
+                        op,
+                    });
                 }
                 Gate::Forward(to) => self.forward_read(*to, client, &command),
                 // A primary that takes no writes may still answer reads, if it is confirmed.
@@ -588,7 +716,10 @@ impl Engine {
     }
 
     fn replica_is_starting(&self) -> bool {
-        matches!(self.replica.admit(self.time()), Err(crate::replication::Refusal::Starting))
+        matches!(
+            self.replica.admit(self.time()),
+            Err(crate::replication::Refusal::Starting)
+        )
     }
 
     fn gather(&mut self, client: Client, command: &Bytes) {
@@ -600,11 +731,19 @@ impl Engine {
             && crate::state::command::may_grow(command)
         {
             let (used_bytes, limit_bytes) = (self.state.used_bytes(), self.settings.max_memory);
-            return self.pending.refuse(client, Refusal::OutOfMemory { used_bytes, limit_bytes });
+            return self.pending.refuse(
+                client,
+                Refusal::OutOfMemory {
+                    used_bytes,
+                    limit_bytes,
+                },
+            );
         }
         if command.len() > limits::COMMAND_BYTES_MAX {
             let (bytes, limit_bytes) = (command.len(), limits::COMMAND_BYTES_MAX);
-            return self.pending.refuse(client, Refusal::TooLarge { bytes, limit_bytes });
+            return self
+                .pending
+                .refuse(client, Refusal::TooLarge { bytes, limit_bytes });
         }
         crate::state::command::push(&mut self.batch.payload, command);
         self.gathered_by = Some(client.session);
@@ -654,8 +793,7 @@ impl Engine {
         }
         let tip = self.replica.tip();
         let timestamp = self.log_time().max(tip.timestamp + 1);
-        let record =
-            Record::build(tip, kind, self.replica.epoch(), timestamp, count, payload);
+        let record = Record::build(tip, kind, self.replica.epoch(), timestamp, count, payload);
         self.step(Input::Propose(record.clone()));
         Some(record)
     }
@@ -668,8 +806,9 @@ impl Engine {
         let median = self.replica.clock_median(self.time());
         let max_step = u64::try_from(self.settings.max_clock_step.as_nanos()).unwrap_or(u64::MAX);
         let now = self.now;
-        let clock =
-            self.clock.get_or_insert_with(|| LogClock::start(now, last, median, max_step));
+        let clock = self
+            .clock
+            .get_or_insert_with(|| LogClock::start(now, last, median, max_step));
         clock.read(now).max(last)
     }
 
@@ -679,7 +818,9 @@ impl Engine {
         if !self.replica.is_primary() || self.tick > self.state.applied().lsn {
             return;
         }
-        let Some(deadline) = self.state.next_deadline() else { return };
+        let Some(deadline) = self.state.next_deadline() else {
+            return;
+        };
         if deadline <= self.log_time() {
             self.order_tick();
         }
@@ -698,7 +839,9 @@ impl Engine {
         }
         let clock = self.clock?;
         let deadline = self.state.next_deadline()?;
-        let wait = deadline.saturating_sub({ clock }.read(self.now)).max(limits::TICK_MIN_NS);
+        let wait = deadline
+            .saturating_sub({ clock }.read(self.now))
+            .max(limits::TICK_MIN_NS);
         Some(Time(self.now.boot.saturating_add(wait)))
     }
 
@@ -718,8 +861,14 @@ impl Engine {
             return;
         }
         self.close_batch();
-        if self.propose(Kind::Attestation, 1, &attestation.encode()).is_some() {
-            self.attested = Attested { at: self.time(), stale: false };
+        if self
+            .propose(Kind::Attestation, 1, &attestation.encode())
+            .is_some()
+        {
+            self.attested = Attested {
+                at: self.time(),
+                stale: false,
+            };
         }
     }
 
@@ -750,9 +899,18 @@ impl Engine {
             let reply = self.state.read(&command);
             let lsn = self.state.applied().lsn;
             let now = self.time();
-            self.pending.evaluated(now, client, command, lsn, ticket.round, self.confirmed, reply);
+            self.pending.evaluated(
+                now,
+                client,
+                command,
+                lsn,
+                ticket.round,
+                self.confirmed,
+                reply,
+            );
         } else {
-            self.pending.read_at(self.time(), after, client, command, ticket.round);
+            self.pending
+                .read_at(self.time(), after, client, command, ticket.round);
         }
     }
 
@@ -766,7 +924,8 @@ impl Engine {
         let age = self.staleness();
         if self.replica.is_primary() || age.is_some_and(|age| age <= limit) {
             let reply = self.state.read(command);
-            self.pending.answer(client, self.state.applied().lsn, Default::default(), reply);
+            self.pending
+                .answer(client, self.state.applied().lsn, Default::default(), reply);
             return;
         }
         let refusal = Refusal::TooStale {
@@ -790,7 +949,9 @@ impl Engine {
     }
 
     fn has_more_to_apply(&self) -> bool {
-        !self.is_witness && !self.copies.is_installing() && self.state.applied().lsn < self.may_apply()
+        !self.is_witness
+            && !self.copies.is_installing()
+            && self.state.applied().lsn < self.may_apply()
     }
 
     /// Applies committed records that are durable here, in order; a bounded share per turn.
@@ -800,12 +961,15 @@ impl Engine {
         while self.has_more_to_apply() && budget > 0 {
             let applied = self.state.applied().lsn;
             let through = self.may_apply();
-            let records = match self.replica.records_after(applied) {
-                Some(records) => records
-                    .take_while(|record| record.last_lsn() <= through)
+            let in_memory = self.replica.records_after(applied).map(|records| {
+                let committed = records.take_while(|record| record.last_lsn() <= through);
+                committed
                     .take(limits::APPLY_RECORDS_AT_ONCE)
                     .cloned()
-                    .collect(),
+                    .collect::<Vec<_>>()
+            });
+            let records = match in_memory {
+                Some(records) => records,
                 None => match self.log.read(applied, limits::APPEND_BYTES) {
                     Ok(Some(records)) => records,
                     Ok(None) => {
@@ -817,7 +981,10 @@ impl Engine {
                     Err(story) => return self.halt(story),
                 },
             };
-            for record in records.iter().take_while(|record| record.last_lsn() <= through) {
+            for record in records
+                .iter()
+                .take_while(|record| record.last_lsn() <= through)
+            {
                 budget = budget.saturating_sub(record.bytes().len());
                 self.apply_record(record);
             }
@@ -830,7 +997,8 @@ impl Engine {
             self.step(Input::Applied(applied));
         }
         let (state, confirmed) = (&self.state, self.confirmed);
-        self.pending.evaluate(applied, confirmed, |command| state.read(command));
+        self.pending
+            .evaluate(applied, confirmed, |command| state.read(command));
     }
 
     fn apply_record(&mut self, record: &Record) {
@@ -842,13 +1010,14 @@ impl Engine {
         let mut replies = std::mem::take(&mut self.replies);
         replies.clear();
         let (pending, confirmed) = (&mut self.pending, self.confirmed);
-        self.state.apply_each(record, record.last_lsn(), |state, lsn, reply| {
-            replies.push(reply);
-            // Reads that wait for an LSN inside this record are answered from exactly that state.
-            if pending.next_read() == Some(lsn) {
-                pending.evaluate(lsn, confirmed, |command| state.read(command));
-            }
-        });
+        self.state
+            .apply_each(record, record.last_lsn(), |state, lsn, reply| {
+                replies.push(reply);
+                // Reads that wait for an LSN inside this record are answered from exactly that state.
+                if pending.next_read() == Some(lsn) {
+                    pending.evaluate(lsn, confirmed, |command| state.read(command));
+                }
+            });
         self.outcomes.push(record, &replies);
         let generation = self.replica.history().generation;
         self.pending.applied(generation, record, &mut replies);
@@ -860,7 +1029,8 @@ impl Engine {
             Kind::Operator => self.desk.operator_record(record),
             Kind::EpochStart | Kind::Tick => {}
         }
-        self.digests.push_back((record.last_lsn(), self.state.digest()));
+        self.digests
+            .push_back((record.last_lsn(), self.state.digest()));
         if self.digests.len() > limits::DIGESTS_KEPT {
             self.digests.pop_front();
         }
@@ -875,8 +1045,10 @@ impl Engine {
             self.undone.pop_front();
         }
         let limit = self.settings.degraded_timeout;
-        let stalled =
-            self.undone.front().is_some_and(|(_, since)| since.after(limit) <= self.time());
+        let stalled = self
+            .undone
+            .front()
+            .is_some_and(|(_, since)| since.after(limit) <= self.time());
         if stalled != self.disk_stalled {
             self.disk_stalled = stalled;
             self.step(Input::DiskStalled(stalled));
@@ -884,7 +1056,10 @@ impl Engine {
     }
 
     fn tell_wall_clock(&mut self) {
-        if self.wall_told.is_none_or(|at| at.after(limits::WALL_CLOCK_INTERVAL) <= self.time()) {
+        if self
+            .wall_told
+            .is_none_or(|at| at.after(limits::WALL_CLOCK_INTERVAL) <= self.time())
+        {
             self.wall_told = Some(self.time());
             self.step(Input::WallClock(self.now.wall));
         }
@@ -895,7 +1070,11 @@ impl Engine {
         let Some(attested) = crate::state::Attestation::decode(&record.payload()) else {
             return self.halt(format!("I3: the attestation {record:?} does not decode"));
         };
-        let mine = self.digests.iter().rev().find(|(lsn, _)| *lsn == attested.lsn);
+        let mine = self
+            .digests
+            .iter()
+            .rev()
+            .find(|(lsn, _)| *lsn == attested.lsn);
         if let Some((lsn, digest)) = mine
             && *digest != attested.digest
         {
@@ -913,7 +1092,8 @@ impl Engine {
 
     fn on_shutdown(&mut self, client: Option<Client>) {
         if let Some(client) = client {
-            self.pending.answer(client, Lsn::ZERO, Default::default(), Reply::Ok);
+            self.pending
+                .answer(client, Lsn::ZERO, Default::default(), Reply::Ok);
         }
         if self.stopping.is_some() {
             return;
@@ -921,7 +1101,10 @@ impl Engine {
         self.stopping = Some(self.time().after(limits::SHUTDOWN_FOR));
         if self.replica.is_primary() {
             let ticket = self.desk.silent_ticket();
-            self.step(Input::Operator { ticket, order: Order::Switchover { to: None } });
+            self.step(Input::Operator {
+                ticket,
+                order: Order::Switchover { to: None },
+            });
         }
     }
 
@@ -936,7 +1119,9 @@ impl Engine {
     }
 
     fn show(&mut self) {
-        let due = self.shown.is_none_or(|at| at.after(limits::VIEW_INTERVAL) <= self.time());
+        let due = self
+            .shown
+            .is_none_or(|at| at.after(limits::VIEW_INTERVAL) <= self.time());
         if !due && !self.show_now {
             return;
         }
@@ -958,7 +1143,15 @@ impl Engine {
     }
 
     pub(super) fn address_of(&self, id: NodeId) -> Option<String> {
-        Some(self.replica.config().members.get(&id)?.addresses.client.clone())
+        Some(
+            self.replica
+                .config()
+                .members
+                .get(&id)?
+                .addresses
+                .client
+                .clone(),
+        )
     }
 
     pub(super) fn primary_address(&self) -> Option<String> {
@@ -966,28 +1159,35 @@ impl Engine {
     }
 
     pub(super) fn not_primary(&self) -> Refusal {
-        Refusal::ReadOnly { primary: self.primary_address() }
+        Refusal::ReadOnly {
+            primary: self.primary_address(),
+        }
     }
 
     /// The core's refusal in the words of clients.
     pub(super) fn refusal(&self, refusal: crate::replication::Refusal) -> Refusal {
         use crate::replication::Refusal as Core;
         match refusal {
-            Core::NotPrimary { .. } if self.is_witness => {
-                Refusal::Witness { primary: self.primary_address() }
-            }
-            Core::NotPrimary { primary: Some(id) } => {
-                Refusal::ReadOnly { primary: self.address_of(id) }
-            }
+            Core::NotPrimary { .. } if self.is_witness => Refusal::Witness {
+                primary: self.primary_address(),
+            },
+            Core::NotPrimary { primary: Some(id) } => Refusal::ReadOnly {
+                primary: self.address_of(id),
+            },
             Core::NotPrimary { primary: None } => Refusal::NoPrimary,
             Core::Starting => Refusal::Promoting,
             Core::NoReplicas => {
                 let config = self.replica.config();
-                Refusal::TooFewCopies { needed: config.acks_needed.max(2), present: self.present() }
+                Refusal::TooFewCopies {
+                    needed: config.acks_needed.max(2),
+                    present: self.present(),
+                }
             }
             Core::Deaf => Refusal::Isolated,
             Core::Stalled => Refusal::DiskStalled,
-            Core::HandingOver { to } => Refusal::HandingOver { to: self.address_of(to) },
+            Core::HandingOver { to } => Refusal::HandingOver {
+                to: self.address_of(to),
+            },
             Core::LossBudget => Refusal::LossBudget,
             Core::Busy => Refusal::Busy { what: "ordering" },
             Core::Invalid(text) => Refusal::Operator(text),
@@ -998,14 +1198,25 @@ impl Engine {
     fn present(&self) -> u32 {
         let set = &self.replica.config().sync_set;
         let peers = self.replica.peers(self.time());
-        let others = peers.iter().filter(|peer| peer.connected && set.contains(&peer.id)).count();
+        let others = peers
+            .iter()
+            .filter(|peer| peer.connected && set.contains(&peer.id))
+            .count();
         u32::try_from(others).unwrap_or(u32::MAX) + 1
     }
 
     /// The link that a record from the log's files follows. Its time is not known any more.
     fn link_before(&self, record: &Record) -> Link {
         let lsn = Lsn(record.first_lsn().0 - 1);
-        let epoch = self.replica.epochs().at(lsn).map_or(Default::default(), |entry| entry.epoch);
-        Link { position: Position { epoch, lsn }, chain: record.previous_chain(), timestamp: 0 }
+        let epoch = self
+            .replica
+            .epochs()
+            .at(lsn)
+            .map_or(Default::default(), |entry| entry.epoch);
+        Link {
+            position: Position { epoch, lsn },
+            chain: record.previous_chain(),
+            timestamp: 0,
+        }
     }
 }

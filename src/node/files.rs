@@ -39,7 +39,14 @@ impl Files {
         log: Option<Reader<Disk>>,
     ) -> Files {
         let dir = dir.to_path_buf();
-        Files { dir, cluster, events, log, writing: None, receiving: None }
+        Files {
+            dir,
+            cluster,
+            events,
+            log,
+            writing: None,
+            receiving: None,
+        }
     }
 
     fn tell(&self, event: CopyEvent) {
@@ -56,11 +63,18 @@ impl Files {
     pub fn look(&self, events: &mut Vec<Event>) {
         let wal = open::wal_dir(&self.dir);
         let log_bytes = fs::read_dir(&wal).map_or(0, |entries| {
-            entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum()
+            entries
+                .flatten()
+                .filter_map(|entry| entry.metadata().ok())
+                .map(|m| m.len())
+                .sum()
         });
         let free_bytes =
             rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
-        events.push(Event::LogSize { log_bytes, free_bytes });
+        events.push(Event::LogSize {
+            log_bytes,
+            free_bytes,
+        });
     }
 
     /// Carries out one snapshot output; gives the size of a file that was adopted.
@@ -88,7 +102,12 @@ impl Files {
                 }
             }
             CopyOutput::Adopt { lsn } => return self.adopt(lsn),
-            CopyOutput::BackUp { ticket, dir, through, who } => {
+            CopyOutput::BackUp {
+                ticket,
+                dir,
+                through,
+                who,
+            } => {
                 self.back_up(ticket, dir, through, who);
             }
             CopyOutput::Stream { .. } => unreachable!("the shell gives that one its link"),
@@ -97,7 +116,9 @@ impl Files {
     }
 
     fn write_blocks(&mut self, blocks: Vec<crate::state::Block>) {
-        let Some((writer, _)) = &mut self.writing else { return };
+        let Some((writer, _)) = &mut self.writing else {
+            return;
+        };
         for block in blocks {
             let block = FileBlock {
                 section: 0,
@@ -113,7 +134,9 @@ impl Files {
     }
 
     fn finish(&mut self) {
-        let Some((writer, lsn)) = self.writing.take() else { return };
+        let Some((writer, lsn)) = self.writing.take() else {
+            return;
+        };
         let (events, dir) = (self.events.clone(), self.dir.clone());
         spawn("snapshot-end", move || {
             let result = writer.publish().map(|summary| summary.file_bytes);
@@ -133,9 +156,11 @@ impl Files {
         spawn("snapshot-in", move || {
             let event = match take_in(&path, cluster, total, &pieces) {
                 Ok(None) => return,
-                Ok(Some((header, state))) => {
-                    CopyEvent::Loaded { from, header: Box::new(header), state: Box::new(state) }
-                }
+                Ok(Some((header, state))) => CopyEvent::Loaded {
+                    from,
+                    header: Box::new(header),
+                    state: Box::new(state),
+                },
                 Err(why) => CopyEvent::ReceiveFailed { from, why },
             };
             let _ = events.send(Event::Copy(event));
@@ -149,7 +174,10 @@ impl Files {
         let renamed = fs::rename(open::waiting_path(&self.dir, lsn), &path)
             .and_then(|()| open::sync_dir(&open::snapshot_dir(&self.dir)));
         if let Err(error) = renamed {
-            let story = format!("{}: cannot name the received snapshot: {error}", path.display());
+            let story = format!(
+                "{}: cannot name the received snapshot: {error}",
+                path.display()
+            );
             let _ = self.events.send(Event::DiskFailed(story));
             return None;
         }
@@ -238,7 +266,9 @@ fn take_in(
 /// Keeps the newest snapshot and the one before it: the older one is what is left when the newer
 /// is found damaged, as long as the log reaches back to it.
 fn remove_older(dir: &Path, newest: Lsn) {
-    let Ok(found) = open::snapshots(dir) else { return };
+    let Ok(found) = open::snapshots(dir) else {
+        return;
+    };
     for (lsn, path) in found.into_iter().filter(|(lsn, _)| *lsn < newest).skip(1) {
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(%lsn, %error, "an old snapshot stays");

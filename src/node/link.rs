@@ -23,11 +23,22 @@ use tokio_util::codec::FramedRead;
 #[derive(Debug)]
 pub enum LinkEvent {
     /// The outgoing connection to `peer` stands; it is this life of it.
-    Up { peer: NodeId, hello: Box<Hello> },
-    Down { peer: NodeId },
+    Up {
+        peer: NodeId,
+        hello: Box<Hello>,
+    },
+    Down {
+        peer: NodeId,
+    },
     /// The peer's port refuses: its process is dead.
-    Refused { peer: NodeId },
-    Frame { from: NodeId, incarnation: Incarnation, frame: Frame },
+    Refused {
+        peer: NodeId,
+    },
+    Frame {
+        from: NodeId,
+        incarnation: Incarnation,
+        frame: Frame,
+    },
 }
 
 /// Takes what the links tell; must not block.
@@ -51,7 +62,11 @@ struct Outgoing {
 impl Links {
     /// `me` is sent as this node's Hello with `to` filled in; `sink` must not block.
     pub fn new(me: Hello, sink: Sink) -> Links {
-        Links { me: watch::Sender::new(me), sink, peers: BTreeMap::new() }
+        Links {
+            me: watch::Sender::new(me),
+            sink,
+            peers: BTreeMap::new(),
+        }
     }
 
     /// Whom to keep connected; links to others are closed, changed addresses are dialled anew.
@@ -79,12 +94,19 @@ impl Links {
     /// Queues a frame; drops it when the peer is not known or its queue is full. A full queue
     /// means a peer that reads nothing: the protocol's windows and timeouts deal with it.
     pub fn send(&self, to: NodeId, frame: Frame) {
-        let Some(link) = self.peers.get(&to) else { return };
-        let size: usize = frame.records.iter().map(|record| record.bytes().len()).sum();
+        let Some(link) = self.peers.get(&to) else {
+            return;
+        };
+        let size: usize = frame
+            .records
+            .iter()
+            .map(|record| record.bytes().len())
+            .sum();
         if link.queued.load(Ordering::Relaxed) > limits::LINK_QUEUE_BYTES_MAX {
             return;
         }
-        link.queued.fetch_add(size + wire::HEADER_BYTES, Ordering::Relaxed);
+        link.queued
+            .fetch_add(size + wire::HEADER_BYTES, Ordering::Relaxed);
         // The receiver lives as long as the task, which is only aborted with the entry.
         let _ = link.frames.send(frame);
     }
@@ -110,7 +132,13 @@ impl Outgoing {
             queued: queued.clone(),
         };
         let task = tokio::spawn(dialler.run());
-        Outgoing { address, frames, queued, bulk, task }
+        Outgoing {
+            address,
+            frames,
+            queued,
+            bulk,
+            task,
+        }
     }
 }
 
@@ -135,14 +163,18 @@ impl Dialler {
                     pause = limits::DIAL_PAUSE_MIN;
                     complaint.clear();
                     self.discard_queued();
-                    (self.sink)(LinkEvent::Up { peer: self.peer, hello: Box::new(hello) });
+                    (self.sink)(LinkEvent::Up {
+                        peer: self.peer,
+                        hello: Box::new(hello),
+                    });
                     let error = self.pump(stream).await;
                     tracing::info!(peer = %self.peer, %error, "link down");
                     (self.sink)(LinkEvent::Down { peer: self.peer });
                     continue;
                 }
                 Err(error) => {
-                    if matches!(&error, WireError::Io(e) if e.kind() == ErrorKind::ConnectionRefused) {
+                    if matches!(&error, WireError::Io(e) if e.kind() == ErrorKind::ConnectionRefused)
+                    {
                         (self.sink)(LinkEvent::Refused { peer: self.peer });
                     }
                     if complaint != error.to_string() {
@@ -166,10 +198,14 @@ impl Dialler {
     async fn connect(&mut self) -> Result<(TcpStream, Hello), WireError> {
         let timed_out = || WireError::Io(ErrorKind::TimedOut.into());
         let dial = TcpStream::connect(&self.address);
-        let mut stream =
-            tokio::time::timeout(limits::DIAL_TIMEOUT, dial).await.map_err(|_| timed_out())??;
+        let mut stream = tokio::time::timeout(limits::DIAL_TIMEOUT, dial)
+            .await
+            .map_err(|_| timed_out())??;
         stream.set_nodelay(true)?;
-        let hello = Hello { to: self.peer, ..self.me.borrow().clone() };
+        let hello = Hello {
+            to: self.peer,
+            ..self.me.borrow().clone()
+        };
         write_frame(&mut stream, Head::Hello(hello)).await?;
         let answer = tokio::time::timeout(limits::DIAL_TIMEOUT, read_head(&mut stream))
             .await
@@ -205,7 +241,11 @@ impl Dialler {
             };
             let mut size = 0;
             for frame in batch.drain(..) {
-                let body: usize = frame.records.iter().map(|record| record.bytes().len()).sum();
+                let body: usize = frame
+                    .records
+                    .iter()
+                    .map(|record| record.bytes().len())
+                    .sum();
                 size += body + wire::HEADER_BYTES;
                 wire::encode(&frame, &mut buffers);
             }
@@ -215,9 +255,11 @@ impl Dialler {
             if let Err(error) = write_all(&mut writer, &mut buffers).await {
                 return error;
             }
-            let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
-                Some(queued.saturating_sub(size))
-            });
+            let _ = self
+                .queued
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
+                    Some(queued.saturating_sub(size))
+                });
         }
     }
 }
@@ -233,8 +275,11 @@ async fn write_all(
 ) -> std::io::Result<()> {
     let mut left: VecDeque<Bytes> = buffers.drain(..).collect();
     while !left.is_empty() {
-        let slices: Vec<IoSlice<'_>> =
-            left.iter().take(limits::IOV_MAX).map(|bytes| IoSlice::new(bytes)).collect();
+        let slices: Vec<IoSlice<'_>> = left
+            .iter()
+            .take(limits::IOV_MAX)
+            .map(|bytes| IoSlice::new(bytes))
+            .collect();
         let mut written = writer.write_vectored(&slices).await?;
         if written == 0 {
             return Err(ErrorKind::WriteZero.into());
@@ -337,17 +382,28 @@ async fn receive(
         return Err(other("the first frame was no Hello".to_owned()));
     };
     let mine = me.borrow().clone();
-    let verdict = judge(&mine, &hello)
-        .and_then(|()| guests.lock().map_err(|e| e.to_string())?.admit(&hello));
+    let verdict =
+        judge(&mine, &hello).and_then(|()| guests.lock().map_err(|e| e.to_string())?.admit(&hello));
     if let Err(why) = verdict {
         tracing::warn!(from = %hello.from, %why, "peer refused");
         return write_frame(&mut stream, Head::Refused(why)).await;
     }
-    write_frame(&mut stream, Head::Hello(Hello { to: hello.from, ..mine })).await?;
+    write_frame(
+        &mut stream,
+        Head::Hello(Hello {
+            to: hello.from,
+            ..mine
+        }),
+    )
+    .await?;
     let (from, incarnation) = (hello.from, hello.incarnation);
     let mut frames = FramedRead::with_capacity(stream, wire::Decoder, limits::LINK_READ_BYTES);
     while let Some(frame) = frames.next().await {
-        sink(LinkEvent::Frame { from, incarnation, frame: frame? });
+        sink(LinkEvent::Frame {
+            from,
+            incarnation,
+            frame: frame?,
+        });
     }
     Ok(())
 }
@@ -365,7 +421,10 @@ fn judge(mine: &Hello, theirs: &Hello) -> Result<(), String> {
         return Err(format!("this is node {}, not {}", mine.from, theirs.to));
     }
     if theirs.from == mine.from {
-        return Err(format!("node id {} is mine; ids are unique in a cluster", mine.from));
+        return Err(format!(
+            "node id {} is mine; ids are unique in a cluster",
+            mine.from
+        ));
     }
     if theirs.cluster_name != mine.cluster_name {
         return Err(format!(

@@ -21,7 +21,12 @@ use std::path::Path;
 pub const FILE: &str = "meta";
 
 const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field { at, len, name, meaning }
+    Field {
+        at,
+        len,
+        name,
+        meaning,
+    }
 }
 
 const MAGIC: Field = field(0, 8, "magic", "`SFMETA` and two zeros");
@@ -117,7 +122,11 @@ impl MetaFile {
         let crc = crc_of(&block);
         block[CRC.at..CRC.at + 4].copy_from_slice(&crc.to_le_bytes());
         block.resize(block.len().next_multiple_of(BLOCK_ALIGN), 0);
-        assert!(2 * block.len() <= limits::META_BYTES_MAX, "meta of {} bytes", block.len());
+        assert!(
+            2 * block.len() <= limits::META_BYTES_MAX,
+            "meta of {} bytes",
+            block.len()
+        );
         [&block[..], &block[..]].concat()
     }
 
@@ -156,7 +165,9 @@ fn decode_block(block: &[u8]) -> Result<MetaFile, MetaError> {
     let number = |field: Field| {
         u32::from_le_bytes(head[field.at..field.at + 4].try_into().expect("four bytes"))
     };
-    let end = HEAD_BYTES.checked_add(number(LENGTH) as usize).ok_or(MetaError::Damaged)?;
+    let end = HEAD_BYTES
+        .checked_add(number(LENGTH) as usize)
+        .ok_or(MetaError::Damaged)?;
     let whole = block.get(..end).ok_or(MetaError::Damaged)?;
     if &head[..8] != MAGIC_BYTES || crc_of(whole) != number(CRC) {
         return Err(MetaError::Damaged);
@@ -198,14 +209,21 @@ pub fn identity(dir: &Path) -> io::Result<Option<Identity>> {
 pub fn create(dir: &Path, new: NewNode) -> io::Result<()> {
     let config = new.initial.unwrap_or_else(unknown_config);
     let core = Meta::first(new.cluster, new.node, new.incarnation, config);
-    let meta = MetaFile { cluster_name: new.cluster_name, quarantined: false, core };
+    let meta = MetaFile {
+        cluster_name: new.cluster_name,
+        quarantined: false,
+        core,
+    };
     create_with(dir, &meta)
 }
 
 fn create_with(dir: &Path, meta: &MetaFile) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     if dir.join(FILE).exists() {
-        let text = format!("{} holds a node already; it is never overwritten", dir.display());
+        let text = format!(
+            "{} holds a node already; it is never overwritten",
+            dir.display()
+        );
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     store(&Disk::open(dir)?, meta)
@@ -235,7 +253,10 @@ pub fn create_restored(
     new: RestoredNode,
     member: crate::replication::config::Member,
 ) -> io::Result<()> {
-    let epoch = new.epochs.last().map_or(new.link.position.epoch, |entry| entry.epoch);
+    let epoch = new
+        .epochs
+        .last()
+        .map_or(new.link.position.epoch, |entry| entry.epoch);
     let config = Config {
         history: new.history,
         ancestors: new.ancestors,
@@ -251,8 +272,15 @@ pub fn create_restored(
         voters: BTreeSet::from([new.node]),
     };
     let mut core = Meta::first(new.cluster, new.node, new.incarnation, config);
-    core.fence = Fence { history: new.history, epoch };
-    let meta = MetaFile { cluster_name: new.cluster_name, quarantined: new.quarantined, core };
+    core.fence = Fence {
+        history: new.history,
+        epoch,
+    };
+    let meta = MetaFile {
+        cluster_name: new.cluster_name,
+        quarantined: new.quarantined,
+        core,
+    };
     create_with(dir, &meta)
 }
 
@@ -261,9 +289,16 @@ mod tests {
     use super::*;
 
     fn sample() -> MetaFile {
-        let config = Config { version: 7, ..unknown_config() };
+        let config = Config {
+            version: 7,
+            ..unknown_config()
+        };
         let core = Meta::first(ClusterId(1), NodeId(2), Incarnation(3), config);
-        MetaFile { cluster_name: "books".to_string(), quarantined: false, core }
+        MetaFile {
+            cluster_name: "books".to_string(),
+            quarantined: false,
+            core,
+        }
     }
 
     #[test]
@@ -272,7 +307,11 @@ mod tests {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
-            assert_eq!(MetaFile::decode(&damaged).expect("the other block"), sample(), "{at}");
+            assert_eq!(
+                MetaFile::decode(&damaged).expect("the other block"),
+                sample(),
+                "{at}"
+            );
         }
     }
 

@@ -12,7 +12,7 @@ use crate::node::run::ServeError;
 use crate::replication::config::MemberRole;
 use crate::replication::{EpochEntry, EpochTable, LogFacts, SnapshotHead};
 use crate::state::{self, State};
-use standfast_snapshot::{Header, Reader as SnapshotReader};
+use standfast_snapshot::{Header, Reader as SnapshotReader, Source};
 use standfast_wal::{
     ClusterId, Disk, End, Error, ErrorKind, Incarnation, Link, Log, Lsn, Options, Position,
     ReadError, Reader, Record, Storage,
@@ -40,7 +40,9 @@ pub struct LogFiles(pub Option<Reader<Disk>>);
 
 impl LogSource for LogFiles {
     fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, String> {
-        let Some(reader) = &self.0 else { return Ok(None) };
+        let Some(reader) = &self.0 else {
+            return Ok(None);
+        };
         match reader.read(after, max_bytes) {
             Ok(records) => Ok(Some(records)),
             Err(ReadError::Gone { .. }) => Ok(None),
@@ -73,7 +75,9 @@ pub fn waiting_path(data: &Path, lsn: Lsn) -> PathBuf {
 
 /// What a snapshot's state needs besides its blocks.
 pub fn state_limits(cluster: ClusterId) -> state::Limits {
-    state::Limits { seed: (cluster.0 as u64) ^ ((cluster.0 >> 64) as u64) }
+    state::Limits {
+        seed: (cluster.0 as u64) ^ ((cluster.0 >> 64) as u64),
+    }
 }
 
 fn damaged(error: impl std::fmt::Display) -> ServeError {
@@ -107,7 +111,9 @@ pub fn open(config: &Config, random: &mut dyn FnMut() -> u128) -> Result<Opened,
             let text = format!("{} holds no node", dir.display());
             return Err(ServeError::Identity(text));
         }
-        Err(error @ meta::MetaError::Version(_)) => return Err(ServeError::Identity(error.to_string())),
+        Err(error @ meta::MetaError::Version(_)) => {
+            return Err(ServeError::Identity(error.to_string()));
+        }
         Err(error) => {
             let story = format!("{}: {error}", dir.join(meta::FILE).display());
             match config.cluster_id {
@@ -159,7 +165,9 @@ fn begin_anew(
         initial: None,
     };
     meta::create(dir, new).map_err(damaged)?;
-    meta::load(dir).map_err(damaged)?.ok_or_else(|| damaged("the new meta file is gone"))
+    meta::load(dir)
+        .map_err(damaged)?
+        .ok_or_else(|| damaged("the new meta file is gone"))
 }
 
 /// What `open_with` found.
@@ -174,8 +182,24 @@ struct Parts {
 
 impl Parts {
     fn into_opened(self, disk: Disk, lock: <Disk as Storage>::Lock) -> Opened {
-        let Parts { meta, state, facts, log, newest, applied } = self;
-        Opened { disk, lock, meta, state, facts, log, newest, applied }
+        let Parts {
+            meta,
+            state,
+            facts,
+            log,
+            newest,
+            applied,
+        } = self;
+        Opened {
+            disk,
+            lock,
+            meta,
+            state,
+            facts,
+            log,
+            newest,
+            applied,
+        }
     }
 }
 
@@ -191,25 +215,39 @@ fn open_with(config: &Config, _disk: &Disk, meta: MetaFile) -> Result<Parts, Ser
         };
         let state = State::new(limits);
         let applied = Link::default();
-        return Ok(Parts { meta, state, facts, log: None, newest: None, applied });
+        return Ok(Parts {
+            meta,
+            state,
+            facts,
+            log: None,
+            newest: None,
+            applied,
+        });
     }
     let dir = &config.data_dir;
     fs::create_dir_all(snapshot_dir(dir)).map_err(damaged)?;
     fs::create_dir_all(wal_dir(dir)).map_err(damaged)?;
     standfast_snapshot::new_file::remove_leftovers(&snapshot_dir(dir)).map_err(damaged)?;
     let storage = Disk::open(wal_dir(dir)).map_err(damaged)?;
-    adopt_waiting(config, &meta, &storage)?;
     let mut refused = None;
-    for (lsn, path) in snapshots(dir).map_err(damaged)? {
+    for (lsn, path) in candidates(dir).map_err(damaged)? {
         match load_snapshot(&path, meta.core.cluster) {
             Ok((header, state)) => {
                 let bytes = fs::metadata(&path).map(|m| m.len()).unwrap_or(0);
                 let newest = newest_of(&header, bytes).map_err(damaged)?;
                 match open_log(config, &meta, &storage, header.link, Some(&newest)) {
                     Ok((log, facts)) => {
+                        settle_waiting(dir, lsn, &path).map_err(damaged)?;
                         let applied = header.link;
                         let (log, newest) = (Some(log), Some(newest));
-                        return Ok(Parts { meta, state, facts, log, newest, applied });
+                        return Ok(Parts {
+                            meta,
+                            state,
+                            facts,
+                            log,
+                            newest,
+                            applied,
+                        });
                     }
                     Err(error) => refused = Some(error),
                 }
@@ -227,29 +265,14 @@ fn open_with(config: &Config, _disk: &Disk, meta: MetaFile) -> Result<Parts, Ser
     };
     let state = State::new(limits);
     let applied = Link::default();
-    Ok(Parts { meta, state, facts, log: Some(log), newest: None, applied })
-}
-
-/// A crash between the log's reset and the snapshot's final name: the log says which of the two
-/// has happened.
-fn adopt_waiting(config: &Config, meta: &MetaFile, storage: &Disk) -> Result<(), ServeError> {
-    let dir = &config.data_dir;
-    let identity = wal_identity(meta);
-    let base = Log::base(storage, identity).ok().flatten();
-    for entry in fs::read_dir(snapshot_dir(dir)).map_err(damaged)? {
-        let entry = entry.map_err(damaged)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(lsn) = numbered(&name, "waiting-") else { continue };
-        let done = base.is_some_and(|base| base.position.lsn == lsn);
-        let outcome = if done {
-            fs::rename(entry.path(), snapshot_path(dir, lsn))
-        } else {
-            fs::remove_file(entry.path())
-        };
-        outcome.map_err(damaged)?;
-        tracing::info!(%lsn, adopted = done, "a snapshot was received when the process ended");
-    }
-    sync_dir(&snapshot_dir(dir)).map_err(damaged)
+    Ok(Parts {
+        meta,
+        state,
+        facts,
+        log: Some(log),
+        newest: None,
+        applied,
+    })
 }
 
 fn wal_identity(meta: &MetaFile) -> standfast_wal::log::Identity {
@@ -262,11 +285,33 @@ fn wal_identity(meta: &MetaFile) -> standfast_wal::log::Identity {
 
 /// The snapshots of a data directory, newest first.
 pub fn snapshots(dir: &Path) -> std::io::Result<Vec<(Lsn, PathBuf)>> {
+    numbered_files(dir, &["snapshot-"])
+}
+
+/// What a node may start from. A crash between the log's reset and a received snapshot's final
+/// name leaves it under its waiting name: the log opens behind it only if the reset has happened.
+fn candidates(dir: &Path) -> std::io::Result<Vec<(Lsn, PathBuf)>> {
+    numbered_files(dir, &["snapshot-", "waiting-"])
+}
+
+/// The node starts from `used`: if that is a waiting snapshot it gets its name, others go.
+fn settle_waiting(dir: &Path, lsn: Lsn, used: &Path) -> std::io::Result<()> {
+    for (_, path) in numbered_files(dir, &["waiting-"])? {
+        if path == used {
+            fs::rename(&path, snapshot_path(dir, lsn))?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    sync_dir(&snapshot_dir(dir))
+}
+
+fn numbered_files(dir: &Path, prefixes: &[&str]) -> std::io::Result<Vec<(Lsn, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(snapshot_dir(dir))? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(lsn) = numbered(&name, "snapshot-") {
+        if let Some(lsn) = prefixes.iter().find_map(|prefix| numbered(&name, prefix)) {
             found.push((lsn, entry.path()));
         }
     }
@@ -281,12 +326,23 @@ fn numbered(name: &str, prefix: &str) -> Option<Lsn> {
 
 /// Loads and proves one snapshot, on as many threads as there are processors.
 pub fn load_snapshot(path: &Path, cluster: ClusterId) -> Result<(Header, State), String> {
-    let limits = state_limits(cluster);
     let reader = SnapshotReader::open(path).map_err(|e| e.to_string())?;
-    reader.check_cluster(cluster).map_err(|e| e.to_string())?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    load_from(&reader, cluster, threads)
+}
+
+/// As [`load_snapshot`], from an opened one.
+pub fn load_from<S: Source>(
+    reader: &SnapshotReader<S>,
+    cluster: ClusterId,
+    threads: usize,
+) -> Result<(Header, State), String> {
+    let limits = state_limits(cluster);
+    reader.check_cluster(cluster).map_err(|e| e.to_string())?;
     let parts = reader
-        .load(threads, |_, block| state::load_block(&limits, block).map_err(|e| e.to_string()))
+        .load(threads, |_, block| {
+            state::load_block(&limits, block).map_err(|e| e.to_string())
+        })
         .map_err(|e| e.to_string())?;
     let header = reader.header().clone();
     let head = state::SnapshotHead {
@@ -297,15 +353,23 @@ pub fn load_snapshot(path: &Path, cluster: ClusterId) -> Result<(Header, State),
         tokens: header.counts[1],
     };
     let state = State::assemble(limits, &head, parts)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+        .map_err(|error| format!("{}: {error}", reader.file()))?;
     Ok((header, state))
 }
 
 /// A snapshot's place in the history, from its header.
 pub fn newest_of(header: &Header, bytes: u64) -> Result<Newest, String> {
     let epochs = decode_epochs(&header.epoch_table).map_err(|e| e.to_string())?;
-    let head = SnapshotHead { history: header.history, link: header.link, epochs };
-    Ok(Newest { head, bytes, finished: header.link.timestamp / 1_000_000_000 })
+    let head = SnapshotHead {
+        history: header.history,
+        link: header.link,
+        epochs,
+    };
+    Ok(Newest {
+        head,
+        bytes,
+        finished: header.link.timestamp / 1_000_000_000,
+    })
 }
 
 fn open_log(
@@ -329,7 +393,8 @@ fn open_log(
         Err(error) if is_missing(&error) => {
             // A node that has nothing yet, or one restored to exactly this snapshot. A log that
             // was there once left its trace in the fence: an epoch above the base's.
-            let first = meta.core.config.epoch == base.position.epoch || meta.core.config.version == 0;
+            let first =
+                meta.core.config.epoch == base.position.epoch || meta.core.config.version == 0;
             if !first {
                 return Err(damaged(error));
             }
@@ -359,23 +424,38 @@ fn is_missing(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Missing)
 }
 
-fn facts_of(
+/// What the core must know of a log, from its recovery and the snapshot it goes on from.
+pub fn facts_of(
     tip: Link,
     first_lsn: Lsn,
     newest: Option<&Newest>,
     epoch_starts: Vec<Record>,
     suspect: bool,
 ) -> Result<LogFacts, ServeError> {
-    let mut epochs = newest.map(|newest| newest.head.epochs.clone()).unwrap_or_default();
-    let committed = newest.map_or(Position::ZERO, |newest| newest.head.link.position).lsn;
+    let mut epochs = newest
+        .map(|newest| newest.head.epochs.clone())
+        .unwrap_or_default();
+    let committed = newest
+        .map_or(Position::ZERO, |newest| newest.head.link.position)
+        .lsn;
     for record in epoch_starts {
-        let entry = EpochEntry::decode(&record)
-            .ok_or_else(|| damaged(format!("the EpochStart at {} is no such", record.first_lsn())))?;
+        let entry = EpochEntry::decode(&record).ok_or_else(|| {
+            damaged(format!(
+                "the EpochStart at {} is no such",
+                record.first_lsn()
+            ))
+        })?;
         if entry.first_lsn > committed {
             epochs.push(entry);
         }
     }
-    Ok(LogFacts { tip, committed, first_lsn, epochs, suspect })
+    Ok(LogFacts {
+        tip,
+        committed,
+        first_lsn,
+        epochs,
+        suspect,
+    })
 }
 
 /// Makes renames and removals in a directory durable.

@@ -43,7 +43,12 @@ impl Outcomes {
 
     pub fn get(&self, lsn: Lsn) -> Known {
         let age = lsn.distance_to(self.last) as usize;
-        match self.replies.len().checked_sub(age + 1).and_then(|at| self.replies.get(at)) {
+        match self
+            .replies
+            .len()
+            .checked_sub(age + 1)
+            .and_then(|at| self.replies.get(at))
+        {
             Some(Some(reply)) => Known::Reply(reply.clone()),
             Some(None) => Known::NotKept,
             None => Known::Gone,

@@ -65,7 +65,11 @@ pub struct Pending {
 impl Pending {
     /// Notes who waits for the commands of a record that was just ordered.
     pub fn ordered(&mut self, now: Time, record: &Record, clients: Vec<Client>) {
-        assert_eq!(clients.len(), record.count() as usize, "one client per command");
+        assert_eq!(
+            clients.len(),
+            record.count() as usize,
+            "one client per command"
+        );
         if let Some(last) = self.ordered.back() {
             assert!(
                 record.first_lsn() > last.last_lsn || record.epoch() > last.epoch,
@@ -90,7 +94,9 @@ impl Pending {
                 break;
             }
             let ours = front.first_lsn == record.first_lsn() && front.epoch == record.epoch();
-            let Some(front) = self.ordered.pop_front() else { break };
+            let Some(front) = self.ordered.pop_front() else {
+                break;
+            };
             self.told = self.told.saturating_sub(1);
             if !ours {
                 // Another epoch's record stands at this LSN: ours was cut and never happened. The
@@ -109,14 +115,23 @@ impl Pending {
     fn tell_unknown(&mut self, generation: u64, ordered: &Ordered) {
         for (i, client) in ordered.clients.iter().enumerate() {
             let lsn = Lsn(ordered.first_lsn.0 + i as u64);
-            let refusal = Refusal::Unknown { generation, epoch: ordered.epoch, lsn };
+            let refusal = Refusal::Unknown {
+                generation,
+                epoch: ordered.epoch,
+                lsn,
+            };
             self.answer(*client, lsn, ordered.epoch, refusal.into());
         }
     }
 
     /// A linearizable read that must see exactly everything up to `lsn`, which is not applied yet.
     pub fn read_at(&mut self, now: Time, lsn: Lsn, client: Client, command: Command, round: u64) {
-        let read = Read { client, command, round, since: now };
+        let read = Read {
+            client,
+            command,
+            round,
+            since: now,
+        };
         self.reads.entry(lsn).or_default().push(read);
     }
 
@@ -126,21 +141,34 @@ impl Pending {
     }
 
     /// Evaluates the reads whose LSN is applied now.
-    pub fn evaluate(&mut self, applied: Lsn, confirmed: u64, mut read: impl FnMut(&Command) -> Reply) {
+    pub fn evaluate(
+        &mut self,
+        applied: Lsn,
+        confirmed: u64,
+        mut read: impl FnMut(&Command) -> Reply,
+    ) {
         while let Some(entry) = self.reads.first_entry() {
             if *entry.key() > applied {
                 break;
             }
             for waiting in entry.remove() {
                 let reply = read(&waiting.command);
-                let Read { client, command, round, since } = waiting;
+                let Read {
+                    client,
+                    command,
+                    round,
+                    since,
+                } = waiting;
                 self.evaluated(since, client, command, applied, round, confirmed, reply);
             }
         }
     }
 
     /// A read has its reply; it goes out once `round` is confirmed.
-    #[expect(clippy::too_many_arguments, reason = "all of them are what one read is")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of them are what one read is"
+    )]
     pub fn evaluated(
         &mut self,
         since: Time,
@@ -154,7 +182,14 @@ impl Pending {
         if round <= confirmed {
             self.answer(client, lsn, Epoch(0), reply);
         } else {
-            let waiting = Unconfirmed { client, command, round, since, lsn, reply };
+            let waiting = Unconfirmed {
+                client,
+                command,
+                round,
+                since,
+                lsn,
+                reply,
+            };
             self.unconfirmed.push_back(waiting);
         }
     }
@@ -169,7 +204,9 @@ impl Pending {
                 i += 1;
                 continue;
             }
-            let Some(read) = self.unconfirmed.remove(i) else { break };
+            let Some(read) = self.unconfirmed.remove(i) else {
+                break;
+            };
             self.answer(read.client, read.lsn, Epoch(0), read.reply);
         }
     }
@@ -181,14 +218,24 @@ impl Pending {
             taken.extend(reads.into_iter().map(|read| (read.client, read.command)));
         }
         let unconfirmed = std::mem::take(&mut self.unconfirmed);
-        taken.extend(unconfirmed.into_iter().map(|read| (read.client, read.command)));
+        taken.extend(
+            unconfirmed
+                .into_iter()
+                .map(|read| (read.client, read.command)),
+        );
         taken
     }
 
     /// A snapshot has taken the state past everything up to `lsn`: the replies are not known here.
     pub fn skipped(&mut self, generation: u64, lsn: Lsn) {
-        while self.ordered.front().is_some_and(|ordered| ordered.first_lsn <= lsn) {
-            let Some(front) = self.ordered.pop_front() else { break };
+        while self
+            .ordered
+            .front()
+            .is_some_and(|ordered| ordered.first_lsn <= lsn)
+        {
+            let Some(front) = self.ordered.pop_front() else {
+                break;
+            };
             self.told = self.told.saturating_sub(1);
             self.tell_unknown(generation, &front);
         }
@@ -213,32 +260,56 @@ impl Pending {
             if ordered.since.after(timeout) > now {
                 break;
             }
-            let silent = Ordered { clients: Vec::new(), ..*ordered };
+            let silent = Ordered {
+                clients: Vec::new(),
+                ..*ordered
+            };
             let told = std::mem::replace(ordered, silent);
             self.tell_unknown(generation, &told);
             self.told += 1;
         }
-        if self.next_read_timeout(timeout).is_some_and(|due| due <= now) {
+        if self
+            .next_read_timeout(timeout)
+            .is_some_and(|due| due <= now)
+        {
             self.refuse_reads(&Refusal::Isolated);
         }
     }
 
     /// When `expire` has something to do at the earliest.
     pub fn deadline(&self, timeout: Duration) -> Option<Time> {
-        let write = self.ordered.get(self.told).map(|ordered| ordered.since.after(timeout));
+        let write = self
+            .ordered
+            .get(self.told)
+            .map(|ordered| ordered.since.after(timeout));
         let read = self.next_read_timeout(timeout);
         [write, read].into_iter().flatten().min()
     }
 
     fn next_read_timeout(&self, timeout: Duration) -> Option<Time> {
-        let waiting = self.reads.first_key_value().and_then(|(_, reads)| reads.first());
+        let waiting = self
+            .reads
+            .first_key_value()
+            .and_then(|(_, reads)| reads.first());
         let waiting = waiting.map(|read| read.since);
         let unconfirmed = self.unconfirmed.front().map(|read| read.since);
-        [waiting, unconfirmed].into_iter().flatten().min().map(|since| since.after(timeout))
+        [waiting, unconfirmed]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|since| since.after(timeout))
     }
 
     pub fn answer(&mut self, client: Client, lsn: Lsn, epoch: Epoch, reply: Reply) {
-        self.answers.push((client.session, Answer { seq: client.seq, lsn, epoch, reply }));
+        self.answers.push((
+            client.session,
+            Answer {
+                seq: client.seq,
+                lsn,
+                epoch,
+                reply,
+            },
+        ));
     }
 
     pub fn refuse(&mut self, client: Client, refusal: Refusal) {

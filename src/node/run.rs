@@ -16,7 +16,7 @@ use crate::node::open::{self, LogFiles, Opened};
 use crate::node::view::View;
 use crate::node::wire::{Hello, WIRE_VERSION};
 use crate::replication::config::MemberRole;
-use crate::replication::replica::Introduction;
+use crate::replication::Introduction;
 use crate::replication::{Replica, Settings, Time};
 use standfast_wal::{Disk, Space, Writer, WriterEvent};
 use std::collections::BTreeMap;
@@ -72,7 +72,11 @@ pub fn random() -> u128 {
 /// The door of a node that has not been opened yet: sessions may come and are told LOADING.
 pub fn door(config: &Config) -> (Handle, Door) {
     let started_ms = now().wall / 1_000_000;
-    Handle::new(View::starting(config.node, config.cluster.as_str(), started_ms))
+    Handle::new(View::starting(
+        config.node,
+        config.cluster.as_str(),
+        started_ms,
+    ))
 }
 
 /// Opens the data directory and runs the node until it is told to stop. `stop` is the signal of
@@ -94,16 +98,11 @@ pub async fn run(
 
 async fn listen(config: &Config) -> Result<TcpListener, ServeError> {
     let address = config.peer_listen.to_string();
-    let socket = match TcpListener::bind(&address).await {
-        Ok(socket) => socket,
-        Err(error) => {
-            return Err(ServeError::Address(format!(
-                "cannot listen for peers on {address}: {error}; stop what uses it or change \
-                 peer_listen"
-            )));
-        }
-    };
-    Ok(socket)
+    TcpListener::bind(&address).await.map_err(|error| {
+        ServeError::Address(format!(
+            "cannot listen for peers on {address}: {error}; stop what uses it or change peer_listen"
+        ))
+    })
 }
 
 fn settings_of(config: &Config) -> Settings {
@@ -139,9 +138,14 @@ fn engine_settings(config: &Config) -> EngineSettings {
         snapshot_after: (config.snapshot_after.0 > 0).then_some(config.snapshot_after.0),
         wal_keep: config.wal_keep.0,
         max_memory: config.max_memory_bytes(),
-        seeds: config.peers.iter().map(|peer| (peer.node, peer.address.to_string())).collect(),
+        seeds: config
+            .peers
+            .iter()
+            .map(|peer| (peer.id, peer.peer.to_string()))
+            .collect(),
         started_ms: now().wall / 1_000_000,
         pid: std::process::id(),
+        introduction: introduction(config),
     }
 }
 
@@ -179,7 +183,16 @@ impl Shell {
         from_world: mpsc::UnboundedReceiver<Event>,
         peer_listener: TcpListener,
     ) -> Result<Shell, ServeError> {
-        let Opened { disk, lock, meta, state, facts, log, newest, applied } = opened;
+        let Opened {
+            disk,
+            lock,
+            meta,
+            state,
+            facts,
+            log,
+            newest,
+            applied,
+        } = opened;
         let randoms = (0..8).map(|_| random()).collect();
         let start = now();
         let mut core = meta.core.clone();
@@ -247,9 +260,12 @@ impl Shell {
         let mut size = tokio::time::interval(limits::DISK_LOOK_INTERVAL);
         let (mut calls, mut events) = (Vec::new(), Vec::new());
         loop {
-            let wait = self.engine.deadline().map_or(limits::TURN_INTERVAL_MAX, |at| {
-                at.since(Time(now().boot)).min(limits::TURN_INTERVAL_MAX)
-            });
+            let wait = self
+                .engine
+                .deadline()
+                .map_or(limits::TURN_INTERVAL_MAX, |at| {
+                    at.since(Time(now().boot)).min(limits::TURN_INTERVAL_MAX)
+                });
             timer.as_mut().reset(tokio::time::Instant::now() + wait);
             tokio::select! {
                 biased;
@@ -288,7 +304,8 @@ impl Shell {
     fn turn(&mut self, events: &mut Vec<Event>, calls: &mut Vec<Call>) -> Result<bool, ServeError> {
         let start = now();
         if let Some(room) = self.files.snapshot_room() {
-            self.engine.handle(start, Event::Copy(CopyEvent::Room(room)));
+            self.engine
+                .handle(start, Event::Copy(CopyEvent::Room(room)));
         }
         for event in events.drain(..) {
             self.engine.handle(start, event);
@@ -299,7 +316,8 @@ impl Shell {
                     self.sessions.insert(session, answers);
                 }
                 Call::Submit { session, requests } => {
-                    self.engine.handle(start, Event::Submit { session, requests });
+                    self.engine
+                        .handle(start, Event::Submit { session, requests });
                 }
                 Call::Close { session } => {
                     self.sessions.remove(&session);
@@ -343,7 +361,11 @@ impl Shell {
             Output::Append(record) => self.log().append(record),
             Output::Cut { after } => self.log().cut(after),
             Output::Roll(history) => self.log().roll(history),
-            Output::ResetLog { base, history, verified } => {
+            Output::ResetLog {
+                base,
+                history,
+                verified,
+            } => {
                 self.log().reset(base, history, verified);
             }
             Output::Trim { through } => self.log().trim(through),
@@ -396,10 +418,15 @@ fn spawn_writer(log: standfast_wal::Log<Disk>, events: mpsc::UnboundedSender<Eve
     Writer::spawn(log, move |event| {
         let event = match event {
             WriterEvent::Durable(lsn) => Event::Durable(lsn),
-            WriterEvent::Cut(cut) => Event::Cut { end: cut.tail, removed: cut.records },
+            WriterEvent::Cut(cut) => Event::Cut {
+                end: cut.tail,
+                removed: cut.records,
+            },
             WriterEvent::WasReset(_) => Event::LogReset,
             WriterEvent::Trimmed(first_lsn) => Event::Trimmed { first_lsn },
-            WriterEvent::Space(space) => Event::Space { full: space == Space::Full },
+            WriterEvent::Space(space) => Event::Space {
+                full: space == Space::Full,
+            },
             WriterEvent::Failed(error) => Event::DiskFailed(error.to_string()),
             WriterEvent::Rolled(_) | WriterEvent::Trusted | WriterEvent::Repaired(_) => return,
         };
@@ -414,21 +441,25 @@ fn spawn_meta_writer(
     events: mpsc::UnboundedSender<Event>,
 ) -> std::io::Result<std::sync::mpsc::Sender<(MetaFile, u64)>> {
     let (sender, receiver) = std::sync::mpsc::channel::<(MetaFile, u64)>();
-    std::thread::Builder::new().name("meta".to_string()).spawn(move || {
-        while let Ok(mut newest) = receiver.recv() {
-            // A newer one makes those before it durable too.
-            while let Ok(newer) = receiver.try_recv() {
-                newest = newer;
+    std::thread::Builder::new()
+        .name("meta".to_string())
+        .spawn(move || {
+            while let Ok(mut newest) = receiver.recv() {
+                // A newer one makes those before it durable too.
+                while let Ok(newer) = receiver.try_recv() {
+                    newest = newer;
+                }
+                let (meta, serial) = newest;
+                let event = match crate::node::meta::store(&disk, &meta) {
+                    Ok(()) => Event::MetaStored(serial),
+                    Err(error) => {
+                        Event::DiskFailed(format!("cannot replace the meta file: {error}"))
+                    }
+                };
+                if events.send(event).is_err() {
+                    return;
+                }
             }
-            let (meta, serial) = newest;
-            let event = match crate::node::meta::store(&disk, &meta) {
-                Ok(()) => Event::MetaStored(serial),
-                Err(error) => Event::DiskFailed(format!("cannot replace the meta file: {error}")),
-            };
-            if events.send(event).is_err() {
-                return;
-            }
-        }
-    })?;
+        })?;
     Ok(sender)
 }

@@ -4,8 +4,9 @@
 use crate::node::engine::Engine;
 use crate::node::view::{Alarm, Metric, Peer, Role, View};
 use crate::replication::RoleView;
+use crate::replication::config::{Member, MemberRole};
 use serde_json::{Value, json};
-use standfast_wal::Lsn;
+use standfast_wal::{Lsn, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,11 +29,17 @@ impl Engine {
         let mut alarms: Vec<Alarm> = core
             .alarms
             .iter()
-            .map(|text| Alarm { name: "replication", text: text.clone() })
+            .map(|text| Alarm {
+                name: "replication",
+                text: text.clone(),
+            })
             .collect();
         if self.disk_full {
             let text = "the log's disk is full: writes are refused; free space".to_string();
-            alarms.push(Alarm { name: "disk_full", text });
+            alarms.push(Alarm {
+                name: "disk_full",
+                text,
+            });
         }
         let applied = self.state.applied();
         View {
@@ -68,7 +75,8 @@ impl Engine {
     }
 
     fn is_fresh(&self) -> bool {
-        self.staleness().is_some_and(|age| age <= self.settings.max_staleness)
+        self.staleness()
+            .is_some_and(|age| age <= self.settings.max_staleness)
     }
 
     fn newest_snapshot(&self) -> Option<(Lsn, u64)> {
@@ -76,10 +84,7 @@ impl Engine {
         Some((newest.head.link.position.lsn, newest.finished))
     }
 
-    fn peer_views(
-        &self,
-        peers: &[crate::replication::PeerView],
-    ) -> BTreeMap<standfast_wal::NodeId, Peer> {
+    fn peer_views(&self, peers: &[crate::replication::PeerView]) -> BTreeMap<NodeId, Peer> {
         let view = |peer: &crate::replication::PeerView| Peer {
             connected: peer.connected,
             heard_ms: Some(ms(peer.silent)),
@@ -99,39 +104,24 @@ impl Engine {
         }]
     }
 
-    /// Everything `standfast status` shows.
+    /// Everything `standfast status` shows: `node::status` reads it, people do.
     pub(super) fn status(&self) -> Value {
         let view = self.view();
         let core = self.replica.view(self.time());
-        let members: Vec<Value> = view
-            .members()
-            .map(|(id, member)| {
-                let peer = view.peers.get(&id);
-                let is_primary = view.primary == Some(id);
-                json!({
-                    "id": id.0,
-                    "role": role_name(&view, id, is_primary),
-                    "site": member.site,
-                    "voter": view.config.as_deref().is_some_and(|c| c.voters.contains(&id)),
-                    "client": member.addresses.client,
-                    "peer": member.addresses.peer,
-                    "http": member.addresses.http,
-                    "up": view.is_up(id),
-                    "self": id == view.node,
-                    "matched": peer.map(|peer| peer.matched.0),
-                    "lag_bytes": peer.map(|peer| peer.lag_bytes),
-                    "silent_ms": peer.and_then(|peer| peer.heard_ms),
-                })
-            })
-            .collect();
         let config = self.replica.config();
+        let events = self.desk.events();
+        let events = events.map(|entry| json!({ "ns": entry.wall, "text": entry.text }));
+        let alarms = view.alarms.iter();
+        let alarms = alarms.map(|alarm| json!({ "name": alarm.name, "text": alarm.text }));
         json!({
             "node": view.node.0,
             "cluster": view.cluster.to_string(),
             "cluster_name": &*view.cluster_name,
             "incarnation": self.identity.incarnation.to_string(),
+            "version": env!("CARGO_PKG_VERSION"),
             "role": view.role.name(),
             "serving": view.serving,
+            "reason": self.reason(&view),
             "synchronous": view.is_synchronous(view.node),
             "primary": view.primary.map(|id| id.0),
             "primary_client": view.primary_address(),
@@ -157,31 +147,64 @@ impl Engine {
             "sync_set": config.sync_set.iter().map(|id| id.0).collect::<Vec<_>>(),
             "voters": config.voters.iter().map(|id| id.0).collect::<Vec<_>>(),
             "config_version": config.version,
-            "members": members,
+            "members": self.member_statuses(&view, &core),
             "forecast": {
                 "text": core.forecast.text,
                 "successor": core.forecast.successor.map(|id| id.0),
                 "lost_commands": core.forecast.lost_commands,
                 "outage_ms": core.forecast.outage.map(ms),
             },
-            "alarms": view.alarms.iter()
-                .map(|alarm| json!({ "name": alarm.name, "text": alarm.text }))
-                .collect::<Vec<_>>(),
-            "events": self.desk.events()
-                .map(|entry| json!({ "ns": entry.wall, "text": entry.text }))
-                .collect::<Vec<_>>(),
+            "alarms": alarms.collect::<Vec<_>>(),
+            "events": events.collect::<Vec<_>>(),
             "started_ms": view.started_ms,
             "pid": self.settings.pid,
         })
     }
+
+    fn member_statuses(&self, view: &View, core: &crate::replication::View) -> Vec<Value> {
+        let status = |(id, member): (NodeId, &Member)| {
+            let peer = view.peers.get(&id);
+            let joining = core.peers.iter().any(|peer| peer.id == id && peer.joining);
+            json!({
+                "id": id.0,
+                "incarnation": member.incarnation.to_string(),
+                "role": role_name(view, id, member),
+                "site": member.site,
+                "priority": member.priority,
+                "voter": view.config.as_deref().is_some_and(|c| c.voters.contains(&id)),
+                "client": member.addresses.client,
+                "peer": member.addresses.peer,
+                "http": member.addresses.http,
+                "up": view.is_up(id),
+                "joining": joining,
+                "matched": peer.filter(|_| view.is_primary()).map(|peer| peer.matched.0),
+                "lag_bytes": peer.filter(|_| view.is_primary()).map(|peer| peer.lag_bytes),
+                "silent_ms": peer.and_then(|peer| peer.heard_ms),
+            })
+        };
+        view.members().map(status).collect()
+    }
+
+    /// Why this node is not what it should be; empty when all is well.
+    fn reason(&self, view: &View) -> String {
+        match view.role {
+            Role::Loading => "this node is not a member yet: it asks to be taken in".to_string(),
+            Role::Primary if !view.serving => match self.replica.admit(self.time()) {
+                Err(refusal) => refusal.to_string(),
+                Ok(()) => String::new(),
+            },
+            Role::Candidate => "this node stands for promotion".to_string(),
+            _ => String::new(),
+        }
+    }
 }
 
-/// The role of any member as `dev` and `status` name it.
-fn role_name(view: &View, id: standfast_wal::NodeId, is_primary: bool) -> &'static str {
-    use crate::replication::config::MemberRole;
-    match view.member(id).map(|member| member.role) {
-        Some(MemberRole::Witness) => "witness",
-        _ if is_primary => "primary",
+/// The role of any member, in the words of `cluster.json`: by the register, whoever is up.
+fn role_name(view: &View, id: NodeId, member: &Member) -> &'static str {
+    let primary = view.config.as_deref().map(|config| config.primary);
+    match member.role {
+        MemberRole::Witness => "witness",
+        _ if primary == Some(id) => "primary",
         _ if view.is_synchronous(id) => "sync-backup",
         _ => "async-backup",
     }

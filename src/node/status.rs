@@ -1,9 +1,9 @@
-//! What `STANDFAST STATUS` and `/v1/status` answer: one node's view of itself and its cluster.
+//! What `STANDFAST STATUS` and `/v1/status` answer, as those read it who did not write it.
 //!
-//! The node fills it, the command line and the status page read it. A reader takes a field that
-//! is missing as its default, so that old and new nodes understand each other.
+//! `show.rs` fills the text; the command line reads it. A reader takes a field that is missing as
+//! its default and skips one it does not know, so that old and new nodes understand each other.
 
-use crate::replication::config::{Acks, MemberRole, Protection};
+use crate::replication::config::{Acks, Protection};
 use serde::{Deserialize, Serialize};
 use standfast_wal::NodeId;
 
@@ -29,53 +29,57 @@ impl Role {
     }
 }
 
-/// One node's view.
+/// One node's view of itself and its cluster.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
     pub node: NodeId,
-    /// The cluster's name.
-    pub cluster: String,
     /// The cluster's random identity, 32 hex digits.
-    pub cluster_id: String,
+    pub cluster: String,
+    pub cluster_name: String,
     /// This data directory's random identity, 32 hex digits.
     pub incarnation: String,
-    /// The program's version.
-    pub version: String,
-    /// What this node is for, by its settings or, once it is a member, by the register.
-    pub member_role: Option<MemberRole>,
-    /// This node's own addresses as it advertises them.
-    pub addresses: crate::replication::config::Addresses,
-    pub site: String,
-    pub priority: u32,
-    /// What this node is now. `Primary` only while it acts as one.
-    pub role: Role,
-    /// Whether this node, as primary, admits reads and writes.
+    /// What it does: `primary`, `backup`, `candidate`, `witness` or `loading`.
+    pub role: String,
+    /// A primary: it takes reads and writes. A backup: it answers reads within `max_staleness`.
     pub serving: bool,
-    /// Why it is not what it should be: one sentence for people; empty when all is well.
-    pub reason: String,
-    /// The history this node is in, `<generation>-<32 hex digits>`.
-    pub history: String,
+    /// The primary, if it is known to be alive.
+    pub primary: Option<NodeId>,
+    pub primary_client: Option<String>,
     pub generation: u64,
-    /// The register's epoch, as the version below.
     pub epoch: u64,
     /// The register's version this view was made from; higher is newer within a generation.
     pub config_version: u64,
-    /// The primary that the register names.
-    pub primary: Option<NodeId>,
+    /// The positions of this node's own log; 0 on a witness.
+    pub written: u64,
+    pub durable: u64,
+    pub committed: u64,
+    pub applied: u64,
     pub protection: Option<Protection>,
     pub acks: Option<Acks>,
     pub acks_needed: u32,
-    /// The positions of this node's own log: nothing for a witness.
-    pub written_lsn: u64,
-    pub durable_lsn: u64,
-    pub committed_lsn: u64,
-    pub applied_lsn: u64,
+    /// Whether recovery found an end of the log that must be proved first.
+    pub suspect: bool,
     pub members: Vec<MemberStatus>,
-    /// What would happen if the primary died now: one sentence.
-    pub forecast: String,
-    /// Standing alarms, one sentence each.
-    pub alarms: Vec<String>,
+    pub forecast: Forecast,
+    /// Standing alarms.
+    pub alarms: Vec<Alarm>,
+}
+
+/// What would happen if the primary died now.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Forecast {
+    /// The whole answer as a sentence.
+    pub text: String,
+}
+
+/// Something an operator should look at, until it is over.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Alarm {
+    pub name: String,
+    pub text: String,
 }
 
 /// One member as this node sees it.
@@ -84,29 +88,42 @@ pub struct Status {
 pub struct MemberStatus {
     pub id: NodeId,
     pub incarnation: String,
-    /// By the register: the primary it names, the sync set, the rest.
     pub role: Role,
     pub voter: bool,
     pub site: String,
-    pub priority: u32,
     pub client: String,
     pub peer: String,
     pub http: String,
-    /// Whether this node has heard from it within the failover timeout; true for itself.
-    pub reachable: bool,
-    /// On the primary: the highest durable LSN verified in this epoch. `None` where not known.
-    pub matched_lsn: Option<u64>,
-    /// On the primary: what the member is doing, such as `streaming`, `joining`, `snapshot`.
-    pub progress: String,
+    /// Whether this node hears it; true for itself.
+    pub up: bool,
+    /// On the primary: the highest LSN that it holds durably and verified.
+    pub matched: Option<u64>,
+    pub lag_bytes: Option<u64>,
 }
 
 impl Status {
-    /// Orders views: a higher one knows more of the register.
-    pub fn freshness(&self) -> (u64, u64, u64) {
-        (self.generation, self.epoch, self.config_version)
+    /// Orders views: a higher one knows more of the register, and of equal ones the one that
+    /// hears a primary.
+    pub fn freshness(&self) -> (u64, u64, bool, u64) {
+        (
+            self.generation,
+            self.config_version,
+            self.primary.is_some(),
+            self.epoch,
+        )
     }
 
     pub fn member(&self, id: NodeId) -> Option<&MemberStatus> {
         self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Whether this node itself acts as primary.
+    pub fn is_primary(&self) -> bool {
+        self.role == "primary"
+    }
+
+    /// Whether this node is a primary that takes writes.
+    pub fn takes_writes(&self) -> bool {
+        self.is_primary() && self.serving
     }
 }

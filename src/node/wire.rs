@@ -14,7 +14,12 @@ use standfast_wal::{
 };
 
 const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field { at, len, name, meaning }
+    Field {
+        at,
+        len,
+        name,
+        meaning,
+    }
 }
 
 const HEAD_LEN: Field = field(0, 4, "head_len", "bytes of the head");
@@ -60,10 +65,16 @@ pub enum Head {
     /// Why the connection is not wanted, in words for a log.
     Refused(String),
     /// A message of the replication core; its records are the frame's body.
-    Core { message: Message },
+    Core {
+        message: Message,
+    },
     /// Commands that never got an LSN, on their way to the new primary.
-    Forward { commands: Vec<Forwarded> },
-    Replied { replies: Vec<ForwardReply> },
+    Forward {
+        commands: Vec<Forwarded>,
+    },
+    Replied {
+        replies: Vec<ForwardReply>,
+    },
     /// A snapshot on its way to a member that lags.
     Copy(Piece),
 }
@@ -72,7 +83,10 @@ pub enum Head {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Piece {
     /// A snapshot that could be sent: where it stands, and the file's bytes.
-    Offer { head: SnapshotHead, total: u64 },
+    Offer {
+        head: SnapshotHead,
+        total: u64,
+    },
     Accept,
     Refuse(String),
     Chunk {
@@ -102,7 +116,10 @@ pub struct Frame {
 
 impl Frame {
     pub fn plain(head: Head) -> Frame {
-        Frame { head, records: Vec::new() }
+        Frame {
+            head,
+            records: Vec::new(),
+        }
     }
 }
 
@@ -127,9 +144,16 @@ pub fn encode(frame: &Frame, out: &mut Vec<Bytes>) {
     head.put_bytes(0, HEADER_BYTES);
     let head = postcard::to_extend(&frame.head, Growing(head)).expect("every head can be encoded");
     let mut head = head.0;
-    let body: usize = frame.records.iter().map(|record| record.bytes().len()).sum();
+    let body: usize = frame
+        .records
+        .iter()
+        .map(|record| record.bytes().len())
+        .sum();
     let head_len = head.len() - HEADER_BYTES;
-    assert!(head_len <= limits::FRAME_HEAD_BYTES_MAX && body <= limits::FRAME_BYTES_MAX, "frame bounds");
+    assert!(
+        head_len <= limits::FRAME_HEAD_BYTES_MAX && body <= limits::FRAME_BYTES_MAX,
+        "frame bounds"
+    );
     head[HEAD_LEN.at..HEAD_LEN.at + 4].copy_from_slice(&(head_len as u32).to_le_bytes());
     head[BODY_LEN.at..BODY_LEN.at + 4].copy_from_slice(&(body as u32).to_le_bytes());
     let crc = head_crc(&head);
@@ -168,7 +192,11 @@ pub fn decode(bytes: &mut BytesMut) -> Result<Option<Frame>, WireError> {
 }
 
 fn length_at(bytes: &[u8], field: Field) -> usize {
-    u32::from_le_bytes(bytes[field.at..field.at + 4].try_into().expect("four bytes")) as usize
+    u32::from_le_bytes(
+        bytes[field.at..field.at + 4]
+            .try_into()
+            .expect("four bytes"),
+    ) as usize
 }
 
 fn head_crc(frame: &[u8]) -> u32 {

@@ -5,6 +5,7 @@
 
 use crate::replication::config::Config;
 use crate::replication::fence::Fence;
+use crate::replication::register::{AcceptorState, Value};
 use serde::{Deserialize, Serialize};
 use standfast_wal::{ClusterId, Incarnation, NodeId};
 
@@ -14,10 +15,13 @@ pub struct Meta {
     pub cluster: ClusterId,
     pub node: NodeId,
     pub incarnation: Incarnation,
-    /// Everything below it is refused.
+    /// Everything below it is refused. Its history is the Config's, unless a forced promotion
+    /// elsewhere has ended that.
     pub fence: Fence,
     /// The newest Config known to be chosen.
-    pub config: Config,
+    pub config: Value,
+    /// This node's vote in the register.
+    pub acceptor: AcceptorState,
     /// The log had a damaged end that may have been acknowledged; it counts as absent until it
     /// was verified against a primary.
     pub suspect: bool,
@@ -25,13 +29,21 @@ pub struct Meta {
 
 impl Meta {
     /// The first Meta of a member of a new cluster: every member starts with the same Config,
-    /// which counts as chosen.
+    /// which counts as chosen. Also of a node that is to join a cluster with this Config: one that
+    /// it does not name, with this incarnation, has no vote in it.
     pub fn first(
         cluster: ClusterId,
         node: NodeId,
         incarnation: Incarnation,
         config: Config,
     ) -> Meta {
+        let votes = config.voters.contains(&node) && config.names(node, incarnation);
+        // A vote by decree is only for the first value: later ones are voted for.
+        let acceptor = if votes && config.version == 1 {
+            AcceptorState::genesis(Value::new(config.clone()))
+        } else {
+            AcceptorState::empty(config.history)
+        };
         Meta {
             cluster,
             node,
@@ -40,7 +52,8 @@ impl Meta {
                 history: config.history,
                 epoch: config.epoch,
             },
-            config,
+            config: Value::new(config),
+            acceptor,
             suspect: false,
         }
     }

@@ -18,6 +18,7 @@
 //! | `commit` | the acknowledgement rule and the change rule: pure functions |
 //! | `fence` | what this node has promised to refuse |
 //! | `reads` | which reads may be answered now |
+//! | `status` | what people are shown |
 //! | `register` | the register itself |
 //! | `epochs`, `tail` | which epoch wrote which LSN; the last records, in memory |
 //! | `message`, `meta`, `config`, `settings`, `view` | types |
@@ -25,14 +26,27 @@
 //! What it does not do: it reads no payload but that of EpochStart, moves no snapshot bytes, knows
 //! no client, and never waits.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+mod backup;
+mod candidate;
+mod changes;
+pub mod commit;
 pub mod config;
 pub mod epochs;
 pub mod fence;
+mod force;
+pub mod io;
+mod log;
 pub mod message;
 pub mod meta;
+mod node;
+mod orders;
+mod peer;
+mod primary;
+mod reads;
 pub mod register;
 pub mod replica;
 pub mod settings;
+mod status;
 pub mod tail;
 pub mod time;
 pub mod view;
@@ -40,11 +54,10 @@ pub mod view;
 pub use config::Config;
 pub use epochs::{EpochEntry, EpochTable};
 pub use fence::Fence;
+pub use io::{Effect, Input, Introduction, LinkEvent, LogFacts, Order, ReadTicket, StopReason};
 pub use message::{Body, Message, SnapshotHead};
 pub use meta::Meta;
-pub use replica::{
-    Effect, Input, Introduction, LinkEvent, LogFacts, Order, ReadTicket, Replica, StopReason,
-};
+pub use replica::Replica;
 pub use settings::Settings;
 pub use time::Time;
 pub use view::{Forecast, Loss, PeerView, Refusal, RoleView, View};

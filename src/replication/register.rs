@@ -98,12 +98,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether an operator should hear of it: lateness and races are ordinary.
+    /// Whether an operator should hear of it. Lateness and races are ordinary, and so are requests
+    /// meant for the incarnation that lived at this address before.
     pub fn is_suspicious(self) -> bool {
-        !matches!(
-            self,
-            Reason::Late | Reason::DoesNotCount | Reason::DiskIsBehind
-        )
+        use Reason::{DiskIsBehind, DoesNotCount, Late, NotAVoter};
+        !matches!(self, Late | DoesNotCount | NotAVoter | DiskIsBehind)
     }
 }
 
@@ -116,6 +115,8 @@ pub struct Timing {
     /// and is spread at random up to twice that.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
+    /// How long a change of voters waits for those voters before it is given up.
+    pub patience: Duration,
 }
 
 impl Default for Timing {
@@ -124,6 +125,7 @@ impl Default for Timing {
             resend: Duration::from_millis(100),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(200),
+            patience: Duration::from_secs(2),
         }
     }
 }
@@ -208,13 +210,9 @@ impl ConfigStore for Register {
         match request {
             Request::Read => self.proposer.enqueue_read(ticket),
             Request::CompareAndSet { expected, next } => {
-                self.proposer.jobs.push_back(Job::Change(Change {
-                    ticket,
-                    expected,
-                    next,
-                    offered: false,
-                    won: false,
-                }));
+                self.proposer
+                    .jobs
+                    .push_back(Job::Change(Change::new(ticket, expected, next)));
             }
         }
         self.settle(now, effects);
@@ -369,7 +367,16 @@ impl Register {
         match &self.proposer.phase {
             Phase::Idle => unreachable!("an idle proposer has no deadline"),
             Phase::BackOff => self.start_round(now, effects),
-            Phase::Prepare(_) | Phase::Vote(_) => self.ask(now, effects),
+            Phase::Prepare(round) => match self.proposer.jobs.front() {
+                Some(Job::Change(change))
+                    if change.is_hopeless(now, self.proposer.timing.patience) =>
+                {
+                    let base = round.base.clone();
+                    self.finish(Outcome::Unready(base), effects);
+                }
+                _ => self.ask(now, effects),
+            },
+            Phase::Vote(_) => self.ask(now, effects),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What replication tells the engine, the status page and people: roles, refusals, losses.
 
+use crate::replication::config::MemberRole;
 use crate::replication::fence::Fence;
 use standfast_wal::{Epoch, History, Lsn, NodeId};
 use std::fmt;
@@ -91,6 +92,7 @@ pub enum RoleView {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerView {
     pub id: NodeId,
+    pub role: MemberRole,
     pub connected: bool,
     pub synchronous: bool,
     pub joining: bool,
@@ -101,8 +103,8 @@ pub struct PeerView {
     pub lag_bytes: u64,
     /// Its wall clock less this node's, nanoseconds.
     pub clock_offset: Option<i64>,
-    /// How long ago it was last heard.
-    pub silent: Duration,
+    /// On the primary: how long ago it was last heard.
+    pub silent: Option<Duration>,
 }
 
 /// Everything `status` shows of replication. Made on demand; not for the write path.
@@ -115,6 +117,8 @@ pub struct View {
     pub tip: Lsn,
     pub durable: Lsn,
     pub commit: Lsn,
+    /// The highest commit LSN that any primary has told of: what a forced promotion could lose.
+    pub heard_commit: Lsn,
     pub suspect: bool,
     pub config_version: u64,
     pub peers: Vec<PeerView>,

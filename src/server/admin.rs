@@ -131,4 +131,4 @@ async fn status(State(front): State<Arc<Front>>) -> Response {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -66,14 +66,14 @@ fn refusal(front: &Front, stream: &TcpStream, address: SocketAddr) -> Option<Str
         return Some("-ERR max number of clients reached\r\n".to_string());
     }
     let is_loopback = address.ip().to_canonical().is_loopback();
-    if front.settings.protected && !is_loopback {
+    if front.tunable.protected.load(Relaxed) != 0 && !is_loopback {
         let local = stream
             .local_addr()
             .map(|local| local.to_string())
             .unwrap_or_default();
         return Some(format!(
             "-DENIED {local} runs in protected mode: without credentials only clients on the same \
-             machine are served\r\n"
+             machine are served; CONFIG SET protected-mode no, sent from there, opens it to all\r\n"
         ));
     }
     None

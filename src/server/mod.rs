@@ -7,6 +7,7 @@ mod info;
 pub mod listener;
 mod operator;
 pub mod resp;
+pub mod run;
 mod sentinel;
 mod session;
 mod slowlog;
@@ -36,8 +37,6 @@ pub struct Settings {
     pub in_flight_bytes_max: usize,
     /// A client that reads nothing of its replies for so long is closed.
     pub write_timeout: Duration,
-    /// Only loopback is served: nobody proves who they are.
-    pub protected: bool,
     pub once_ttl: Duration,
     pub once_max: u64,
     pub http_connections_max: usize,
@@ -54,6 +53,8 @@ pub struct Tunable {
     /// `u64::MAX`: nothing is slow.
     pub slowlog_us: AtomicU64,
     pub slowlog_entries_max: AtomicU64,
+    /// 1: only loopback is served, because nobody proves who they are.
+    pub protected: AtomicU64,
 }
 
 impl Settings {
@@ -72,7 +73,6 @@ impl Settings {
             in_flight_max: limits::SESSION_REQUESTS_MAX,
             in_flight_bytes_max: request_bytes_max,
             write_timeout: Duration::from_secs(60),
-            protected: true,
             once_ttl: config.once_ttl,
             once_max: config.once_max,
             http_connections_max: 64,
@@ -88,6 +88,7 @@ impl Tunable {
             output_bytes_max: config.output_buffer.0.into(),
             slowlog_us: 10_000.into(),
             slowlog_entries_max: (limits::SLOWLOG_ENTRIES_MAX as u64).into(),
+            protected: 1.into(),
         }
     }
 }
@@ -215,4 +216,4 @@ fn text(value: impl ToString) -> Reply {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

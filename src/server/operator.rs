@@ -302,4 +302,4 @@ pub fn positive(word: &[u8]) -> Parse<u64> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -298,4 +298,4 @@ fn wrong_arity(word: &[u8]) -> Reply {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -98,7 +98,9 @@ impl State {
     /// Applies a committed record of any kind; `on_reply` gets each command's LSN and reply, in
     /// order. Only records of kind Commands have replies.
     pub fn apply(&mut self, record: &Record, mut on_reply: impl FnMut(Lsn, Reply)) {
-        self.apply_each(record, record.last_lsn(), |_, lsn, reply| on_reply(lsn, reply));
+        self.apply_each(record, record.last_lsn(), |_, lsn, reply| {
+            on_reply(lsn, reply)
+        });
     }
 
     /// Applies a record's commands up to and including `through`: the last step of a restore, and

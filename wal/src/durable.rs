@@ -32,7 +32,10 @@ pub fn publish<S: Storage>(storage: &S, temporary: &str, name: &str) -> io::Resu
 
 /// Removes a file for good; one that is not there is fine.
 pub fn remove<S: Storage>(storage: &S, name: &str) -> io::Result<()> {
-    remove_if_there(storage, name)?;
+    match storage.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    }
     // Durable here: `name` is gone.
     storage.sync_dir(directory_of(name))
 }

@@ -33,8 +33,8 @@ pub enum ErrorKind {
     /// Bytes at or below what was acknowledged are not what was written, or cannot be told from
     /// that; nothing was changed.
     Damaged(Damage),
-    /// The log does not contain the snapshot's record, or contains another one there.
-    NotThisLog,
+    /// A whole segment file between or behind others is gone.
+    SegmentMissing,
     /// Records for a repair do not fit the hole they are for.
     DoesNotFit(Damage),
     /// An earlier error ended this log's life; reopen it after the cause is gone.
@@ -56,6 +56,11 @@ impl Error {
         move |error| Error::new(&file, ErrorKind::Io(doing, error))
     }
 
+    /// The disk is full: nothing was harmed, and it may be tried again.
+    pub fn is_full(&self) -> bool {
+        matches!(&self.kind, ErrorKind::Io(_, cause) if is_full(cause))
+    }
+
     pub(crate) fn at(mut self, offset: u64) -> Error {
         self.offset = Some(offset);
         self
@@ -65,6 +70,14 @@ impl Error {
         self.lsn = Some(lsn);
         self
     }
+}
+
+/// A full disk is an event, not a failure: nothing that was durable is touched by it.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 impl fmt::Display for Error {
@@ -114,9 +127,9 @@ impl fmt::Display for ErrorKind {
                  Start the node with its peers so that it is repaired from one, or restore from \
                  the archive"
             ),
-            ErrorKind::NotThisLog => f.write_str(
-                "the log and the snapshot do not belong together; put back the one that is missing \
-                 or let the node join again with an empty directory",
+            ErrorKind::SegmentMissing => f.write_str(
+                "this segment held acknowledged commands and is gone; put the file back, let the \
+                 node join again with an empty directory, or restore from the archive",
             ),
             ErrorKind::DoesNotFit(damage) => write!(
                 f,

@@ -9,20 +9,31 @@
 //! known durable, and nothing in a sealed segment, is ever cut because it looks damaged.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod cut;
 pub mod durable;
 pub mod error;
 pub mod log;
+mod note;
+mod open;
+pub mod prepare;
 pub mod reader;
 pub mod record;
+pub mod recovery;
+mod repair;
+pub mod scan;
+pub mod segment;
 pub mod storage;
 pub mod writer;
 
 pub use error::{Error, ErrorKind};
-pub use log::{Cut, DamagedRange, End, Identity, Log, Options, Recovered, Space};
+pub use log::{Cut, DamagedRange, End, Identity, Log, Options, Reach, Recovered, Space};
 pub use reader::{ReadError, Reader};
 pub use record::{
-    Chain, ClusterId, Damage, Epoch, Field, History, Incarnation, Kind, Link, Lsn, NodeId, Nonce,
-    Position, Record,
+    Chain, ClusterId, Damage, Epoch, Field, Head, History, Incarnation, Kind, Link, Lsn, NodeId,
+    Nonce, Position, Record,
 };
 pub use storage::{File, Storage, disk::Disk, sim::SimDisk};
 pub use writer::{Writer, WriterEvent};
+
+#[cfg(test)]
+mod tests;

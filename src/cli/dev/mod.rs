@@ -295,9 +295,7 @@ impl Running {
     }
 
     fn serves(&self) -> bool {
-        self.views()
-            .iter()
-            .any(|view| view.role == Role::Primary && view.serving)
+        self.views().iter().any(Status::takes_writes)
     }
 
     /// Says when a node ends and when it is back.
@@ -349,9 +347,7 @@ impl Running {
                 (Some(pid), None) => {
                     format!("process {pid} does not answer; {}", process.last_words())
                 }
-                (Some(_), Some(view)) => {
-                    format!("{}: {}", view.role.as_str(), reason(&view))
-                }
+                (Some(_), Some(view)) => doing(&view),
             };
             message.push_str(&format!("\n  node {}: {text}", line.id));
         }
@@ -454,12 +450,13 @@ impl Running {
     }
 }
 
-fn reason(view: &Status) -> &str {
-    if view.reason.is_empty() {
-        "no reason given"
-    } else {
-        &view.reason
+/// What a node does while the cluster does not serve.
+fn doing(view: &Status) -> String {
+    let mut text = format!("{}, epoch {}", view.role, view.epoch);
+    for alarm in &view.alarms {
+        text.push_str(&format!("\n    {}", alarm.text));
     }
+    text
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {

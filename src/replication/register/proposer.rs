@@ -26,11 +26,30 @@ pub(super) struct Change {
     pub(super) next: Value,
     /// Votes were asked for, so it may be chosen behind our back.
     pub(super) offered: bool,
+    /// Since when it only waits for its own voters to promise.
+    pub(super) waits_since: Option<Time>,
     /// It is known to be chosen, whatever came after it.
     pub(super) won: bool,
 }
 
 impl Change {
+    pub(super) fn new(ticket: Ticket, expected: Value, next: Value) -> Change {
+        Change {
+            ticket,
+            expected,
+            next,
+            offered: false,
+            waits_since: None,
+            won: false,
+        }
+    }
+
+    /// Whether to give up: its voters stay silent, and it was never offered.
+    pub(super) fn is_hopeless(&self, now: Time, patience: Duration) -> bool {
+        let waits = |since: Time| now.since(since) >= patience;
+        !self.offered && self.waits_since.is_some_and(waits)
+    }
+
     /// Whether the newest value known to be chosen decides the matter. `settled`: a majority of
     /// that value's voters knows, durably, that it is chosen.
     pub(super) fn end(&self, known: &Value, settled: bool) -> Option<Outcome> {

@@ -233,7 +233,14 @@ impl Register {
         let Phase::Prepare(round) = &mut self.proposer.phase else {
             unreachable!("a change is offered at the ballot that was promised");
         };
-        match round.readiness(&proposal) {
+        let readiness = round.readiness(&proposal);
+        if let (Some(Job::Change(change)), true) = (
+            self.proposer.jobs.front_mut(),
+            readiness != Readiness::Ready,
+        ) {
+            change.waits_since.get_or_insert(now);
+        }
+        match readiness {
             Readiness::Ready => self.ask_votes(now, ballot, proposal, effects),
             Readiness::Waiting => {}
             Readiness::Unasked => {

@@ -26,6 +26,9 @@ pub enum Outcome {
     Chosen(Value),
     /// The change was not chosen and never will be; this value, which is chosen, is why.
     Lost(Value),
+    /// The voters that the change would make needed have not answered in time. Nothing was offered:
+    /// this, which is chosen, goes on being the value.
+    Unready(Value),
     /// The register is past the change, at this value or later. Whether the change was chosen in
     /// between cannot be told: it is not the current value, in any case.
     Overtaken(Value),

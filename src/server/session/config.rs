@@ -9,13 +9,15 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How a setting that can change is written.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Number,
     /// Bytes, with Redis's suffixes.
     Bytes,
     /// Microseconds; a negative number is "never".
     MicrosOrNever,
+    /// `yes` or `no`.
+    Flag,
 }
 
 struct Row {
@@ -25,7 +27,7 @@ struct Row {
 }
 
 /// What CONFIG SET changes on this node, until its process ends.
-const TUNABLE: [Row; 5] = [
+const TUNABLE: [Row; 6] = [
     Row {
         name: "maxclients",
         unit: Unit::Number,
@@ -40,6 +42,11 @@ const TUNABLE: [Row; 5] = [
         name: "output-buffer",
         unit: Unit::Bytes,
         field: |front| &front.tunable.output_bytes_max,
+    },
+    Row {
+        name: "protected-mode",
+        unit: Unit::Flag,
+        field: |front| &front.tunable.protected,
     },
     Row {
         name: "slowlog-log-slower-than",
@@ -175,6 +182,11 @@ fn read(unit: Unit, value: &[u8]) -> Option<u64> {
             value.parse::<i64>().ok().map(|_| u64::MAX)
         }
         Unit::MicrosOrNever => value.parse().ok(),
+        Unit::Flag => match value.as_str() {
+            "yes" => Some(1),
+            "no" => Some(0),
+            _ => None,
+        },
         Unit::Bytes => {
             let digits = value.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
             let factor = match &value[digits.len()..] {

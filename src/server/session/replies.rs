@@ -215,8 +215,10 @@ mod tests {
 
     #[test]
     fn a_skipped_reply_keeps_its_place_and_is_not_written() {
-        let mut replies = Replies::default();
-        replies.silence = Silence::Next;
+        let mut replies = Replies {
+            silence: Silence::Next,
+            ..Replies::default()
+        };
         replies.expect(Purpose::Read);
         replies.expect(Purpose::Read);
         for seq in [1, 0] {

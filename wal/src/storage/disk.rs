@@ -4,6 +4,7 @@
     reason = "the one place that opens the log's files"
 )]
 
+use crate::error::is_full;
 use crate::storage::{File, SECTOR_BYTES, Storage};
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -229,14 +230,6 @@ impl File for DiskFile {
     fn map(&self, len: u64) -> io::Result<Bytes> {
         super::map::map(&self.file, len)
     }
-}
-
-/// A full disk is an event, not a failure: nothing that was durable is touched by it.
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-    )
 }
 
 fn write_all_at(file: &fs::File, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {

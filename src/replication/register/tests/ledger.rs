@@ -132,6 +132,7 @@ impl Ledger {
         let (Outcome::Current(told)
         | Outcome::Chosen(told)
         | Outcome::Lost(told)
+        | Outcome::Unready(told)
         | Outcome::Overtaken(told)) = outcome;
         self.is_chosen(told)?;
         match (request, outcome) {
@@ -146,6 +147,11 @@ impl Ledger {
                 Ok(()) => Err(format!("{next:?} is chosen and reported lost")),
                 Err(_) => Ok("lost"),
             },
+            (Request::CompareAndSet { expected, .. }, Outcome::Unready(value))
+                if value == expected =>
+            {
+                Ok("unready")
+            }
             (Request::CompareAndSet { next, .. }, Outcome::Overtaken(value))
                 if value.version > next.version =>
             {

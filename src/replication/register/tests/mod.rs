@@ -2,6 +2,7 @@
 
 mod explore;
 mod ledger;
+mod simulate;
 
 use super::*;
 use crate::replication::config::{Acks, Addresses, Config, Member, MemberRole, Protection};
