@@ -110,7 +110,9 @@ impl Primary {
             reign.epoch, entry.first_lsn
         ));
         primary.meet_members(node);
-        primary.on_tick(node);
+        primary.beat_at = node.now.after(node.settings.heartbeat_interval);
+        primary.beat(node);
+        primary.plan(node);
         primary
     }
 
@@ -188,13 +190,11 @@ impl Primary {
     }
 
     fn confirm(&mut self, node: &mut Node, round: u64) {
-        if self.reads.confirm(round, node.now) {
-            if self.serving {
-                node.out.push(Effect::Confirmed(round));
-            }
-            self.peers
-                .values_mut()
-                .for_each(|peer| peer.note_confirmed(round));
+        // Until the EpochStart is committed the commit LSN says nothing about this moment.
+        if self.reads.confirm(round, node.now) && self.serving {
+            node.out.push(Effect::Confirmed(round));
+            let peers = self.peers.values_mut();
+            peers.for_each(|peer| peer.note_confirmed(round));
         }
     }
 
