@@ -189,7 +189,7 @@ impl Run {
         match step {
             Step::Push(count, bytes) => {
                 for at in 0..count {
-                    let seed = self.random.next();
+                    let seed = self.random.draw();
                     let record = record(log.written(), 1 + u32::from(at), bytes.into(), seed);
                     log.push(record.clone());
                     model.records.push(record);

@@ -128,10 +128,7 @@ impl Sample {
                 );
             }
             Err(error) => {
-                assert!(
-                    matches!(error.kind, ErrorKind::Damaged(_)),
-                    "byte {place}: {error}"
-                );
+                assert!(is_damage(&error), "byte {place}: {error}");
                 let Some(hit) = hit else { return };
                 let told = (error.file.as_str(), error.offset, error.lsn);
                 let where_it_is = (
@@ -173,6 +170,10 @@ impl Sample {
             (None, Some(range)) => panic!("byte {place}: {range:?} is not damaged"),
         }
     }
+}
+
+fn is_damage(error: &crate::Error) -> bool {
+    matches!(error.kind, ErrorKind::Damaged(_) | ErrorKind::DamagedEnd(_))
 }
 
 fn entries(disk: &SimDisk, name: &str, header: &Header) -> Vec<Entry> {
@@ -250,10 +251,7 @@ fn every_length_of_the_newest_segment_is_told_from_the_whole() {
             let short = bytes[..len].to_vec();
             let refused = open(&sample.with(short.clone()), alone()).err();
             let refused = refused.expect("alone, a shortened segment is refused");
-            assert!(
-                matches!(refused.kind, ErrorKind::Damaged(_)),
-                "length {len}: {refused}"
-            );
+            assert!(is_damage(&refused), "length {len}: {refused}");
             // With peers: said to be damaged, or cut above what is known durable and suspect.
             let Ok((log, recovered)) = open(&sample.with(short), peers()) else {
                 assert!(len < 2048, "length {len}: a header copy is left");
