@@ -25,36 +25,45 @@ pub enum Malformed {
     Rest,
 }
 
-/// Codes by command; writes below 64.
-mod code {
-    pub const SET: u8 = 1;
-    pub const MSET: u8 = 2;
-    pub const APPEND: u8 = 3;
-    pub const SET_RANGE: u8 = 4;
-    pub const INCR_BY: u8 = 5;
-    pub const GET_DEL: u8 = 6;
-    pub const GET_EX: u8 = 7;
-    pub const DEL: u8 = 8;
-    pub const DEL_IF_EQ: u8 = 9;
-    pub const EXPIRE: u8 = 10;
-    pub const PERSIST: u8 = 11;
-    pub const RENAME: u8 = 12;
-    pub const COPY: u8 = 13;
-    pub const FLUSH_ALL: u8 = 14;
-    pub const MULTI: u8 = 15;
-    pub const ONCE: u8 = 16;
-    pub const GET: u8 = 64;
-    pub const MGET: u8 = 65;
-    pub const STR_LEN: u8 = 66;
-    pub const GET_RANGE: u8 = 67;
-    pub const EXISTS: u8 = 68;
-    pub const TYPE: u8 = 69;
-    pub const TTL: u8 = 70;
-    pub const RANDOM_KEY: u8 = 71;
-    pub const KEYS: u8 = 72;
-    pub const SCAN: u8 = 73;
-    pub const DB_SIZE: u8 = 74;
-    pub const REVISIONS: u8 = 75;
+macro_rules! codes {
+    ($($name:ident = $code:literal, $fields:literal;)*) => {
+        mod code {
+            $(pub const $name: u8 = $code;)*
+        }
+        /// Every command's code, name and fields; writes are below 64.
+        pub const CODES: &[(u8, &str, &str)] = &[$(($code, stringify!($name), $fields)),*];
+    };
+}
+
+codes! {
+    SET = 1, "key, value, expiry, condition, reply";
+    MSET = 2, "if none exists, pairs";
+    APPEND = 3, "key, value";
+    SET_RANGE = 4, "key, value, offset u64";
+    INCR_BY = 5, "key, by i64";
+    GET_DEL = 6, "key";
+    GET_EX = 7, "key, expiry";
+    DEL = 8, "keys";
+    DEL_IF_EQ = 9, "key, value";
+    EXPIRE = 10, "key, expiry, condition bits";
+    PERSIST = 11, "key";
+    RENAME = 12, "source, target, if absent";
+    COPY = 13, "source, target, replace";
+    FLUSH_ALL = 14, "";
+    MULTI = 15, "watches of key and revision u64, commands";
+    ONCE = 16, "token, ttl ms u64, tokens max u64, command";
+    GET = 64, "key";
+    MGET = 65, "keys";
+    STR_LEN = 66, "key";
+    GET_RANGE = 67, "key, start i64, end i64";
+    EXISTS = 68, "keys";
+    TYPE = 69, "key";
+    TTL = 70, "key, form bits";
+    RANDOM_KEY = 71, "seed u64";
+    KEYS = 72, "pattern";
+    SCAN = 73, "cursor u64, count u64, bits, pattern";
+    DB_SIZE = 74, "";
+    REVISIONS = 75, "keys";
 }
 
 impl Command {
