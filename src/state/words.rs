@@ -91,6 +91,14 @@ impl Command {
                 words
             }
             Command::FlushAll => vec![word("FLUSHALL")],
+            read => read.read_words(),
+        }
+    }
+
+    fn read_words(&self) -> Vec<Bytes> {
+        let with_keys = |name, keys: &[Bytes]| [&[word(name)], keys].concat();
+        let of_key = |name, key: &Bytes| vec![word(name), key.clone()];
+        match self {
             Command::Get { key } => of_key("GET", key),
             Command::MGet { keys } => with_keys("MGET", keys),
             Command::StrLen { key } => of_key("STRLEN", key),
@@ -104,9 +112,7 @@ impl Command {
             Command::Keys { pattern } => of_key("KEYS", pattern),
             Command::Scan(scan) => scan_words(scan),
             Command::DbSize => vec![word("DBSIZE")],
-            Command::Multi(_) | Command::Once(_) | Command::Revisions { .. } => {
-                unreachable!("handled by requests")
-            }
+            composed => unreachable!("handled by requests: {composed:?}"),
         }
     }
 }
