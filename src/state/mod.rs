@@ -147,7 +147,7 @@ impl State {
     ) {
         let mut lsn = record.first_lsn();
         let mut encoded = codec::iter(record.payload());
-        let mut group = Vec::with_capacity(WARM_MAX);
+        let mut group = Vec::with_capacity(WARM_MAX.min(record.count() as usize));
         while lsn <= through {
             // The record's checksums held and a primary of this version built it: what cannot be
             // read now is of a newer version, and guessing would make this node diverge (I2).
