@@ -1,8 +1,8 @@
 //! The command table: every command's name, arity, flags, keys and words for people.
 //!
 //! A session looks a request up ([`find`]), checks rights by the [`Spec`] and the keys
-//! ([`keys_of`]), and then parses it ([`parse`]): into a [`Command`](crate::state::Command) for the
-//! state, or, where the command is the session's own to answer, into its [`Id`].
+//! ([`keys_of`]), and then parses it ([`parse()`]): into a [`Command`](crate::state::Command) for
+//! the state, or, where the command is the session's own to answer, into its [`Id`].
 
 mod introspect;
 mod parse;

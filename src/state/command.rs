@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use standfast_wal::Lsn;
 use xxhash_rust::xxh3::xxh3_128;
 
-pub use super::codec::{Malformed, iter, may_grow, push};
+pub use super::codec::{CODES, Malformed, iter, may_grow, push};
 
 /// One command or query, fully parsed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -313,6 +313,28 @@ impl Command {
             | Command::Scan(_)
             | Command::DbSize
             | Command::Revisions { .. } => false,
+        }
+    }
+
+    /// The key of a command on one key; `None` for others.
+    pub(super) fn single_key(&self) -> Option<&[u8]> {
+        match self {
+            Command::Set(set) => Some(&set.key),
+            Command::Append { key, .. }
+            | Command::SetRange { key, .. }
+            | Command::IncrBy { key, .. }
+            | Command::GetDel { key }
+            | Command::GetEx { key, .. }
+            | Command::DelIfEq { key, .. }
+            | Command::Expire { key, .. }
+            | Command::Persist { key }
+            | Command::Get { key }
+            | Command::StrLen { key }
+            | Command::GetRange { key, .. }
+            | Command::Type { key }
+            | Command::Ttl { key, .. } => Some(key),
+            Command::Once(once) => once.command.single_key(),
+            _ => None,
         }
     }
 

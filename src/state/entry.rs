@@ -1,20 +1,32 @@
 //! One stored key with its value, or one ONCE token with its reply: a single block of memory.
 //!
-//! | at | bytes | what |
-//! | --- | --- | --- |
-//! | 0 | 8 | revision: LSN of the last change |
-//! | 8 | 4 | twice the key's length, plus 1 if it expires |
-//! | 12 | 0 or 8 | expiry in ms since 1970 |
-//! | | | key, then value, up to the end of the block |
+//! A header ([`ENTRY_HEADER`]); the expiry in ms since 1970 (u64), if there is one; the key; the
+//! value, up to the end of the block.
 //!
 //! Little-endian. The same bytes are what a snapshot holds and what the digest is taken of. The
 //! header is as small as it is because allocators have classes: 16 + 100 bytes make exactly 128.
 
-use standfast_wal::Lsn;
+use standfast_wal::record::is_gapless;
+use standfast_wal::{Field, Lsn};
 
-const KEY_LEN_AT: usize = 8;
+const REVISION: Field = Field {
+    at: 0,
+    len: 8,
+    name: "revision",
+    meaning: "LSN of the last change",
+};
+const KEY_LEN: Field = Field {
+    at: 8,
+    len: 4,
+    name: "key_len",
+    meaning: "twice the length of the key, plus 1 if an expiry follows",
+};
+
+/// What an entry begins with; little-endian.
+pub const ENTRY_HEADER: [Field; 2] = [REVISION, KEY_LEN];
 const HEADER: usize = 12;
 const EXPIRY_BYTES: usize = 8;
+const _: () = assert!(is_gapless(&ENTRY_HEADER, HEADER));
 
 /// A key longer than this cannot have come out of a record.
 pub(super) const KEY_BYTES_MAX: usize = standfast_wal::record::PAYLOAD_MAX;
@@ -77,7 +89,7 @@ impl Entry {
             *self = Entry::new(content);
             return;
         }
-        self.0[..KEY_LEN_AT].copy_from_slice(&content.revision.0.to_le_bytes());
+        self.0[..KEY_LEN.at].copy_from_slice(&content.revision.0.to_le_bytes());
         if let Some(expiry_ms) = content.expiry_ms {
             self.0[HEADER..HEADER + EXPIRY_BYTES].copy_from_slice(&expiry_ms.to_le_bytes());
         }
@@ -87,7 +99,7 @@ impl Entry {
 
     /// An entry from bytes that somebody else stored; `None` if they cannot be one.
     pub fn from_bytes(bytes: &[u8]) -> Option<Entry> {
-        let field = bytes.get(KEY_LEN_AT..HEADER)?;
+        let field = bytes.get(KEY_LEN.at..HEADER)?;
         let field = u32::from_le_bytes(field.try_into().ok()?);
         let key_len = usize::try_from(field >> 1).ok()?;
         let key_at = HEADER + if field & 1 == 1 { EXPIRY_BYTES } else { 0 };
@@ -105,7 +117,7 @@ impl Entry {
     }
 
     fn key_field(&self) -> u32 {
-        let field = self.0[KEY_LEN_AT..HEADER].try_into().expect("four bytes");
+        let field = self.0[KEY_LEN.at..HEADER].try_into().expect("four bytes");
         u32::from_le_bytes(field)
     }
 

@@ -27,20 +27,22 @@ mod strings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use attestation::{ATTESTATION, ATTESTATION_BYTES, Attestation};
 pub use command::Command;
 pub use digest::Digest;
+pub use entry::ENTRY_HEADER;
 pub use glob::glob_matches;
 pub use integer::parse_integer;
 pub use place::slot_of;
 pub use reply::Reply;
-pub use snapshot::{Block, LoadError, LoadedPart, SnapshotHead, load_block};
+pub use snapshot::{BLOCK_HEADER, Block, LoadError, LoadedPart, SnapshotHead, load_block};
 
 use command::Multi;
 use digest::Sort;
 use standfast_wal::{Kind, Lsn, Record};
-use store::{Garbage, Store};
+use store::{Garbage, Store, WARM_MAX};
 
 /// Number of hash slots, as in Redis Cluster.
 pub const SLOTS: u16 = 16384;
@@ -158,32 +160,46 @@ impl State {
         through: Lsn,
         mut on_reply: impl FnMut(&State, Lsn, Reply),
     ) {
-        let mut applied = Applied {
-            lsn: record.first_lsn(),
-            timestamp: record.timestamp(),
-        };
-        for encoded in codec::iter(record.payload()) {
+        let mut lsn = record.first_lsn();
+        let mut encoded = codec::iter(record.payload());
+        let mut group = Vec::with_capacity(WARM_MAX.min(record.count() as usize));
+        while lsn <= through {
             // The record's checksums held and a primary of this version built it: what cannot be
             // read now is of a newer version, and guessing would make this node diverge (I2).
-            let command = encoded
-                .and_then(Command::from_encoded)
-                .unwrap_or_else(|why| panic!("command {} of {record:?}: {why}", applied.lsn));
-            self.applied = applied;
-            self.sweep(COMMAND_SWEEP_MAX);
-            let reply = self.execute(&command);
-            on_reply(self, applied.lsn, reply);
-            if applied.lsn == through {
-                break;
+            group.extend(encoded.by_ref().take(WARM_MAX).map(|one| {
+                one.and_then(Command::from_encoded)
+                    .unwrap_or_else(|why| panic!("a command of {record:?}: {why}"))
+            }));
+            assert!(
+                !group.is_empty(),
+                "{record:?} has fewer commands than it says"
+            );
+            self.warm(&group);
+            for command in group.drain(..) {
+                if lsn > through {
+                    break;
+                }
+                let timestamp = record.timestamp() + record.first_lsn().distance_to(lsn);
+                self.applied = Applied { lsn, timestamp };
+                self.sweep(COMMAND_SWEEP_MAX);
+                let reply = self.execute(&command);
+                on_reply(self, lsn, reply);
+                lsn = lsn.next();
             }
-            applied = Applied {
-                lsn: applied.lsn.next(),
-                timestamp: applied.timestamp + 1,
-            };
         }
-        assert_eq!(
-            self.applied.lsn, through,
-            "{record:?} has as many commands as it says"
+        let whole = through == record.last_lsn();
+        assert!(
+            !whole || encoded.next().is_none(),
+            "{record:?} has more commands than it says"
         );
+    }
+
+    /// Makes a batch of commands fast that is about to be read or applied: see `Store::warm`.
+    /// Changes nothing; of more than a few dozen commands only the first count.
+    pub fn warm(&self, batch: &[Command]) {
+        if batch.len() > 1 {
+            self.keys.warm(batch.iter().filter_map(Command::single_key));
+        }
     }
 
     /// Answers a command that is not a write, at the log time of the last applied command.

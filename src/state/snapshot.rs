@@ -5,8 +5,8 @@
 //! first, once: from then on its revision is above. So a write during a snapshot costs one copy of
 //! one entry, and no step costs more than one chunk, whatever the keys are.
 //!
-//! Block, little-endian: version u8 · sort u8 (0 keys, 1 tokens) · 0 u16 · entries u32 · then for
-//! each its length u32 and its bytes (`entry.rs`). Blocks may come back in any order.
+//! A block is a header ([`BLOCK_HEADER`]), then for each entry its length (u32) and its bytes
+//! (`entry.rs`). Blocks may come back in any order.
 
 use super::digest::{Digest, Sort};
 use super::entry::Entry;
@@ -15,10 +15,28 @@ use super::place::Place;
 use super::store::{Garbage, Slot, Store};
 use super::table::Table;
 use super::{Applied, Limits, SLOTS, State};
-use standfast_wal::Lsn;
+use standfast_wal::record::is_gapless;
+use standfast_wal::{Field, Lsn};
 
-const VERSION: u8 = 1;
+const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
+    Field {
+        at,
+        len,
+        name,
+        meaning,
+    }
+}
+
+/// What a block of a snapshot begins with; little-endian.
+pub const BLOCK_HEADER: [Field; 4] = [
+    field(0, 1, "version", "1"),
+    field(1, 1, "sort", "0: keys, 1: ONCE tokens"),
+    field(2, 2, "reserved", "0"),
+    field(4, 4, "entries", "how many follow"),
+];
 const HEADER: usize = 8;
+const _: () = assert!(is_gapless(&BLOCK_HEADER, HEADER));
+const VERSION: u8 = 1;
 /// A block is closed at this size. Small enough to be loaded by several threads, large enough to
 /// compress well.
 const BLOCK_BYTES: usize = 256 << 10;

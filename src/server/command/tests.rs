@@ -282,6 +282,85 @@ fn flags_agree_with_what_the_parser_makes_of_a_command() {
 }
 
 #[test]
+fn a_command_in_words_parses_to_itself() {
+    let requests = [
+        "set k v",
+        "set k v nx px 5",
+        "set k v xx get keepttl",
+        "set k v ifeq w pxat 77",
+        "setnx k v",
+        "getset k v",
+        "mset a 1 b 2",
+        "msetnx a 1",
+        "append k v",
+        "setrange k 7 v",
+        "incrby k -5",
+        "getdel k",
+        "getex k persist",
+        "getex k px 5",
+        "getex k pxat 5",
+        "del a b",
+        "delifeq k v",
+        "pexpire k -5 nx",
+        "pexpireat k 5 xx gt",
+        "pexpire k 5 lt",
+        "persist k",
+        "rename a b",
+        "renamenx a b",
+        "copy a b",
+        "copy a b replace",
+        "flushall",
+        "get k",
+        "mget a b",
+        "strlen k",
+        "getrange k 0 -1",
+        "exists a a",
+        "type k",
+        "ttl k",
+        "pttl k",
+        "expiretime k",
+        "pexpiretime k",
+        "randomkey",
+        "keys a*",
+        "scan 5 match a* count 7",
+        "scan 0 count 10 type hash",
+        "dbsize",
+        "once token incrby k 1",
+    ];
+    for request in requests {
+        let parsed = |args: &[Bytes]| parse(find(args).expect(request), args, &CONTEXT);
+        let Ok(Parsed::Data(command)) = parsed(&words(request)) else {
+            panic!("{request} is a data command");
+        };
+        let [again] = &command.requests()[..] else {
+            panic!("{request} is one request")
+        };
+        assert_eq!(
+            parsed(again),
+            Ok(Parsed::Data(command.clone())),
+            "{command}"
+        );
+    }
+    let incr = Command::IncrBy {
+        key: Bytes::from("two words"),
+        by: 1,
+    };
+    let set_long = Command::Append {
+        key: Bytes::from("k"),
+        value: Bytes::from("v".repeat(100)),
+    };
+    let multi = Multi {
+        watches: vec![],
+        commands: vec![incr, set_long],
+    };
+    let shown = once_exec(Bytes::from("t"), multi, &CONTEXT).to_string();
+    let long = "v".repeat(64);
+    let expected =
+        format!("MULTI; INCRBY \"two words\" 1; APPEND k {long}…(100 bytes); ONCE t EXEC");
+    assert_eq!(shown, expected);
+}
+
+#[test]
 fn keys_are_where_the_table_says() {
     let keys = |request: &str| {
         let args = words(request);

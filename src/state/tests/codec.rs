@@ -198,6 +198,25 @@ fn every_truncation_is_refused_and_no_flipped_bit_does_harm() {
 }
 
 #[test]
+fn every_code_is_listed_once_and_used() {
+    assert!(CODES.is_sorted_by(|a, b| a.0 < b.0), "codes ascend");
+    let used: std::collections::BTreeSet<u8> = samples()
+        .iter()
+        .map(|command| encoded(command)[0])
+        .collect();
+    assert!(
+        used.iter().eq(CODES.iter().map(|(code, ..)| code)),
+        "a sample for each code"
+    );
+    for command in samples()
+        .iter()
+        .filter(|command| !matches!(command, Command::Multi(_)))
+    {
+        assert_eq!(encoded(command)[0] < 64, command.is_write(), "{command:?}");
+    }
+}
+
+#[test]
 fn nesting_is_bounded() {
     let once = |inner| Command::Once(Once::new(text("t"), 1, 1, inner));
     let multi = |inner| {

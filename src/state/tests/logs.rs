@@ -186,10 +186,12 @@ proptest! {
     fn the_same_log_gives_the_same_state_and_all_that_is_incremental_is_exact(steps in steps(40)) {
         let records = build(&steps);
         let (mut one, mut two) = (State::new(LIMITS), State::new(LIMITS));
-        for record in &records {
+        for (at, record) in records.iter().enumerate() {
             let (mut first, mut second) = (Vec::new(), Vec::new());
             one.apply(record, |lsn, reply| first.push((lsn, reply)));
-            one.check();
+            if at % 8 == 7 || at + 1 == records.len() {
+                one.check();
+            }
             two.apply(record, |lsn, reply| second.push((lsn, reply)));
             prop_assert_eq!(first, second);
             prop_assert_eq!(one.digest(), two.digest());
