@@ -567,9 +567,7 @@ impl Node {
     /// Whether a message that speaks for `reign` may be taken; says why not to its sender.
     pub fn obeys(&mut self, from: NodeId, reign: Fence) -> bool {
         if reign.history != self.history() {
-            if reign.history.generation > self.history().generation {
-                self.newer = Some((reign.history, from));
-            } else {
+            if !self.meet_history(from, reign) {
                 self.refuse(from);
             }
             return false;
@@ -581,6 +579,26 @@ impl Node {
             }
             Standing::Equal | Standing::Above => true,
         }
+    }
+
+    /// A member lives in a newer history than this node: by force this one has ended, here too.
+    /// False when it is not newer.
+    pub fn meet_history(&mut self, from: NodeId, reign: Fence) -> bool {
+        if reign.history.generation <= self.history().generation {
+            return false;
+        }
+        self.newer = Some((reign.history, from));
+        if self.meta.fence.weigh(reign) == Standing::Above {
+            let (old, new) = (self.history(), reign.history);
+            self.event(format!(
+                "n{from} lives in history {new}: {old} has ended by force; the data is kept, \
+                 `rejoin` follows the new one"
+            ));
+            self.raise_fence(reign);
+            let patience = Duration::ZERO;
+            self.next = Some(Next::Backup { patience });
+        }
+        true
     }
 
     /// A refusal says how high the fence is, so it waits until that is durable.
