@@ -345,7 +345,7 @@ impl Replica {
                     self.refuse_order(ticket, "this node is no data node of the cluster");
                 }
             }
-            (_, Order::Rejoin) if self.node.is_outdated() => {
+            (_, Order::Rejoin) if self.node.is_outdated() || !self.node.is_member() => {
                 self.node.rejoining = true;
                 let history = self.node.meta.fence.history;
                 let text = format!("asking to be taken into history {history}");
@@ -405,6 +405,9 @@ impl Replica {
             }
             Body::Sound { attempt } => self.on_sound(from, attempt),
             // Everything else counts only from a member; perhaps the Config here is old.
+            _ if !named && history.generation < self.node.history().generation => {
+                self.node.refuse(from); // It lives in a past that was ended by force.
+            }
             _ if !named => {
                 let version = self.node.config().version;
                 self.node.send(from, Body::AskConfig { version });
@@ -670,10 +673,9 @@ impl Replica {
             return; // Two forced promotions of one number: an operator has to choose.
         }
         // An empty node follows anybody; one with a past, only when its operator says so.
-        let named = config.names(node.me, node.meta.incarnation);
         let empty = node.end() == Lsn::ZERO;
         let idle = matches!(self.role, Role::Backup(_)) && node.log.settled();
-        if idle && (empty || node.rejoining && named) {
+        if idle && (empty || node.rejoining) {
             node.enter_history(Config::clone(&config), false);
             node.event(format!("follows history {} from now on", config.history));
             self.become_backup(Duration::ZERO);

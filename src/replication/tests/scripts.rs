@@ -53,6 +53,8 @@ impl Stage {
         args.reject_rest()?;
         let mut world = World::new(1, shape, Settings::default(), Faults::NONE);
         world.trace = Some(Vec::new());
+        self.answered = 0;
+        self.reads.clear();
         self.world = Some(world);
         Ok(String::new())
     }
