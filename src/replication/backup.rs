@@ -465,11 +465,10 @@ impl Backup {
         }
         self.call_at = node.now.after(CALL_INTERVAL);
         let version = node.config().version;
-        let wants_in = if node.is_outdated() {
-            node.rejoining
-        } else {
-            !node.is_member()
-        };
+        if node.is_member() && !node.is_outdated() {
+            node.rejoining = false;
+        }
+        let wants_in = node.rejoining || !node.is_member();
         let peers: Vec<NodeId> = node
             .wires
             .iter()

@@ -26,7 +26,8 @@ enum Stage {
 }
 
 pub(super) struct Forcing {
-    ticket: u64,
+    /// The order, until it is answered.
+    ticket: Option<u64>,
     attempt: Nonce,
     /// Go on although another acts as primary.
     ignore: bool,
@@ -48,7 +49,7 @@ impl Forcing {
     pub fn new(node: &mut Node, ticket: u64, ignore: bool) -> Option<Forcing> {
         let (attempt, id) = (node.draw()?, node.draw()?);
         let mut forcing = Forcing {
-            ticket,
+            ticket: Some(ticket),
             attempt,
             ignore,
             id: id.0,
@@ -63,6 +64,18 @@ impl Forcing {
         };
         forcing.on_tick(node);
         Some(forcing)
+    }
+
+    fn answer(&mut self, node: &mut Node, result: Result<String, Refusal>) {
+        if let Some(ticket) = self.ticket.take() {
+            node.out.push(Effect::Answer(ticket, result));
+        }
+    }
+
+    /// Leaves the role.
+    pub fn give_up(&mut self, node: &mut Node) {
+        let why = "another node's history is newer; look at its status";
+        self.answer(node, Err(Refusal::Invalid(why.to_string())));
     }
 
     fn others(node: &Node) -> impl Iterator<Item = NodeId> {
@@ -129,8 +142,8 @@ impl Forcing {
                 };
                 if node.durable_fence == reign && node.log.is_all_durable() {
                     let config = config.clone();
-                    node.out
-                        .push(Effect::Answer(self.ticket, Ok(self.report(node))));
+                    let report = self.report(node);
+                    self.answer(node, Ok(report));
                     node.next = Some(Next::Primary { config });
                 }
             }
@@ -150,8 +163,7 @@ impl Forcing {
             .map(|(id, _)| *id);
         if let Some(id) = serving.filter(|_| !self.ignore) {
             let why = format!("node {id} acts as primary: switch over instead, or insist");
-            node.out
-                .push(Effect::Answer(self.ticket, Err(Refusal::Invalid(why))));
+            self.answer(node, Err(Refusal::Invalid(why)));
             node.next = Some(Next::Backup {
                 patience: node.settings.failover_timeout,
             });

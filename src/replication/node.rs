@@ -87,7 +87,7 @@ pub(super) struct Node {
     pub next: Option<Next>,
     /// A history above this node's own, seen at a peer: what `rejoin` would follow.
     pub newer: Option<(History, NodeId)>,
-    /// The operator has given up this node's history.
+    /// The operator has given up this node's history, until the new one has taken it in.
     pub rejoining: bool,
     random: VecDeque<u128>,
     pub out: Vec<Effect>,
@@ -249,7 +249,6 @@ impl Node {
 
     /// Hands the newest Meta to the shell, one at a time.
     pub fn persist_edits(&mut self) {
-        self.run_register();
         let edits = &mut self.edits;
         if edits.made > edits.issued && edits.issued == edits.durable {
             edits.issued = edits.made;
@@ -282,6 +281,7 @@ impl Node {
             self.register
                 .step(self.now, input, &mut self.register_effects);
         }
+        self.run_register();
         self.answer_fences();
     }
 
@@ -380,28 +380,32 @@ impl Node {
         }
     }
 
+    /// Does what the register wants done, and what follows from that.
     fn run_register(&mut self) {
-        let mut effects = std::mem::take(&mut self.register_effects);
-        for effect in effects.drain(..) {
-            match effect {
-                register::Effect::Send { to, message } => self.send(to, Body::Register(message)),
-                register::Effect::Persist { serial, state } => {
-                    self.edit(|meta| meta.acceptor = state);
-                    self.edits.register.push_back((self.edits.made, serial));
-                }
-                register::Effect::Done { ticket, outcome } => {
-                    self.outcomes.push_back((ticket, outcome));
-                }
-                register::Effect::Known(value) => self.learn(value),
-                register::Effect::Ignored { from, reason } if reason.is_suspicious() => {
-                    self.event(format!(
-                        "the register ignored a message of {from:?}: {reason}"
-                    ));
-                }
-                register::Effect::Ignored { .. } => {}
+        while !self.register_effects.is_empty() {
+            for effect in std::mem::take(&mut self.register_effects) {
+                self.on_register_effect(effect);
             }
         }
-        self.register_effects = effects;
+    }
+
+    fn on_register_effect(&mut self, effect: register::Effect) {
+        match effect {
+            register::Effect::Send { to, message } => self.send(to, Body::Register(message)),
+            register::Effect::Persist { serial, state } => {
+                self.edit(|meta| meta.acceptor = state);
+                let edit = self.edits.made;
+                self.edits.register.push_back((edit, serial));
+            }
+            register::Effect::Done { ticket, outcome } => {
+                self.outcomes.push_back((ticket, outcome));
+            }
+            register::Effect::Known(value) => self.learn(value),
+            register::Effect::Ignored { from, reason } if reason.is_suspicious() => {
+                self.event(format!("the register ignored {from:?}: {reason}"));
+            }
+            register::Effect::Ignored { .. } => {}
+        }
     }
 
     /// A Config known to be chosen, in this node's history.
@@ -420,6 +424,7 @@ impl Node {
         let input = register::Input::Learned(value);
         self.register
             .step(self.now, input, &mut self.register_effects);
+        self.run_register();
     }
 
     /// What the acceptor proves chosen may be newer than what Meta remembers.
@@ -450,7 +455,6 @@ impl Node {
         self.edits.register.clear();
         self.register_effects.clear();
         self.outcomes.clear();
-        self.rejoining = false;
         self.newer = None;
         let process = draw_process(&mut self.random);
         self.out.push(Effect::DrawRandom);
@@ -567,9 +571,7 @@ impl Node {
     /// Whether a message that speaks for `reign` may be taken; says why not to its sender.
     pub fn obeys(&mut self, from: NodeId, reign: Fence) -> bool {
         if reign.history != self.history() {
-            if reign.history.generation > self.history().generation {
-                self.newer = Some((reign.history, from));
-            } else {
+            if !self.meet_history(from, reign) {
                 self.refuse(from);
             }
             return false;
@@ -581,6 +583,26 @@ impl Node {
             }
             Standing::Equal | Standing::Above => true,
         }
+    }
+
+    /// A member lives in a newer history than this node: by force this one has ended, here too.
+    /// False when it is not newer.
+    pub fn meet_history(&mut self, from: NodeId, reign: Fence) -> bool {
+        if reign.history.generation <= self.history().generation {
+            return false;
+        }
+        self.newer = Some((reign.history, from));
+        if self.meta.fence.weigh(reign) == Standing::Above {
+            let (old, new) = (self.history(), reign.history);
+            self.event(format!(
+                "n{from} lives in history {new}: {old} has ended by force; the data is kept, \
+                 `rejoin` follows the new one"
+            ));
+            self.raise_fence(reign);
+            let patience = Duration::ZERO;
+            self.next = Some(Next::Backup { patience });
+        }
+        true
     }
 
     /// A refusal says how high the fence is, so it waits until that is durable.

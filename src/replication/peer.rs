@@ -291,7 +291,8 @@ impl Peer {
         else {
             return false;
         };
-        if seen < *round {
+        // Only what was sent before that very round was: `round` itself may have begun earlier.
+        if seen <= *round {
             return false;
         }
         let Some(verified) = verified.filter(|lsn| *lsn >= self.matched) else {

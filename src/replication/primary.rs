@@ -39,6 +39,8 @@ pub(super) struct Primary {
     pub handover: Option<HandOver>,
     pub reads: Reads,
     beat_at: Time,
+    /// The version of the Config whose members are in `peers`.
+    met: u64,
     /// No majority of the voters is heard.
     pub deaf: bool,
     /// The written end at some moment, not durable here yet, and that moment.
@@ -102,6 +104,7 @@ impl Primary {
             handover: None,
             reads: Reads::new(),
             beat_at: node.now,
+            met: 0,
             deaf: false,
             mark: Some((entry.first_lsn, node.now)),
         };
@@ -235,7 +238,7 @@ impl Primary {
         appended.expect("the engine builds each record behind the tip");
         let end = record.last_lsn();
         self.mark.get_or_insert((end, node.now));
-        let round = self.reads.next_round();
+        let round = self.reads.next_broadcast();
         let mut refused = false;
         let Primary {
             peers,
@@ -407,11 +410,8 @@ impl Primary {
                 node.next = Some(Next::Backup { patience });
             }
             Standing::Above | Standing::Foreign => {
-                if node.newer.map(|(history, _)| history) != Some(fence.history) {
-                    node.newer = Some((fence.history, from));
-                    let history = fence.history;
-                    node.event(format!("n{from} lives in another history, {history}"));
-                }
+                let history = fence.history;
+                node.event(format!("n{from} lives in another history, {history}"));
             }
         }
     }
@@ -440,12 +440,9 @@ impl Primary {
         if self.is_quiet(node) || !node.up(id) {
             return;
         }
-        let round = self.reads.next_round();
-        if let Some(peer) = self
-            .peers
-            .get_mut(&id)
-            .filter(|peer| peer.role.holds_data())
-        {
+        let peer = self.peers.get_mut(&id);
+        if let Some(peer) = peer.filter(|peer| peer.role.holds_data()) {
+            let round = self.reads.next_round();
             peer.probe(node, id, self.reign.epoch, round);
         }
     }
@@ -473,7 +470,7 @@ impl Primary {
 
     fn beat(&mut self, node: &mut Node) {
         let quiet = self.is_quiet(node);
-        let round = self.reads.next_round();
+        let round = self.reads.next_broadcast();
         let (version, wall) = (node.config().version, node.wall_now().unwrap_or(0));
         for (id, peer) in &self.peers {
             if node.up(*id) {
@@ -554,6 +551,10 @@ impl Primary {
         if node.registered() > self.reign {
             let patience = node.settings.failover_timeout;
             node.next = Some(Next::Backup { patience });
+        } else if node.config().version != self.met {
+            // At once, before the change that brought it has settled: an incarnation that is not
+            // named any more must not lend its positions to its successor.
+            self.meet_members(node);
         }
     }
 
@@ -562,6 +563,7 @@ impl Primary {
     /// Keeps one `Peer` per other member that the Config names, by incarnation.
     pub fn meet_members(&mut self, node: &mut Node) {
         let config = node.meta.config.clone();
+        self.met = config.version;
         self.peers
             .retain(|id, peer| config.names(*id, peer.incarnation));
         let me = node.me;

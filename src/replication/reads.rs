@@ -9,8 +9,10 @@ use std::time::Duration;
 
 /// Rounds count every broadcast of this primary: a read waits for a later one than it saw.
 pub(super) struct Reads {
-    /// The last round that was sent.
+    /// The last round that was sent to anybody.
     pub round: u64,
+    /// The last round that was sent to everybody who counts.
+    broadcast: u64,
     /// The highest round that some read waits for.
     wanted: u64,
     /// All reads up to this round may be answered.
@@ -25,6 +27,7 @@ impl Reads {
     pub fn new() -> Reads {
         Reads {
             round: 0,
+            broadcast: 0,
             wanted: 0,
             confirmed: 0,
             waiting_since: None,
@@ -39,16 +42,22 @@ impl Reads {
         self.wanted
     }
 
-    /// Starts the next round: everything sent from now on carries it.
+    /// Starts a round for one peer: everything sent from now on carries it.
     pub fn next_round(&mut self) -> u64 {
         self.round += 1;
         self.round
     }
 
+    /// Starts a round that goes to all.
+    pub fn next_broadcast(&mut self) -> u64 {
+        self.broadcast = self.next_round();
+        self.broadcast
+    }
+
     /// Whether a round has to be sent for the sake of reads alone: some wait for one that no
     /// append has started, and no earlier one is still on its way.
     pub fn needs_round(&self) -> bool {
-        self.wanted > self.round && self.confirmed >= self.round
+        self.wanted > self.broadcast && self.confirmed >= self.broadcast
     }
 
     /// All rounds up to this are confirmed; true when that is news.
@@ -83,16 +92,18 @@ mod tests {
     fn a_read_is_confirmed_only_by_a_round_sent_after_it() {
         let now = Time::ZERO;
         let mut reads = Reads::new();
-        reads.next_round();
+        reads.next_broadcast();
         let ticket = reads.take(now);
         assert_eq!(ticket, 2, "the round before it does not count");
         assert!(!reads.needs_round(), "round 1 is still on its way");
         assert!(reads.confirm(1, now));
         assert!(reads.confirmed < ticket && reads.needs_round());
         reads.next_round();
+        assert!(reads.needs_round(), "one peer alone does not confirm");
+        reads.next_broadcast();
         assert!(!reads.needs_round(), "the new round serves all that wait");
-        assert!(reads.confirm(2, now) && reads.confirmed >= ticket);
-        assert!(!reads.confirm(2, now), "no news");
+        assert!(reads.confirm(3, now) && reads.confirmed >= ticket);
+        assert!(!reads.confirm(3, now), "no news");
         assert!(!reads.is_overdue(Time(u64::MAX), Duration::ZERO));
     }
 }

@@ -188,8 +188,10 @@ impl Replica {
     }
 
     fn leave_role(&mut self, role: Role) {
-        if let Role::Candidate(candidate) = &mut self.role {
-            candidate.give_up(&mut self.node);
+        match &mut self.role {
+            Role::Candidate(role) => role.give_up(&mut self.node),
+            Role::Forcing(role) => role.give_up(&mut self.node),
+            Role::Backup(_) | Role::Primary(_) => {}
         }
         self.role = role;
         self.node.fetches.clear();
@@ -269,7 +271,11 @@ impl Replica {
         self.node.on_link(id, event);
         match &mut self.role {
             Role::Primary(primary) => primary.on_link(&mut self.node, id, event),
-            Role::Candidate(candidate) => candidate.resend(&mut self.node),
+            // What was sent before is lost to a peer that comes up.
+            Role::Candidate(role) if matches!(event, LinkEvent::Up(_)) => {
+                role.resend(&mut self.node);
+            }
+            Role::Candidate(role) => role.on_tick(&mut self.node),
             Role::Backup(backup) => backup.on_tick(&mut self.node),
             Role::Forcing(forcing) => forcing.on_tick(&mut self.node),
         }
@@ -339,14 +345,13 @@ impl Replica {
                     self.refuse_order(ticket, "this node is no data node of the cluster");
                 }
             }
-            (_, Order::Rejoin) => match self.node.newer {
-                Some((history, _)) => {
-                    self.node.rejoining = true;
-                    let text = format!("asking to be taken into history {history}");
-                    self.node.out.push(Effect::Answer(ticket, Ok(text)));
-                }
-                None => self.refuse_order(ticket, "no newer history was seen at any peer"),
-            },
+            (_, Order::Rejoin) if self.node.is_outdated() || !self.node.is_member() => {
+                self.node.rejoining = true;
+                let history = self.node.meta.fence.history;
+                let text = format!("asking to be taken into history {history}");
+                self.node.out.push(Effect::Answer(ticket, Ok(text)));
+            }
+            (_, Order::Rejoin) => self.refuse_order(ticket, "no newer history was seen"),
             _ => {
                 let why = Refusal::NotPrimary {
                     primary: self.primary(),
@@ -400,6 +405,9 @@ impl Replica {
             }
             Body::Sound { attempt } => self.on_sound(from, attempt),
             // Everything else counts only from a member; perhaps the Config here is old.
+            _ if !named && history.generation < self.node.history().generation => {
+                self.node.refuse(from); // It lives in a past that was ended by force.
+            }
             _ if !named => {
                 let version = self.node.config().version;
                 self.node.send(from, Body::AskConfig { version });
@@ -502,8 +510,8 @@ impl Replica {
         if version > own && fence.history == self.node.history() {
             self.node.send(from, Body::AskConfig { version: own });
         }
-        if fence.history.generation > self.node.history().generation {
-            self.node.newer.get_or_insert((fence.history, from));
+        if self.node.meet_history(from, fence) {
+            return;
         }
         if let Role::Primary(primary) = &mut self.role {
             primary.on_refused(&mut self.node, from, fence);
@@ -657,11 +665,17 @@ impl Replica {
             return;
         }
         node.newer = Some((config.history, from));
+        let reign = Fence {
+            history: config.history,
+            epoch: config.epoch,
+        };
+        if node.meta.fence.weigh(reign) == Standing::Foreign {
+            return; // Two forced promotions of one number: an operator has to choose.
+        }
         // An empty node follows anybody; one with a past, only when its operator says so.
-        let named = config.names(node.me, node.meta.incarnation);
         let empty = node.end() == Lsn::ZERO;
         let idle = matches!(self.role, Role::Backup(_)) && node.log.settled();
-        if idle && (empty || node.rejoining && named) {
+        if idle && (empty || node.rejoining) {
             node.enter_history(Config::clone(&config), false);
             node.event(format!("follows history {} from now on", config.history));
             self.become_backup(Duration::ZERO);

@@ -105,9 +105,10 @@ impl Replica {
         if node.meta.suspect {
             alarms.push("the log's end was damaged; it counts as absent until verified".into());
         }
-        if let Some((history, id)) = node.newer {
+        if node.is_outdated() {
+            let history = node.meta.fence.history;
             alarms.push(format!(
-                "node {id} lives in history {history}, above this one: `rejoin` would follow it"
+                "this history was ended by force; the data is kept, `rejoin` follows {history}"
             ));
         }
         if let Role::Primary(primary) = &self.role {

@@ -380,11 +380,9 @@ fn run_seed(seed: u64, reached: &mut Reached, trace: bool) {
     reached.cuts += run.world.cuts;
     reached.installs += run.world.installs;
     reached.reads += run.world.reads_done;
-    reached.committed += run
-        .world
-        .truth
-        .last()
-        .map_or(0, |record: &Record| record.last_lsn().0);
+    let truths = run.world.pasts.values().map(|past| past.truth.last());
+    let committed = truths.flatten().map(|record: &Record| record.last_lsn().0);
+    reached.committed += committed.sum::<u64>();
 }
 
 /// `STANDFAST_SEEDS=from..to` runs more; `STANDFAST_SEED=n` runs one and prints what happened.

@@ -131,6 +131,8 @@ pub struct Site {
     /// Its clock is ahead of the world's by this.
     offset: u64,
     paused_until: u64,
+    /// What happened to it while it was paused.
+    held: Vec<(u64, What)>,
     highest_fence: Fence,
 }
 
@@ -148,6 +150,7 @@ enum What {
     Persisted(Box<Meta>, u64),
     DiskDone,
     Wake,
+    Resume,
     /// The other end's state as it is when this arrives.
     LinkNews(NodeId),
     SnapshotSend(NodeId, SnapshotHead),
@@ -179,6 +182,21 @@ impl Ord for Event {
     }
 }
 
+/// What has happened in one history.
+#[derive(Clone, Default)]
+pub struct Past {
+    /// The committed log, from LSN 1, as far as anybody has seen it.
+    pub truth: Vec<Record>,
+    /// (time, last LSN) of what was acknowledged to clients.
+    acked: Vec<(u64, Lsn)>,
+}
+
+impl Past {
+    fn acknowledged(&self) -> Lsn {
+        self.acked.last().map_or(Lsn::ZERO, |(_, lsn)| *lsn)
+    }
+}
+
 pub struct World {
     pub dice: Dice,
     pub now: u64,
@@ -190,10 +208,8 @@ pub struct World {
     processes: u64,
     /// Pairs that cannot talk, in this direction.
     pub cut_links: BTreeSet<(NodeId, NodeId)>,
-    /// The committed log, from LSN 1, as far as anybody has seen it.
-    pub truth: Vec<Record>,
-    /// (time, last LSN) of what was acknowledged to clients.
-    acked: Vec<(u64, Lsn)>,
+    /// What has happened in each history.
+    pub pasts: BTreeMap<History, Past>,
     /// Who was primary of what: I3.
     reigns: BTreeMap<Fence, (NodeId, u64)>,
     pub trace: Option<Vec<String>>,
@@ -272,6 +288,7 @@ impl World {
                     process: None,
                     offset: dice.below(1 << 40),
                     paused_until: 0,
+                    held: Vec::new(),
                 };
                 (*id, site)
             })
@@ -286,8 +303,7 @@ impl World {
             order: 0,
             processes: 0,
             cut_links: BTreeSet::new(),
-            truth: Vec::new(),
-            acked: Vec::new(),
+            pasts: BTreeMap::from([(history, Past::default())]),
             reigns: BTreeMap::new(),
             trace: None,
             print: false,
@@ -403,6 +419,7 @@ impl World {
             }
         }
         site.paused_until = 0;
+        site.held.clear();
         self.note(format!("n{id} crashes"));
         self.link_news(id);
     }
@@ -415,14 +432,20 @@ impl World {
         self.crash(id);
     }
 
+    /// It stands still; what happens to it waits. Time passes all the same.
     pub fn pause(&mut self, id: NodeId, wait: u64) {
         let until = self.now + wait;
         self.sites.get_mut(&id).expect("a site").paused_until = until;
         self.note(format!("n{id} pauses"));
+        self.schedule(wait, id, 0, What::Resume);
     }
 
     pub fn resume(&mut self, id: NodeId) {
-        self.sites.get_mut(&id).expect("a site").paused_until = 0;
+        let site = self.sites.get_mut(&id).expect("a site");
+        site.paused_until = 0;
+        for (process, what) in std::mem::take(&mut site.held) {
+            self.schedule(0, id, process, what);
+        }
     }
 
     /// The disk is replaced by an empty one: another incarnation.
@@ -535,6 +558,12 @@ impl World {
             ..
         } = event;
         let now = self.now;
+        if matches!(what, What::Resume) {
+            if self.sites[&id].paused_until <= now {
+                self.resume(id);
+            }
+            return;
+        }
         let site = self.sites.get_mut(&id).expect("a site");
         let Some(running) = &mut site.process else {
             return;
@@ -543,8 +572,8 @@ impl World {
             return;
         }
         if site.paused_until > now {
-            let wait = site.paused_until - now;
-            return self.schedule(wait, id, process, what);
+            site.held.push((process, what));
+            return;
         }
         match what {
             What::Input(input) => self.input(id, input),
@@ -576,6 +605,7 @@ impl World {
                 site.disk.suspect = false;
                 self.input(id, Input::Persisted(serial));
             }
+            What::Resume => unreachable!("handled above"),
             What::DiskDone => self.disk_done(id),
             What::Wake => {
                 running.wake = None;
@@ -663,6 +693,7 @@ impl World {
             Effect::Send(to, message) => self.send(id, to, message),
             Effect::Append(record) => {
                 if record.kind() == Kind::EpochStart && self.replica_is_primary(id) {
+                    self.fork_truth(&record);
                     self.check_new_primary(id, &record);
                 }
                 self.queue(id, Work::Append(record));
@@ -967,7 +998,7 @@ impl World {
 
     pub fn read(&mut self, id: NodeId) -> Result<ReadTicket, Refusal> {
         let now = self.local_time(id);
-        let acked = self.acked.last().map_or(Lsn::ZERO, |(_, lsn)| *lsn);
+        let acked = self.past(id).acknowledged();
         let Some(process) = self.process(id) else {
             return Err(Refusal::NotPrimary { primary: None });
         };
@@ -979,14 +1010,35 @@ impl World {
 
     // Judging
 
+    /// A forced promotion begins another past: what it lacks is lost, as its operator wished.
+    fn fork_truth(&mut self, start: &Record) {
+        let entry = EpochEntry::decode(start).expect("just built");
+        if !self.pasts.contains_key(&entry.history) {
+            let newest = self.pasts.values().next_back().expect("the first one");
+            let mut past = newest.clone();
+            past.truth
+                .retain(|record| record.last_lsn() < entry.first_lsn);
+            past.acked.clear();
+            self.pasts.insert(entry.history, past);
+        }
+    }
+
+    /// What has happened in the history that this node lives in.
+    fn past(&mut self, id: NodeId) -> &mut Past {
+        let history = self
+            .replica(id)
+            .map_or(self.first.history, Replica::history);
+        self.pasts.entry(history).or_default()
+    }
+
     /// I1: the log that a new epoch begins with holds everything that was ever committed.
-    fn check_new_primary(&self, id: NodeId, start: &Record) {
+    fn check_new_primary(&mut self, id: NodeId, start: &Record) {
         let log = self.written(id);
-        for record in &self.truth {
+        for record in self.past(id).truth.clone() {
             let held = log.get(&record.last_lsn());
             let snapshot = self.sites[&id].disk.base().position.lsn;
             assert!(
-                record.last_lsn() <= snapshot || held == Some(record),
+                record.last_lsn() <= snapshot || held == Some(&record),
                 "I1: n{id} begins epoch {} without {record:?}, it has {held:?}",
                 start.epoch()
             );
@@ -1057,29 +1109,23 @@ impl World {
             if record.last_lsn() > commit {
                 break;
             }
-            match self
-                .truth
-                .binary_search_by_key(&record.last_lsn(), Record::last_lsn)
-            {
+            let truth = &mut self.past(id).truth;
+            match truth.binary_search_by_key(&record.last_lsn(), Record::last_lsn) {
                 Ok(i) => assert_eq!(
-                    self.truth[i],
+                    truth[i],
                     record,
                     "I1: n{id} has committed another record at {}",
                     record.last_lsn()
                 ),
                 Err(i) => {
-                    assert_eq!(
-                        i,
-                        self.truth.len(),
-                        "I1: {record:?} at n{id} is not the truth"
-                    );
-                    let end = self.truth.last().map_or(Lsn::ZERO, Record::last_lsn);
+                    assert_eq!(i, truth.len(), "I1: {record:?} at n{id} is not the truth");
+                    let end = truth.last().map_or(Lsn::ZERO, Record::last_lsn);
                     assert_eq!(
                         record.first_lsn(),
                         end.next(),
                         "I1: a gap before {record:?}"
                     );
-                    self.truth.push(record.clone());
+                    truth.push(record);
                 }
             }
         }
@@ -1095,8 +1141,9 @@ impl World {
                 .partition(|(_, lsn)| *lsn <= commit && *lsn <= durable);
             process.pending = rest;
             if let Some((_, lsn)) = done.into_iter().max() {
-                let last = self.acked.last().map_or(Lsn::ZERO, |(_, lsn)| *lsn);
-                self.acked.push((now, lsn.max(last)));
+                let past = self.past(id);
+                let last = past.acknowledged();
+                past.acked.push((now, lsn.max(last)));
             }
         }
     }
@@ -1129,8 +1176,9 @@ impl World {
             return;
         };
         let at = at.0.saturating_sub(self.sites[&id].offset);
-        let i = self.acked.partition_point(|(time, _)| *time < at);
-        let before = i.checked_sub(1).map_or(Lsn::ZERO, |i| self.acked[i].1);
+        let acked = &self.past(id).acked;
+        let i = acked.partition_point(|(time, _)| *time < at);
+        let before = i.checked_sub(1).map_or(Lsn::ZERO, |i| acked[i].1);
         assert!(
             lsn >= before,
             "n{id} calls {lsn} fresh as of {at}, but {before} was acknowledged"
