@@ -6,10 +6,14 @@
 
 mod introspect;
 mod parse;
+mod refusal;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use introspect::{answer, keys_of};
-pub use parse::{Context, Parsed, Refusal, TOKEN_BYTES_MAX, find, once_exec, parse};
+pub use parse::{Context, Parsed, TOKEN_BYTES_MAX, find, once_exec, parse};
+pub use refusal::Refusal;
 pub use table::{TABLE, lookup};
 
 /// Which command. Names of data commands, then of those that a session answers.

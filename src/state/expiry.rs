@@ -13,18 +13,18 @@ pub(super) fn now_ms(log_time_ns: u64) -> u64 {
     log_time_ns / 1_000_000
 }
 
-/// The deadline of a point in time. A relative one is never early: it counts from the next whole
-/// millisecond. `None`: it lies before 1970.
+/// The deadline of a point in time. A relative one in the future is never early: it counts from
+/// the end of a millisecond that has started. `None`: it lies before 1970.
 pub(super) fn deadline_ms(when: When, log_time_ns: u64) -> Option<u64> {
     match when {
         When::At(ms) => u64::try_from(ms).ok(),
         When::In(ms) => {
-            let now_ms = i64::try_from(log_time_ns.div_ceil(1_000_000))
-                .expect("u64 nanoseconds are 2^44 milliseconds");
-            let ms = now_ms
+            let log_time_ms = i64::try_from(now_ms(log_time_ns)).expect("at most 2^44");
+            let sum = log_time_ms
                 .checked_add(ms)
-                .expect("RELATIVE_MS_MAX bounds what is decoded");
-            u64::try_from(ms).ok()
+                .expect("RELATIVE_MS_MAX bounds it");
+            let has_started = log_time_ns % 1_000_000 > 0;
+            u64::try_from(sum + i64::from(ms > 0 && has_started)).ok()
         }
     }
 }
@@ -131,6 +131,7 @@ impl Deadlines {
 
 #[cfg(test)]
 mod tests {
+    use super::super::command::RELATIVE_MS_MAX;
     use super::*;
 
     #[test]
@@ -143,9 +144,11 @@ mod tests {
                 "{left_ns} at {now_ns}"
             );
         }
+        // What is not in the future must be gone at once.
+        assert_eq!(deadline_ms(When::In(0), 7_000_001), Some(7));
         assert_eq!(deadline_ms(When::At(-1), 0), None);
         assert_eq!(deadline_ms(When::In(-6), 5_000_000), None);
-        let last = deadline_ms(When::In(super::super::command::RELATIVE_MS_MAX), u64::MAX);
+        let last = deadline_ms(When::In(RELATIVE_MS_MAX), u64::MAX);
         assert!(last.is_some_and(|ms| i64::try_from(ms).is_ok()));
     }
 

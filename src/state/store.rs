@@ -11,7 +11,6 @@ use super::expiry::Deadlines;
 use super::place::Place;
 use super::snapshot::Walk;
 use super::table::{Probe, Table};
-use hashbrown::hash_table;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -96,35 +95,30 @@ impl Store {
 
     /// Stores `content`, whatever was there.
     pub fn put(&mut self, place: Place, content: Content<'_>) {
-        let probe = Probe {
-            place,
-            key: content.key,
-            seed: self.seed,
-        };
         let slot = &mut self.slots[usize::from(place.slot())];
-        match slot.table.entry(probe, &mut self.table_bytes) {
-            hash_table::Entry::Occupied(mut found) => {
-                let entry = found.get_mut();
+        match slot.table.find_mut(place, content.key) {
+            Some(entry) => {
                 if let Some(walk) = &mut self.walk {
                     walk.save(place, entry);
                 }
-                let before = Digest::of(self.sort, entry);
-                self.entry_bytes -= entry.allocated_bytes();
                 if let Some(expiry_ms) = entry.expiry_ms() {
                     self.deadlines.remove(expiry_ms, place);
                 }
+                let before = Digest::of(self.sort, entry);
+                self.entry_bytes -= entry.allocated_bytes();
                 entry.overwrite(content);
+                self.entry_bytes += entry.allocated_bytes();
                 let mut change = Digest::of(self.sort, entry);
                 change.subtract(before);
-                self.entry_bytes += entry.allocated_bytes();
                 slot.digest.add(change);
                 self.digest.add(change);
             }
-            hash_table::Entry::Vacant(vacant) => {
+            None => {
                 let entry = Entry::new(content);
                 let digest = Digest::of(self.sort, &entry);
                 self.entry_bytes += entry.allocated_bytes();
-                vacant.insert(entry);
+                slot.table
+                    .insert_new(place, entry, self.seed, &mut self.table_bytes);
                 self.entries += 1;
                 slot.digest.add(digest);
                 self.digest.add(digest);

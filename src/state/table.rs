@@ -7,7 +7,6 @@
 use super::entry::{Entry, size_class};
 use super::place::Place;
 use hashbrown::HashTable;
-use hashbrown::hash_table;
 
 /// A chunk that would hold more is split first: 7/8 of 1024 buckets.
 pub(super) const CHUNK_ENTRIES_MAX: usize = 896;
@@ -60,22 +59,9 @@ impl Table {
         })
     }
 
-    /// Where the key's entry is or would go. `table_bytes` follows the memory of the tables.
-    pub fn entry(
-        &mut self,
-        probe: Probe<'_>,
-        table_bytes: &mut u64,
-    ) -> hash_table::Entry<'_, Entry> {
-        // The last place that growing can be accounted for: the vacant entry borrows the table.
-        // Looking twice costs only when the chunk is about to grow.
-        let chunk = self.chunk(probe.place);
-        if chunk.len() == chunk.capacity() && self.find(probe.place, probe.key).is_none() {
-            self.make_room(probe.place, probe.seed, table_bytes);
-        }
-        let rehash = |entry: &Entry| Place::probe_of(entry.key(), probe.seed);
-        let same = |entry: &Entry| entry.key() == probe.key;
-        self.chunk_mut(probe.place)
-            .entry(probe.place.probe(), same, rehash)
+    pub fn find_mut(&mut self, place: Place, key: &[u8]) -> Option<&mut Entry> {
+        self.chunk_mut(place)
+            .find_mut(place.probe(), |entry| entry.key() == key)
     }
 
     pub fn remove(&mut self, probe: Probe<'_>, table_bytes: &mut u64) -> Option<Entry> {
@@ -105,13 +91,15 @@ impl Table {
         table
     }
 
-    /// Takes in an entry whose key is not there. Loading a snapshot ends up here for each key.
+    /// Takes in an entry whose key is not there. `table_bytes` follows the memory of the tables.
     pub fn insert_new(&mut self, place: Place, entry: Entry, seed: u64, table_bytes: &mut u64) {
         let chunk = self.chunk(place);
+        // Never left to the table itself: growing would go unaccounted, and a chunk too large
+        // would not be split.
         if chunk.len() == chunk.capacity() {
             self.make_room(place, seed, table_bytes);
         }
-        let rehash = |entry: &Entry| Place::probe_of(entry.key(), seed);
+        let rehash = |_: &Entry| -> u64 { unreachable!("there is room") };
         self.chunk_mut(place)
             .insert_unique(place.probe(), entry, rehash);
     }
@@ -276,11 +264,10 @@ mod tests {
             key,
             value,
         };
-        match table.entry(probe(key), table_bytes) {
-            hash_table::Entry::Occupied(mut entry) => entry.get_mut().overwrite(content),
-            hash_table::Entry::Vacant(entry) => {
-                entry.insert(Entry::new(content));
-            }
+        let place = probe(key).place;
+        match table.find_mut(place, key) {
+            Some(entry) => entry.overwrite(content),
+            None => table.insert_new(place, Entry::new(content), SEED, table_bytes),
         }
     }
 

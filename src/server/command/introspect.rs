@@ -57,9 +57,9 @@ pub fn answer(args: &[Bytes]) -> Reply {
                 .collect(),
         ),
         (b"list", filter) => list(filter),
-        (b"getkeys", [_, ..]) => get_keys(rest),
+        (b"getkeys", [_, _, ..]) => get_keys(rest),
         (b"count", _) => Reply::error("ERR wrong number of arguments for 'command|count' command"),
-        (b"getkeys", []) => {
+        (b"getkeys", _) => {
             Reply::error("ERR wrong number of arguments for 'command|getkeys' command")
         }
         _ => {
