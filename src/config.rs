@@ -9,15 +9,15 @@ mod load;
 mod render;
 pub mod value;
 
-pub use check::check;
+pub use check::{check, voters_problem};
 pub use load::{Error, Loaded, Origin, Sources};
 pub use render::{example, reference};
 pub use value::{HostPort, LogFormat, LogLevel, MaxMemory, Name, Peer, Value};
 
 use crate::limits;
-use crate::replication::config::MemberRole;
+pub use crate::replication::config::MemberRole;
 use bytesize::ByteSize;
-use standfast_wal::NodeId;
+use standfast_wal::{ClusterId, NodeId};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -139,6 +139,8 @@ settings! {
             "This node's number, unique in the cluster and never given to another machine.";
         cluster: Name = "standfast",
             "The cluster's name: what Sentinel clients ask for and what is typed to confirm force.";
+        cluster_id: Option<ClusterId> = "",
+            "The cluster's random identity as `init` prints it: with it and peers, a node whose disk was lost joins again by itself.";
         data_dir: PathBuf = "standfast-data",
             "The directory that holds everything this node must not lose; one process at a time.";
         role: MemberRole = "data",

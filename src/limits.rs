@@ -4,6 +4,8 @@
 //! is a setting (`config.rs`), bounded by these; what is here is the same on every node, because
 //! nodes must accept what others send.
 
+use std::time::Duration;
+
 use standfast_wal::record::{HEADER_BYTES, PAYLOAD_MAX, record_bytes};
 
 const KIB: usize = 1 << 10;
@@ -84,9 +86,64 @@ pub const LINK_QUEUE_BYTES_MAX: usize = 96 * MIB;
 /// Appends under way to one backup whose answer has not come.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
 /// One piece of a snapshot that is streamed to a peer.
-pub const SNAPSHOT_PIECE_BYTES: usize = MIB;
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 * KIB;
 /// Commands forwarded to the successor while a switchover is under way.
 pub const FORWARDED_MAX: usize = 64 * KIB;
+
+/// Frames that one write to a peer gathers.
+pub const LINK_BATCH_FRAMES: usize = 256;
+/// Snapshot pieces queued for one peer; reading the file pauses beyond.
+pub const BULK_QUEUE_FRAMES: usize = 4;
+/// Buffers of one vectored write (the kernel's own bound).
+pub const IOV_MAX: usize = 1024;
+/// What one read from a peer asks for.
+pub const LINK_READ_BYTES: usize = 256 * KIB;
+/// How long a peer may take to accept a connection and to greet.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause after a failed attempt to reach a peer: the first, and where doubling ends.
+pub const DIAL_PAUSE_MIN: Duration = Duration::from_millis(10);
+pub const DIAL_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Processes remembered as replaced by a later one of the same data directory.
+pub const REPLACED_PROCESSES_MAX: usize = 64;
+
+// --- The engine's turn ------------------------------------------------------------------------
+
+/// Events, and calls, of one turn.
+pub const TURN_EVENTS_MAX: usize = 1024;
+/// A turn is taken at least so often.
+pub const TURN_INTERVAL_MAX: Duration = Duration::from_millis(100);
+/// Record bytes applied in one turn.
+pub const APPLY_BYTES_PER_TURN: usize = 2 * MIB;
+/// Records taken from memory at a time while applying.
+pub const APPLY_RECORDS_AT_ONCE: usize = 64;
+/// The view is shown at least so often.
+pub const VIEW_INTERVAL: Duration = Duration::from_millis(100);
+/// The core is told the wall clock so often.
+pub const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// The disk's size is looked at so often.
+pub const DISK_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Ticks are at least so far apart, in nanoseconds.
+pub const TICK_MIN_NS: u64 = 1_000_000;
+/// Sessions whose newest write is remembered before applied ones are forgotten.
+pub const SESSIONS_REMEMBERED: usize = 4096;
+/// Digests after the newest records, kept for the attestations to come.
+pub const DIGESTS_KEPT: usize = 64 * KIB;
+/// Replies of the newest commands, kept for OUTCOME, and the largest that is.
+pub const OUTCOMES_MAX: usize = 64 * KIB;
+pub const OUTCOME_BYTES_MAX: usize = 256;
+/// Lines of the event list.
+pub const EVENTS_KEPT: usize = 256;
+/// The longest that WAIT and WAITLSN wait.
+pub const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// How long a former primary passes commands on after a switchover.
+pub const FORWARD_FOR: Duration = Duration::from_secs(5);
+/// How long a stopping primary waits for its successor.
+pub const SHUTDOWN_FOR: Duration = Duration::from_secs(5);
+/// Snapshot blocks copied in one turn, and the pause between turns that copy.
+pub const SNAPSHOT_BLOCKS_PER_TURN: usize = 4;
+pub const SNAPSHOT_POLL: Duration = Duration::from_millis(1);
+/// A snapshot by time needs at least so many new commands.
+pub const SNAPSHOT_LSNS_MIN: u64 = 1000;
 
 // --- The cluster ------------------------------------------------------------------------------
 

@@ -72,11 +72,12 @@ pub fn reference() -> String {
             default => format!("`{default}`"),
         };
         let limit = setting.limit_text();
-        let comma = if limit.is_empty() { "" } else { "; " };
+        let comma = if limit.is_empty() { "" } else { ", " };
+        let kind = setting.kind.split(" such as").next().unwrap_or_default();
         writeln!(
             out,
-            "| `{}` | {default} | {}{comma}{limit} | {} |",
-            setting.name, setting.kind, setting.about
+            "| `{}` | {default} | {kind}{comma}{limit} | {} |",
+            setting.name, setting.about
         )
         .expect("a String takes all text");
     }

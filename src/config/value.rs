@@ -3,7 +3,7 @@
 use crate::limits;
 use crate::replication::config::MemberRole;
 use bytesize::ByteSize;
-use standfast_wal::NodeId;
+use standfast_wal::{ClusterId, NodeId};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -266,6 +266,17 @@ impl Value for NodeId {
     }
 }
 
+impl Value for ClusterId {
+    const KIND: &'static str = "32 hex digits";
+    fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        hex.then(|| text.parse().ok()).flatten()
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Value for u32 {
     const KIND: &'static str = "whole number";
     fn parse(text: &str) -> Option<Self> {
@@ -320,7 +331,7 @@ impl Value for ByteSize {
             (1 << 10, "KiB"),
         ];
         for (unit, name) in units {
-            if bytes >= unit && bytes % unit == 0 {
+            if bytes >= unit && bytes.is_multiple_of(unit) {
                 return format!("{}{name}", bytes / unit);
             }
         }

@@ -7,6 +7,7 @@ mod info;
 pub mod listener;
 mod operator;
 pub mod resp;
+pub mod run;
 mod sentinel;
 mod session;
 mod slowlog;

@@ -8,6 +8,7 @@
 //! clock, draws a random number, or lets the layout of a table show through. What has expired is
 //! decided by log time, the timestamp of the last applied command.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+mod attestation;
 mod codec;
 pub mod command;
 mod digest;
@@ -27,6 +28,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use attestation::{ATTESTATION, ATTESTATION_BYTES, Attestation};
 pub use command::Command;
 pub use digest::Digest;
 pub use glob::glob_matches;
@@ -95,8 +97,10 @@ impl State {
 
     /// Applies a committed record of any kind; `on_reply` gets each command's LSN and reply, in
     /// order. Only records of kind Commands have replies.
-    pub fn apply(&mut self, record: &Record, on_reply: impl FnMut(Lsn, Reply)) {
-        self.apply_prefix(record, record.last_lsn(), on_reply);
+    pub fn apply(&mut self, record: &Record, mut on_reply: impl FnMut(Lsn, Reply)) {
+        self.apply_each(record, record.last_lsn(), |_, lsn, reply| {
+            on_reply(lsn, reply)
+        });
     }
 
     /// Applies a record's commands up to and including `through`: the last step of a restore, and
@@ -105,7 +109,18 @@ impl State {
         &mut self,
         record: &Record,
         through: Lsn,
-        on_reply: impl FnMut(Lsn, Reply),
+        mut on_reply: impl FnMut(Lsn, Reply),
+    ) {
+        self.apply_each(record, through, |_, lsn, reply| on_reply(lsn, reply));
+    }
+
+    /// As [`State::apply_prefix`]; `on_reply` also gets the state as it is right after the command,
+    /// for reads that must see exactly that.
+    pub fn apply_each(
+        &mut self,
+        record: &Record,
+        through: Lsn,
+        on_reply: impl FnMut(&State, Lsn, Reply),
     ) {
         let (first, last) = (record.first_lsn(), record.last_lsn());
         assert_eq!(
@@ -141,7 +156,7 @@ impl State {
         &mut self,
         record: &Record,
         through: Lsn,
-        mut on_reply: impl FnMut(Lsn, Reply),
+        mut on_reply: impl FnMut(&State, Lsn, Reply),
     ) {
         let mut applied = Applied {
             lsn: record.first_lsn(),
@@ -156,7 +171,7 @@ impl State {
             self.applied = applied;
             self.sweep(COMMAND_SWEEP_MAX);
             let reply = self.execute(&command);
-            on_reply(applied.lsn, reply);
+            on_reply(self, applied.lsn, reply);
             if applied.lsn == through {
                 break;
             }

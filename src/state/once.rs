@@ -66,6 +66,19 @@ pub(super) fn remembered(entry: &Entry) -> Option<(u128, Reply)> {
         .then_some((u128::from_le_bytes(*fingerprint), decoded))
 }
 
+impl Reply {
+    /// Appends the reply's bytes, as ONCE stores them and as a successor sends them back.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        encode(self, out);
+    }
+
+    /// Reads what `encode` wrote; `None` when the bytes are not that.
+    pub fn decode(mut bytes: Bytes) -> Option<Reply> {
+        let reply = decode(&mut bytes, NESTING_MAX)?;
+        bytes.is_empty().then_some(reply)
+    }
+}
+
 /// Replies nest as commands do: EXEC holds replies of commands, of which some hold lists.
 const NESTING_MAX: u32 = 4;
 
