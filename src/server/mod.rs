@@ -48,7 +48,7 @@ pub struct Tunable {
     pub max_clients: AtomicU64,
     /// 0: never.
     pub idle_timeout_s: AtomicU64,
-    /// Unwritten replies of one session; beyond it the client is closed.
+    /// Bytes of replies that one session may have under way; beyond it its socket is not read.
     pub output_bytes_max: AtomicU64,
     /// `u64::MAX`: nothing is slow.
     pub slowlog_us: AtomicU64,

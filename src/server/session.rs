@@ -12,7 +12,7 @@ mod pubsub;
 mod replies;
 mod transaction;
 
-use super::command::{self, Context, Id, Parsed, Spec};
+use super::command::{self, Context, Id, Parsed};
 use super::resp::{Decoder, Protocol};
 use super::{Client, Front};
 use crate::limits;
@@ -37,10 +37,14 @@ use transaction::Transaction;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// An output buffer that has grown beyond this is given back once written.
 const OUT_BYTES_KEPT: usize = 64 << 10;
+/// Replies are written when so much has come together, even within a batch.
+const OUT_BYTES_MAX: usize = 256 << 10;
 /// Room made for the encoded writes of a batch; it grows as needed.
 const BATCH_BYTES_MIN: usize = 4 << 10;
 /// However large replies are, so many operations may be in flight.
 const IN_FLIGHT_MIN: usize = 16;
+/// Reads in flight, whose replies may be of any size and are not known before they come.
+const READS_IN_FLIGHT_MAX: usize = 512;
 
 /// What one read asked of the engine, while it is being collected.
 #[derive(Default)]
@@ -96,6 +100,7 @@ pub struct Session {
     batch: Batch,
     marks: VecDeque<Mark>,
     bytes_in_flight: usize,
+    reads_in_flight: usize,
     /// The largest reply of late: bounds how many may come at once.
     reply_bytes: usize,
     end: End,
@@ -136,6 +141,7 @@ impl Session {
             batch: Batch::default(),
             marks: VecDeque::new(),
             bytes_in_flight: 0,
+            reads_in_flight: 0,
             reply_bytes: 0,
             end: End::Open,
             active: Instant::now(),
@@ -171,13 +177,22 @@ impl Session {
             tokio::select! {
                 biased;
                 batch = answers.recv() => {
-                    let Some(batch) = batch else {
+                    let Some(mut batch) = batch else {
                         return Ok(()); // The engine has stopped.
                     };
-                    self.on_answers(batch);
-                    while let Ok(batch) = answers.try_recv() {
-                        self.on_answers(batch);
+                    loop {
+                        for answer in batch {
+                            self.on_answer(answer);
+                            if self.replies.out.len() >= OUT_BYTES_MAX {
+                                self.flush(stream).await?;
+                            }
+                        }
+                        match answers.try_recv() {
+                            Ok(more) => batch = more,
+                            Err(_) => break,
+                        }
                     }
+                    self.on_batches_done();
                 }
                 ready = stream.readable(), if self.wants_bytes() => {
                     ready?;
@@ -232,7 +247,8 @@ impl Session {
         let output_max = self.front.tunable.output_bytes_max.load(Relaxed);
         let output_max = usize::try_from(output_max).unwrap_or(usize::MAX);
         let by_replies = (output_max / 2 / self.reply_bytes.max(1)).max(IN_FLIGHT_MIN);
-        self.replies.len() >= settings.in_flight_max.min(by_replies)
+        self.reads_in_flight >= READS_IN_FLIGHT_MAX.min(by_replies)
+            || self.replies.len() >= settings.in_flight_max.min(by_replies)
             || self.bytes_in_flight + self.batch.bytes >= settings.in_flight_bytes_max
     }
 
@@ -262,15 +278,11 @@ impl Session {
         if out.is_empty() {
             return Ok(());
         }
-        let output_max = self.front.tunable.output_bytes_max.load(Relaxed);
         let mut written = 0;
         while written < out.len() {
             match stream.try_write(&out[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if (out.len() - written) as u64 > output_max {
-                        return Err(io::Error::other("more unread replies than output_buffer"));
-                    }
                     let writable = stream.writable();
                     tokio::select! {
                         ready = tokio::time::timeout(self.front.settings.write_timeout, writable) => {
@@ -371,6 +383,7 @@ impl Session {
     fn ask(&mut self, command: Command) {
         if !command.is_write() {
             let stale = self.is_stale_allowed;
+            self.reads_in_flight += 1;
             self.request(Op::Read { command, stale }, Purpose::Read);
             return;
         }
@@ -427,17 +440,19 @@ impl Session {
         self.front.handle.submit(self.client.id, requests);
     }
 
-    fn on_answers(&mut self, answers: Vec<Answer>) {
-        for answer in answers {
-            let before = self.replies.out.len();
-            if let Some(settled) = self.replies.accept(answer) {
+    fn on_answer(&mut self, answer: Answer) {
+        let before = self.replies.out.len();
+        if let Some(settled) = self.replies.accept(answer) {
+            self.settle(settled);
+            self.reply_bytes = self.reply_bytes.max(self.replies.out.len() - before);
+            while let Some(settled) = self.replies.next_ready() {
                 self.settle(settled);
-                self.reply_bytes = self.reply_bytes.max(self.replies.out.len() - before);
-                while let Some(settled) = self.replies.next_ready() {
-                    self.settle(settled);
-                }
             }
         }
+    }
+
+    /// Accounts for the batches whose last answer has come.
+    fn on_batches_done(&mut self) {
         self.reply_bytes -= self.reply_bytes / 16;
         while let Some(mark) = self.marks.front() {
             if mark.last_seq >= self.replies.first_seq() {
@@ -468,7 +483,8 @@ impl Session {
             self.front.counters.errors.fetch_add(1, Relaxed);
         }
         match slot.purpose {
-            Purpose::Read | Purpose::Control => {}
+            Purpose::Control => {}
+            Purpose::Read => self.reads_in_flight -= 1,
             Purpose::Write => {
                 if answer.lsn > Lsn::ZERO {
                     self.last_write = Some(LastWrite {
@@ -489,39 +505,7 @@ impl Session {
         self.replies.write(&reply, slot.is_silent);
     }
 
-    /// What CLIENT LIST shows, once per read.
-    fn tell_facts(&mut self) {
-        let mut facts = self.client.facts();
-        facts.active = self.active;
-        facts.command = self.batch.last_command;
-        facts.resp3 = self.replies.protocol == Protocol::Resp3;
-        facts.read_only = self.is_stale_allowed;
-        facts.queued = self.transaction.as_ref().map(Transaction::len);
-        (facts.channels, facts.patterns) = self
-            .subscription
-            .as_ref()
-            .map_or((0, 0), Subscription::counts);
-    }
-
     fn protocol(&self) -> Protocol {
         self.replies.protocol
-    }
-
-    /// Who asks, for operator records: the connection's name and address.
-    fn who(&self) -> String {
-        let name = self.client.facts().name.clone();
-        format!("{name}@{}", self.client.address)
-    }
-
-    /// The row of a command that is answered here; for replies that name it.
-    fn wrong_subcommand(&mut self, spec: &Spec, args: &[Bytes]) {
-        let word = args
-            .get(1)
-            .map(|word| String::from_utf8_lossy(word))
-            .unwrap_or_default();
-        self.reply(Reply::error(format!(
-            "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {} HELP.",
-            spec.name.to_ascii_uppercase()
-        )));
     }
 }

@@ -161,6 +161,16 @@ async fn transactions_queue_run_once_and_refuse_as_redis_does() {
         ("MULTI", "+OK|"),
         ("GET k", "+QUEUED|"),
         ("EXEC", "*1|$1|6|"),
+        // A transaction that only reads, or does nothing, minds what it watches as well.
+        ("WATCH k", "+OK|"),
+        ("INCR k", ":7|"),
+        ("MULTI", "+OK|"),
+        ("GET k", "+QUEUED|"),
+        ("EXEC", "*-1|"),
+        ("WATCH k", "+OK|"),
+        ("INCR k", ":8|"),
+        ("MULTI", "+OK|"),
+        ("EXEC", "*-1|"),
     ])
     .await;
 }
@@ -399,8 +409,46 @@ async fn what_is_in_flight_is_bounded_and_no_reply_is_lost() {
         assert!(heard == expected.as_bytes(), "replies in order, none lost");
         most.load(Relaxed)
     };
-    let ((), most) = tokio::join!(send, receive);
+    let both = async { tokio::join!(send, receive) };
+    let done = tokio::time::timeout(Duration::from_secs(60), both).await;
+    let ((), most) = done.expect("the bound is reached, and everything is answered");
     assert_eq!(most, in_flight_max);
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_every_byte_of_large_replies() {
+    let server = Server::start();
+    let mut talk = server.connect().await;
+    let value = vec![b'v'; 1 << 20];
+    talk.say(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n")
+        .await;
+    talk.say(&value).await;
+    talk.say(b"\r\n").await;
+    talk.hear("+OK|").await;
+    const COUNT: usize = 100;
+    talk.say(&b"GET k\r\n".repeat(COUNT)).await;
+    talk.say(b"PING\r\n").await;
+    let mut expected = b"$1048576\r\n".to_vec();
+    expected.extend_from_slice(&value);
+    expected.extend_from_slice(b"\r\n");
+    for _ in 0..COUNT {
+        let mut heard = vec![0; expected.len()];
+        talk.0.read_exact(&mut heard).await.expect("open");
+        assert!(heard == expected);
+    }
+    talk.hear("+PONG|").await;
+}
+
+#[tokio::test]
+async fn an_idle_client_is_closed_and_a_waiting_one_is_not() {
+    let server = Server::start();
+    let (mut idle, mut waiting) = (server.connect().await, server.connect().await);
+    waiting.say(b"SUBSCRIBE x\r\n").await;
+    waiting.hear("*3|$9|subscribe|$1|x|:1|").await;
+    server.front.tunable.idle_timeout_s.store(1, Relaxed);
+    idle.chat(&[("PING", "+PONG|")]).await;
+    idle.hear_the_end().await;
+    waiting.chat(&[("PING", "*2|$4|pong|$0||")]).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! CLIENT and HELLO: what a connection says of itself and of others.
 
 use super::Session;
+use super::pubsub::Subscription;
 use super::replies::Silence;
+use super::transaction::Transaction;
 use crate::limits;
 use crate::node::client::SessionId;
 use crate::node::view::Role;
@@ -62,6 +64,38 @@ impl Session {
             _ => return self.wrong_subcommand(spec, args),
         };
         self.reply(reply);
+    }
+
+    /// What CLIENT LIST shows, once per read.
+    pub(super) fn tell_facts(&mut self) {
+        let mut facts = self.client.facts();
+        facts.active = self.active;
+        facts.command = self.batch.last_command;
+        facts.resp3 = self.replies.protocol == Protocol::Resp3;
+        facts.read_only = self.is_stale_allowed;
+        facts.queued = self.transaction.as_ref().map(Transaction::len);
+        (facts.channels, facts.patterns) = self
+            .subscription
+            .as_ref()
+            .map_or((0, 0), Subscription::counts);
+    }
+
+    /// Who asks, for operator records: the connection's name and address.
+    pub(super) fn who(&self) -> String {
+        let name = self.client.facts().name.clone();
+        format!("{name}@{}", self.client.address)
+    }
+
+    /// The row of a command that is answered here; for replies that name it.
+    pub(super) fn wrong_subcommand(&mut self, spec: &Spec, args: &[Bytes]) {
+        let word = args
+            .get(1)
+            .map(|word| String::from_utf8_lossy(word))
+            .unwrap_or_default();
+        self.reply(Reply::error(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {} HELP.",
+            spec.name.to_ascii_uppercase()
+        )));
     }
 
     fn set_name(&mut self, name: &Bytes) -> Reply {
