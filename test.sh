@@ -8,8 +8,6 @@ cd "$(dirname "$0")"
 missing=""
 command -v redis-cli >/dev/null && command -v redis-benchmark >/dev/null ||
     missing="$missing redis-tools"
-# Only `bench kv` starts it, to compare with; the tests talk to Standfast.
-command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v cc >/dev/null || missing="$missing build-essential"
 command -v python3 >/dev/null || missing="$missing python3"
 # `python3 -m venv` is there without ensurepip on Debian, and then fails half-way.

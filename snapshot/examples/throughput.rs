@@ -48,7 +48,11 @@ fn report(what: &str, started: Instant, bytes: u64) {
 
 fn main() -> standfast_snapshot::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |i: usize, otherwise| arguments.get(i).map_or(otherwise, |a| a.parse().unwrap());
+    let number = |i: usize, otherwise| {
+        arguments
+            .get(i)
+            .map_or(otherwise, |a| a.parse().expect("a number"))
+    };
     let (megabytes, threads, level) = (number(0, 500), number(1, 2), number(2, 1));
     let dir = arguments.get(3).map_or(std::env::temp_dir(), PathBuf::from);
     let path = dir.join("throughput.sfs");

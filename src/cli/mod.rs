@@ -50,6 +50,7 @@ enum Command {
     #[command(subcommand)]
     Backup(backup::Backup),
     Restore(Box<restore::Restore>),
+    Activate(restore::Activate),
     #[command(subcommand)]
     Inspect(inspect::Inspect),
 }
@@ -89,6 +90,7 @@ fn run(command: &Command) -> Outcome {
         Command::Config(command) => settings::run(command),
         Command::Backup(command) => backup::run(command),
         Command::Restore(args) => restore::run(args),
+        Command::Activate(args) => restore::activate(args),
         Command::Inspect(command) => inspect::run(command),
     }
 }

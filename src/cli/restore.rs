@@ -9,14 +9,14 @@ use super::backup::{choose_cluster, point, rfc3339};
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use super::settings::Settings;
-use crate::node::meta::RestoredNode;
+use crate::node::meta::{self, RestoredNode};
 use crate::replication::config::{Addresses, Member, MemberRole};
 use crate::state::Digest;
 use directory::Building;
 use rebuild::{Progress, Tally, rebuild};
 use standfast_snapshot::plan::{Plan, Point, Unmet};
 use standfast_snapshot::{Target, catalogue, plan};
-use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
+use standfast_wal::{ClusterId, Disk, History, Incarnation, Link, Lsn, NodeId, Nonce, Storage};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -148,18 +148,32 @@ fn ancestors(plan: &Plan, lsn: Lsn) -> Vec<(History, u64)> {
 }
 
 fn unmet(unmet: Unmet) -> Failure {
-    let hint = match &unmet {
-        Unmet::Nothing => "`standfast backup list` shows what a directory holds".to_owned(),
-        Unmet::Ambiguous(_) => "name one with --history".to_owned(),
-        Unmet::Between { below, above, .. } => {
+    let (text, hint) = match &unmet {
+        Unmet::Nothing => {
+            let hint = "`standfast backup list` shows what a directory holds";
+            (unmet.to_string(), hint.to_owned())
+        }
+        Unmet::Ambiguous(_) => (unmet.to_string(), "name one with --history".to_owned()),
+        Unmet::Between {
+            below,
+            above,
+            newest,
+        } => {
+            let newest = point(newest);
             let nearest = [below, above].into_iter().flatten();
             let nearest: Vec<String> = nearest
-                .map(|one| format!("--target lsn:{} ({})", one.lsn, point(one)))
+                .map(|one| format!("`--target lsn:{}` ({})", one.lsn, point(one)))
                 .collect();
-            nearest.join(", or ")
+            (
+                format!("the target cannot be met exactly; the newest point known is {newest}"),
+                match nearest.len() {
+                    0 => "nothing can be restored: `standfast backup verify` says why".to_owned(),
+                    _ => format!("what can be restored next to it: {}", nearest.join(", ")),
+                },
+            )
         }
     };
-    Failure::new(ExitCode::NotExact, unmet.to_string()).hint(hint)
+    Failure::new(ExitCode::NotExact, text).hint(hint)
 }
 
 /// `latest`, `lsn:N` or `time:RFC3339`.
@@ -249,6 +263,52 @@ pub fn run(args: &Restore) -> Outcome {
     Ok(ExitCode::Done)
 }
 
+/// Ends the quarantine of a restored data directory: its node takes writes from its next start on.
+///
+/// Do it when you are sure that nobody uses the cluster that the backup is of any more: from then
+/// on there are two histories.
+#[derive(clap::Args, Debug)]
+pub struct Activate {
+    /// The restored data directory, of a stopped node
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn activate(args: &Activate) -> Outcome {
+    let dir = args.data_dir.display();
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::new(ExitCode::Failed, format!("{dir}: {error}"));
+    // Looked for first: opening a disk would make the directory.
+    if meta::identity(&args.data_dir)?.is_none() {
+        return Err(failed(&"there is no node in it"));
+    }
+    let disk = Disk::open(&args.data_dir)?;
+    let _lock = disk.lock().map_err(|error| {
+        let text = format!("{dir}: {error}: its node is running");
+        Failure::new(ExitCode::InUse, text).hint("stop it first")
+    })?;
+    let found = meta::load(&args.data_dir).map_err(|error| failed(&error))?;
+    let mut found = found.ok_or_else(|| failed(&"there is no node in it"))?;
+    if !found.quarantined {
+        let text = format!("{dir}: it is active already; nothing was changed");
+        return Err(Failure::new(ExitCode::Refused, text));
+    }
+    found.quarantined = false;
+    meta::store(&disk, &found)?;
+    let history = found.core.config.history;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::json!({"history": history.to_string(), "active": true})
+        );
+    } else {
+        println!("{dir} is active: history {history} takes writes from its next start on");
+    }
+    Ok(ExitCode::Done)
+}
+
 fn show_progress(progress: Progress, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     let text = match progress {
@@ -316,7 +376,8 @@ fn as_text(restored: &Restored, to: &std::path::Path, seconds: f64) -> String {
         None => "an empty state".to_owned(),
     };
     let proof = match tally.attestations {
-        0 => "no attestation lay on the way: the digest is this program's own".to_owned(),
+        0 if tally.records == 0 => "as the snapshot's writer noted it".to_owned(),
+        0 => "no attestation lay on the way".to_owned(),
         n => format!(
             "{n} attestations held, the last for LSN {}",
             tally.attested_lsn

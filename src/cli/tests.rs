@@ -27,6 +27,12 @@ fn commands_read_as_documented() {
         "standfast member list --json",
         "standfast set acks majority",
         "standfast set protection max-protection",
+        "standfast backup list --dir b --json",
+        "standfast backup verify --dir b",
+        "standfast backup expire --dir b --keep-full 3 --keep-for 7d --dry-run",
+        "standfast restore --from b --to d --target time:2026-01-31T12:00:00Z --activate --json",
+        "standfast restore --from b --to d --target lsn:7 --node 2",
+        "standfast activate --data-dir d",
         "standfast backup now --to d --node 127.0.0.1:7610",
         "standfast backup list --from d --json",
         "standfast config example",
@@ -42,6 +48,8 @@ fn commands_read_as_documented() {
         "standfast dev --protection high",
         "standfast join --data-dir d",
         "standfast join --data-dir d --at 127.0.0.1:7600 --give-up-copy",
+        "standfast backup now",
+        "standfast restore --from b --to d --target yesterday",
     ];
     for line in refused {
         let error = parse(line).map(|_| ()).expect_err(line);

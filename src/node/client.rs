@@ -125,7 +125,8 @@ pub enum Control {
 #[derive(Debug)]
 pub struct Answer {
     pub seq: u64,
-    /// The LSN of the command for a write, the applied LSN the read saw otherwise.
+    /// The LSN of the command for a write, zero if it was never ordered (then the reply is a
+    /// `Refusal`); otherwise the applied LSN that the read saw.
     pub lsn: Lsn,
     /// The epoch a write was ordered in; 0 otherwise.
     pub epoch: Epoch,

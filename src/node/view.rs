@@ -73,7 +73,7 @@ pub struct Metric {
 pub struct View {
     pub node: NodeId,
     pub cluster: ClusterId,
-    /// The operator's name for the cluster; also what SENTINEL calls the primary, unless set.
+    /// The operator's name for the cluster; also what SENTINEL calls the primary.
     pub cluster_name: Arc<str>,
     pub role: Role,
     /// A primary: its EpochStart is committed and it takes writes. A backup: it has applied up to

@@ -94,10 +94,9 @@ impl Backup {
     ) {
         self.enter(node, from, reign);
         node.sign_of_life();
-        let late = self
-            .following
-            .as_ref()
-            .is_some_and(|f| f.described >= round);
+        // What was said before anything else that was heard describes a log that has grown since.
+        let following = self.following.as_ref();
+        let late = following.is_some_and(|f| f.described >= round || f.round > round);
         if late || node.log.installing() || !node.role().holds_data() {
             return;
         }
@@ -109,12 +108,12 @@ impl Backup {
         let agreed = node.log.epochs.agreed(node.end(), &epochs, tip);
         let mut rebuild = false;
         if agreed < node.log.commit {
-            let at_commit = node
-                .log
-                .epochs
-                .at(node.log.commit)
-                .map(|entry| entry.history);
-            if at_commit == Some(reign.history) {
+            let at_commit = node.log.epochs.at(node.log.commit);
+            rebuild = at_commit.map(|entry| entry.history) != Some(reign.history);
+            if !rebuild && agreed == tip {
+                return; // A late description: that log is a first part of this one.
+            }
+            if !rebuild {
                 // I1: a primary without what is committed must not exist.
                 let commit = node.log.commit;
                 return node.halt(format!(
@@ -122,7 +121,6 @@ impl Backup {
                      committed here; keep both data directories and ask for help"
                 ));
             }
-            rebuild = true;
         }
         let kept = self.following.take();
         let commit = kept.as_ref().map_or(Lsn::ZERO, |f| f.received_commit);

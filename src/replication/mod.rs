@@ -61,3 +61,6 @@ pub use replica::Replica;
 pub use settings::Settings;
 pub use time::Time;
 pub use view::{Forecast, Loss, PeerView, Refusal, RoleView, View};
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,8 @@ pub(super) enum Progress {
     /// The link is down, or the peer holds no data.
     Idle,
     /// Asked where the logs agree, first in this round.
-    Probe { round: u64 },
+    /// It had acknowledged `matched` before that.
+    Probe { round: u64, matched: Lsn },
     /// Everything up to `sent` was sent, the last of it in `round`.
     Stream {
         sent: Lsn,
@@ -147,7 +148,8 @@ impl Peer {
     /// Asks where the logs agree. Asked again, any answer since the first question will do.
     pub fn probe(&mut self, node: &mut Node, id: NodeId, epoch: Epoch, round: u64) {
         if !matches!(self.progress, Progress::Probe { .. }) {
-            self.progress = Progress::Probe { round };
+            let matched = self.matched;
+            self.progress = Progress::Probe { round, matched };
         }
         let (tip, epochs) = (node.end(), node.log.epochs.clone());
         node.send(

@@ -110,7 +110,9 @@ impl Primary {
             reign.epoch, entry.first_lsn
         ));
         primary.meet_members(node);
-        primary.on_tick(node);
+        primary.beat_at = node.now.after(node.settings.heartbeat_interval);
+        primary.beat(node);
+        primary.plan(node);
         primary
     }
 
@@ -188,13 +190,11 @@ impl Primary {
     }
 
     fn confirm(&mut self, node: &mut Node, round: u64) {
-        if self.reads.confirm(round, node.now) {
-            if self.serving {
-                node.out.push(Effect::Confirmed(round));
-            }
-            self.peers
-                .values_mut()
-                .for_each(|peer| peer.note_confirmed(round));
+        // Until the EpochStart is committed the commit LSN says nothing about this moment.
+        if self.reads.confirm(round, node.now) && self.serving {
+            node.out.push(Effect::Confirmed(round));
+            let peers = self.peers.values_mut();
+            peers.for_each(|peer| peer.note_confirmed(round));
         }
     }
 
@@ -354,28 +354,37 @@ impl Primary {
         let Some(peer) = self.peer(node, from) else {
             return;
         };
-        let asked = matches!(peer.progress, Progress::Probe { round: first } if round >= first);
-        if !asked || agreed > end {
+        let Progress::Probe {
+            round: first,
+            matched,
+        } = peer.progress
+        else {
+            return;
+        };
+        if round < first || agreed > end {
             return;
         }
-        if agreed < peer.matched {
-            let acknowledged = peer.matched;
-            if !suspect {
-                // It acknowledged what it no longer has: a disk that was rolled back is a lost one.
-                peer.disowned = true;
-                peer.progress = Progress::Idle;
-                node.event(format!("n{from} lost {acknowledged}, it ends at {agreed}"));
-                let found = agreed;
-                return node.send(
-                    from,
-                    Body::Disown {
-                        epoch,
-                        acknowledged,
-                        found,
-                    },
-                );
-            }
-            // It says so itself: it is not a candidate until it is verified, and not counted.
+        // Compared with what it had acknowledged before it was asked: an acknowledgement may have
+        // overtaken this answer.
+        if agreed < matched && !suspect {
+            // It acknowledged what it no longer has: a disk that was rolled back is a lost one.
+            peer.disowned = true;
+            peer.progress = Progress::Idle;
+            node.event(format!(
+                "n{from} acknowledged {matched}, but ends at {agreed}"
+            ));
+            let (acknowledged, found) = (matched, agreed);
+            return node.send(
+                from,
+                Body::Disown {
+                    epoch,
+                    acknowledged,
+                    found,
+                },
+            );
+        }
+        if agreed < matched {
+            // It says so itself: it is no candidate and not counted until it is verified.
             peer.matched = agreed;
         }
         peer.note_matched(agreed, end, node.now);

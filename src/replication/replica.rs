@@ -764,6 +764,12 @@ impl Replica {
         matches!(&self.role, Role::Primary(primary) if primary.serving)
     }
 
+    /// A change of the Config is under way, or a member is joining.
+    pub fn is_changing(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary)
+            if primary.change.is_some() || primary.joining.is_some())
+    }
+
     /// The newest Config known to be chosen.
     pub fn config(&self) -> &Config {
         self.node.config()

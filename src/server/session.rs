@@ -37,8 +37,8 @@ use transaction::Transaction;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// An output buffer that has grown beyond this is given back once written.
 const OUT_BYTES_KEPT: usize = 64 << 10;
-/// Room made for the encoded writes of a batch.
-const BATCH_BYTES_MIN: usize = 8 << 10;
+/// Room made for the encoded writes of a batch; it grows as needed.
+const BATCH_BYTES_MIN: usize = 4 << 10;
 /// However large replies are, so many operations may be in flight.
 const IN_FLIGHT_MIN: usize = 16;
 

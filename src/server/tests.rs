@@ -457,6 +457,7 @@ async fn info_and_role_speak_the_words_of_redis() {
 }
 
 /// Not a test of behaviour: serves until it is stopped, to point clients and benchmarks at.
+/// With `STANDFAST_SKIP=1` nothing is stored, so that the front is measured alone.
 /// `STANDFAST_PORT=7000 cargo test --release --lib serves_for_others -- --ignored --nocapture`
 #[test]
 #[ignore = "runs until it is stopped"]
@@ -470,6 +471,10 @@ fn serves_for_others() {
         .expect("a runtime");
     runtime.block_on(async {
         let server = Server::start();
+        server
+            .knobs
+            .skips
+            .store(std::env::var_os("STANDFAST_SKIP").is_some(), Relaxed);
         let address = SocketAddr::from(([127, 0, 0, 1], port.unwrap_or(7000)));
         let listener = listener::bind(address).expect("the port is free");
         println!("serving at {address}");

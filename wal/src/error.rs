@@ -33,6 +33,9 @@ pub enum ErrorKind {
     /// Bytes at or below what was acknowledged are not what was written, or cannot be told from
     /// that; nothing was changed.
     Damaged(Damage),
+    /// The end, above everything known durable, is damaged by more than a torn write, and there
+    /// is no peer to ask; nothing was changed.
+    DamagedEnd(Damage),
     /// A whole segment file between or behind others is gone.
     SegmentMissing,
     /// Records for a repair do not fit the hole they are for.
@@ -126,6 +129,13 @@ impl fmt::Display for ErrorKind {
                 "damaged ({damage}) where acknowledged commands may stand; nothing was changed. \
                  Start the node with its peers so that it is repaired from one, or restore from \
                  the archive"
+            ),
+            ErrorKind::DamagedEnd(damage) => write!(
+                f,
+                "the end of the log is damaged ({damage}) in a way that a torn write is not; \
+                 acknowledged commands may have stood there, and nothing was changed. Start the \
+                 node with its peers, restore from the archive, or allow for one start that the \
+                 end is cut (it is kept aside)"
             ),
             ErrorKind::SegmentMissing => f.write_str(
                 "this segment held acknowledged commands and is gone; put the file back, let the \

@@ -12,6 +12,7 @@
 pub mod cut;
 pub mod durable;
 pub mod error;
+pub mod inspect;
 pub mod log;
 mod note;
 mod open;
@@ -26,6 +27,7 @@ pub mod storage;
 pub mod writer;
 
 pub use error::{Error, ErrorKind};
+pub use inspect::layouts;
 pub use log::{Cut, DamagedRange, End, Identity, Log, Options, Reach, Recovered, Space};
 pub use reader::{ReadError, Reader};
 pub use record::{

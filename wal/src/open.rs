@@ -42,7 +42,8 @@ impl<S: Storage> Log<S> {
             previous_first_lsn: Lsn::ZERO,
         };
         assert!(
-            options.segment_bytes >= segment::bytes_for(0) && options.segment_bytes % 8 == 0,
+            options.segment_bytes >= segment::bytes_for(0)
+                && options.segment_bytes.is_multiple_of(8),
             "segments of {} bytes hold nothing",
             options.segment_bytes
         );

@@ -3,10 +3,11 @@
 //! Every record is verified when it is taken, its place in the chain included. What the writer
 //! and the readers share is only the list of segments and the durable end.
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::log::DamagedRange;
 use crate::record::{Damage, HEADER_BYTES, Head, History, Link, Lsn, Record};
 use crate::recovery;
+use crate::scan::Scan;
 use crate::segment::{self, HEADER_AREA, Header, STAMP_BYTES};
 use crate::storage::{File, Storage};
 use bytes::{Bytes, BytesMut};
@@ -81,6 +82,15 @@ impl Part {
             known.is_none_or(|(_, known)| known.abs_diff(offset) >= PLACE_STEP_BYTES)
         };
         if far(places.get(at.wrapping_sub(1))) && far(places.get(at)) {
+            places.insert(at, (lsn, offset));
+        }
+    }
+
+    /// Remembers a place however near another one is.
+    fn insert(&self, lsn: Lsn, offset: u64) {
+        let mut places = lock(&self.places);
+        let at = places.partition_point(|(_, known)| *known < offset);
+        if places.get(at) != Some(&(lsn, offset)) {
             places.insert(at, (lsn, offset));
         }
     }
@@ -242,6 +252,7 @@ impl<S: Storage> Reader<S> {
     /// The durable records whose last LSN is above `after`, in order: at least one if there is
     /// any, at most what fits `max_bytes` and what lies in one segment. Empty at the durable end.
     pub fn read(&self, after: Lsn, max_bytes: usize) -> Result<Vec<Record>, ReadError> {
+        let mut searched = false;
         loop {
             let Some(source) = self.source(after)? else {
                 return Ok(Vec::new());
@@ -254,11 +265,12 @@ impl<S: Storage> Reader<S> {
             if self.has_changed(&source) {
                 continue;
             }
-            let name = segment::name(source.part.header.first_lsn());
-            return Err(match fault {
-                Fault::Io(error) => ReadError::Failed(Error::io(&name, "read")(error)),
-                Fault::Damage(damage) => self.explain(&source, &name, after, damage),
-            });
+            if searched {
+                let name = segment::name(source.part.header.first_lsn());
+                return Err(ReadError::Failed(fault.into_error(&name).lsn(after.next())));
+            }
+            self.search(&source, after)?;
+            searched = true;
         }
     }
 
@@ -357,18 +369,21 @@ impl<S: Storage> Reader<S> {
         let mut link = (offset == HEADER_AREA).then_some(source.part.header.base);
         let (mut records, mut taken) = (Vec::new(), 0);
         while lsn < source.last {
-            let header_end = STAMP_BYTES + HEADER_BYTES;
-            let head = Head::read(&window.at(offset, header_end)?[STAMP_BYTES..])?;
-            if head.first_lsn != lsn.next() {
-                return Err(Fault::Damage(Damage::Order));
-            }
+            let head = match window.head(offset, lsn) {
+                // What was asked for is there; the damage is told to who asks for more.
+                Err(_) if !records.is_empty() => break,
+                other => other?,
+            };
             if !records.is_empty() && taken + head.size > max_bytes {
                 break;
             }
             let end = offset + (STAMP_BYTES + head.size) as u64;
             if head.last_lsn() > after {
                 let mut bytes = window.at(offset, STAMP_BYTES + head.size)?;
-                let record = Record::split_from(&mut bytes.split_off(STAMP_BYTES))?;
+                let record = match Record::split_from(&mut bytes.split_off(STAMP_BYTES)) {
+                    Err(_) if !records.is_empty() => break,
+                    other => other?,
+                };
                 if let Some(link) = link {
                     record.follows(link)?;
                 }
@@ -411,29 +426,41 @@ impl<S: Storage> Reader<S> {
         })
     }
 
-    /// Finds the extent of the damage that a read ran into.
-    fn explain(&self, source: &Source<S>, name: &str, after: Lsn, damage: Damage) -> ReadError {
+    /// Walks the whole segment after a read ran into damage: the error if the record behind
+    /// `after` is what is damaged, else a place is remembered from which it can be read.
+    fn search(&self, source: &Source<S>, after: Lsn) -> Result<(), ReadError> {
+        let header = &source.part.header;
+        let name = segment::name(header.first_lsn());
         let mut bytes = Vec::new();
-        if let Err(error) =
-            recovery::salvage_segment(&self.shared.storage, &source.part.header, &mut bytes)
-        {
-            return ReadError::Failed(error);
-        }
-        let ranges = match (source.next, &source.open) {
-            (Some(next), _) => recovery::scrub(&bytes, &source.part.header, next),
-            (None, Some((_, end))) => {
-                bytes.truncate(usize::try_from(*end).expect("a segment fits memory"));
-                recovery::scrub_open(&bytes, &source.part.header, source.last)
+        recovery::salvage_segment(&self.shared.storage, header, &mut bytes)
+            .map_err(ReadError::Failed)?;
+        let mut scan = Scan::new(&bytes, header);
+        while scan.link.position.lsn < source.last {
+            let before = scan.link.position.lsn;
+            if let Ok(entry) = scan.step() {
+                if entry.head.last_lsn() > after {
+                    source.part.insert(before, entry.offset as u64);
+                    return Ok(());
+                }
+                continue;
             }
-            (None, None) => unreachable!("a source is sealed or open"),
-        };
-        let found = ranges.into_iter().find(|range| range.last_lsn > after);
-        match found {
-            Some(range) => ReadError::Damaged(Box::new(range)),
-            // A second look found nothing: the first one read wrong bytes from a sound disk.
-            None => ReadError::Failed(
-                Error::new(name, crate::error::ErrorKind::Damaged(damage)).lsn(after.next()),
-            ),
+            let range = match scan.resume(&name, source.last) {
+                Some(range) => range,
+                None => scan.range(&name, source.last, source.next.map(|next| next.chain)),
+            };
+            if range.last_lsn > after {
+                return Err(ReadError::Damaged(Box::new(range)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Fault {
+    fn into_error(self, name: &str) -> Error {
+        match self {
+            Fault::Io(error) => Error::io(name, "read")(error),
+            Fault::Damage(damage) => Error::new(name, ErrorKind::Damaged(damage)),
         }
     }
 }
@@ -460,6 +487,16 @@ struct Window<S: Storage> {
 }
 
 impl<S: Storage> Window<S> {
+    /// The header of the record behind `lsn`, whose stamp stands at `offset`.
+    fn head(&mut self, offset: u64, lsn: Lsn) -> Result<Head, Fault> {
+        let bytes = self.at(offset, STAMP_BYTES + HEADER_BYTES)?;
+        let head = Head::read(&bytes[STAMP_BYTES..])?;
+        match head.first_lsn == lsn.next() {
+            true => Ok(head),
+            false => Err(Fault::Damage(Damage::Order)),
+        }
+    }
+
     /// `len` bytes from `offset` on, shared with the window.
     fn at(&mut self, offset: u64, len: usize) -> Result<Bytes, Fault> {
         let inside = |window: &Window<S>| {

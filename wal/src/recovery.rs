@@ -6,7 +6,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::log::{DamagedRange, Identity, Options, Reach};
-use crate::record::{Chain, Damage, Kind, Link, Lsn, Record};
+use crate::record::{Damage, Kind, Link, Lsn, Record};
 use crate::scan::{Rest, Scan};
 use crate::segment::{self, Header};
 use crate::storage::{File, Storage};
@@ -245,7 +245,11 @@ pub fn read_segment<S: Storage>(
     let mut read = || {
         let file = storage.open(&name)?;
         let len = file.len()?.min(header.segment_bytes);
-        buffer.resize(usize::try_from(len).expect("a segment fits memory"), 0);
+        let len = usize::try_from(len).expect("a segment fits memory");
+        if buffer.len() < len {
+            *buffer = vec![0; len]; // fresh pages from the system are zeros already
+        }
+        buffer.truncate(len);
         file.read_at(0, buffer)
     };
     read().map_err(Error::io(&name, "read the segment"))
@@ -322,7 +326,11 @@ impl Walk<'_> {
                     return Err(error.lsn(scan.link.position.lsn.next()));
                 }
                 Verdict::Refuse => {
-                    let error = Error::new(&name, ErrorKind::Damaged(damage));
+                    let kind = match facts.newest && !facts.acknowledged {
+                        true => ErrorKind::DamagedEnd(damage),
+                        false => ErrorKind::Damaged(damage),
+                    };
+                    let error = Error::new(&name, kind);
                     let lsn = scan.link.position.lsn.next();
                     return Err(error.at(scan.offset as u64).lsn(lsn));
                 }
@@ -344,7 +352,6 @@ impl Walk<'_> {
     fn damage(&mut self, scan: &mut Scan, name: &str, next: Option<Link>, through: Lsn) -> bool {
         if let Some(range) = scan.resume(name, through) {
             self.survey.damaged.push(range);
-            self.pass(scan.link);
             return true;
         }
         // What a stamp calls durable, but a record behind shows to be before it, is already
@@ -401,23 +408,10 @@ fn ending(scan: &Scan, next: Option<Link>) -> Ending {
     }
 }
 
-/// Everything damaged in one sealed segment, for readers and the scrubber.
+/// Everything damaged in one sealed segment, for the scrubber.
 pub fn scrub(bytes: &[u8], header: &Header, next: Link) -> Vec<DamagedRange> {
-    damaged_up_to(bytes, header, next.position.lsn, Some(next.chain))
-}
-
-/// Everything damaged at or below `durable` in the newest segment, for readers.
-pub fn scrub_open(bytes: &[u8], header: &Header, durable: Lsn) -> Vec<DamagedRange> {
-    damaged_up_to(bytes, header, durable, None)
-}
-
-fn damaged_up_to(
-    bytes: &[u8],
-    header: &Header,
-    last: Lsn,
-    chain: Option<Chain>,
-) -> Vec<DamagedRange> {
     let name = segment::name(header.first_lsn());
+    let last = next.position.lsn;
     let mut scan = Scan::new(bytes, header);
     let mut damaged = Vec::new();
     while scan.link.position.lsn < last {
@@ -427,7 +421,7 @@ fn damaged_up_to(
         match scan.resume(&name, last) {
             Some(range) => damaged.push(range),
             None => {
-                damaged.push(scan.range(&name, last, chain));
+                damaged.push(scan.range(&name, last, Some(next.chain)));
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! Walks the bytes of one segment: the records in order, where they end, what stands behind. Pure.
 
 use crate::log::DamagedRange;
-use crate::record::{Chain, Damage, HEADER_BYTES, Head, Link, Lsn, Record};
+use crate::record::{Chain, Damage, HEADER_BYTES, Head, Link, Lsn, Position, Record};
 use crate::segment::{HEADER_AREA, Header, STAMP_BYTES, Salt, Stamp};
 
 /// One record of a segment.
@@ -28,7 +28,7 @@ impl Entry {
 /// What stands where the next record would.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rest {
-    /// Nothing but a closing stamp and zeros.
+    /// Nothing but a closing stamp, which may be damaged, and zeros.
     Zeros,
     /// A write that breaks off: zeros from somewhere inside one record to the end. A finished
     /// write has its closing stamp behind its last record, and a flipped bit does not zero that.
@@ -69,16 +69,12 @@ impl<'a> Scan<'a> {
     pub fn step(&mut self) -> Result<Entry, Damage> {
         let entry = self.entry_at(self.offset)?;
         entry.head.follows(self.link)?;
-        self.take(&entry);
-        Ok(entry)
-    }
-
-    fn take(&mut self, entry: &Entry) {
         self.offset = entry.end();
         self.link = entry.head.link();
         if let Some(stamp) = entry.stamp {
             self.durable_through = self.durable_through.max(stamp.durable_through);
         }
+        Ok(entry)
     }
 
     fn entry_at(&self, offset: usize) -> Result<Entry, Damage> {
@@ -109,7 +105,8 @@ impl<'a> Scan<'a> {
         if self.short {
             return Rest::Other;
         }
-        if used_end <= self.offset || (used_end <= body && self.stamp_at(self.offset).is_some()) {
+        // A stamp without a record behind it says nothing about records, damaged or not.
+        if used_end <= body {
             return Rest::Zeros;
         }
         let record = self.bytes.get(body..).unwrap_or_default();
@@ -142,8 +139,8 @@ impl<'a> Scan<'a> {
         (durable_through, sealed)
     }
 
-    /// Goes on behind damage: at the first sound record, with a sound stamp, that leaves at least
-    /// one LSN missing and none above `through`. Returns what lies between.
+    /// Goes on behind damage: before the first sound record, with a sound stamp, that leaves at
+    /// least one LSN missing and none above `through`. Returns what lies between.
     pub fn resume(&mut self, file: &str, through: Lsn) -> Option<DamagedRange> {
         let end = self.used_end();
         let mut at = self.offset + 8;
@@ -153,9 +150,18 @@ impl<'a> Scan<'a> {
                 && entry.head.first_lsn > self.link.position.lsn.next()
                 && entry.head.first_lsn <= through.next()
             {
-                let last_lsn = Lsn(entry.head.first_lsn.0 - 1);
-                let range = self.range(file, last_lsn, Some(entry.head.previous_chain));
-                self.take(&entry);
+                let before = Lsn(entry.head.first_lsn.0 - 1);
+                let range = self.range(file, before, Some(entry.head.previous_chain));
+                // As far as the record behind tells what stood before it.
+                self.link = Link {
+                    position: Position {
+                        epoch: entry.head.epoch,
+                        lsn: before,
+                    },
+                    chain: entry.head.previous_chain,
+                    timestamp: entry.head.timestamp - 1,
+                };
+                self.offset = at;
                 return Some(range);
             }
             at += 8;
@@ -190,11 +196,17 @@ pub fn used_end(bytes: &[u8], from: usize) -> usize {
         let start = from.max(end.saturating_sub(ZEROS.len()));
         let block = &bytes[start..end];
         if block != &ZEROS[..block.len()] {
-            let last = block
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .expect("not all zero");
-            return start + last + 1;
+            // Halve what holds the last one until it is one byte.
+            let (mut low, mut high) = (start, end);
+            while high - low > 1 {
+                let middle = low.midpoint(high);
+                let upper = &bytes[middle..high];
+                match upper == &ZEROS[..upper.len()] {
+                    true => high = middle,
+                    false => low = middle,
+                }
+            }
+            return high;
         }
         end = start;
     }

@@ -12,6 +12,7 @@ use crate::record::{
     Chain, ClusterId, Epoch, Field, HEADER_BYTES, History, Incarnation, Link, Lsn, NodeId,
     Position, field, is_gapless, u32_at, u64_at,
 };
+use crate::scan::used_end;
 use crate::storage::{File, Storage};
 
 /// Bytes before the first stamp: two copies of the header.
@@ -308,7 +309,7 @@ fn decode_copy(copy: &[u8]) -> Result<Header, HeaderDamage> {
     let in_range = (bytes_for(0)..=SEGMENT_BYTES_MAX).contains(&header.segment_bytes)
         && header.segment_bytes.is_multiple_of(8)
         && header.base.position.lsn.0 < u64::MAX
-        && copy[HEADER_RESERVED.at..].iter().all(|byte| *byte == 0);
+        && used_end(copy, HEADER_RESERVED.at) == HEADER_RESERVED.at;
     if in_range {
         Ok(header)
     } else {

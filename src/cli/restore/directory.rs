@@ -4,13 +4,15 @@
 //!    under the temporary name. 2. Crash after it: the directory is whole, and its own. Two restores
 //!    to one target are kept apart by the lock of the directory that becomes it.
 
-use super::rebuild::{Rebuilt, is_empty};
+use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};
 use crate::limits;
+use crate::node::copies::encode_epochs;
 use crate::node::meta::{self, RestoredNode};
+use crate::node::open::{snapshot_dir, snapshot_path, sync_dir};
 use crate::replication::config::Member;
-use standfast_snapshot::{Block, Header, Options, Reader, Writer, catalogue};
-use standfast_wal::{Disk, NodeId, Storage};
+use standfast_snapshot::{Block, Header, Options, Reader, Writer};
+use standfast_wal::{Disk, Storage};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,9 +78,8 @@ impl Building {
         member: Member,
         threads: usize,
     ) -> Result<u64, Failure> {
-        let dir = self.path.join("snapshots");
-        fs::create_dir(&dir)?;
-        let path = dir.join(catalogue::local_name(rebuilt.link.position.lsn));
+        fs::create_dir(snapshot_dir(&self.path))?;
+        let path = snapshot_path(&self.path, rebuilt.link.position.lsn);
         let file_bytes = write_snapshot(&path, rebuilt, &new, threads).map_err(|error| {
             let text = format!("the restored state was not written: {error}");
             Failure::new(ExitCode::Failed, text)
@@ -89,12 +90,12 @@ impl Building {
 
     /// Gives the directory its name.
     pub fn publish(mut self) -> Result<(), Failure> {
-        sync(&self.path)?;
+        sync_dir(&self.path)?;
         // An empty directory may have the name; a rename replaces it, and nothing else.
         fs::rename(&self.path, &self.target)?;
         self.lock = None;
         // Durable here: the restored directory, whole, under its name.
-        Ok(sync(&parent_of(&self.target))?)
+        Ok(sync_dir(&parent_of(&self.target))?)
     }
 }
 
@@ -107,17 +108,20 @@ impl Drop for Building {
     }
 }
 
+/// Whether nothing lies in `dir`; a directory that does not exist is empty.
+fn is_empty(dir: &Path) -> std::io::Result<bool> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().transpose()?.is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 fn parent_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_path_buf(),
         _ => PathBuf::from("."),
     }
-}
-
-fn sync(dir: &Path) -> io::Result<()> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
-    let dir = rustix::fs::open(dir, flags, rustix::fs::Mode::empty())?;
-    Ok(rustix::fs::fsync(dir)?)
 }
 
 fn write_snapshot(
@@ -131,17 +135,16 @@ fn write_snapshot(
         head.lsn, rebuilt.link.position.lsn,
         "I2: the state and the log stand at one LSN"
     );
-    let epochs = postcard::to_stdvec(&rebuilt.epochs).expect("a table of numbers can be encoded");
     let header = Header {
         cluster: new.cluster,
         cluster_name: new.cluster_name.clone(),
-        node: NodeId(new.node.0),
+        node: new.node,
         history: new.history,
         ancestors: new.ancestors.clone(),
         link: rebuilt.link,
         digest: head.digest.0,
         counts: [head.keys, head.tokens, 0, 0],
-        epoch_table: epochs.into(),
+        epoch_table: encode_epochs(&rebuilt.epochs),
         state_head: bytes::Bytes::new(),
     };
     let options = Options {

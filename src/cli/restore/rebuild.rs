@@ -5,6 +5,8 @@
 //! state at every Attestation on the way. The next piece is unpacked while this one is applied.
 
 use crate::cli::exit::{ExitCode, Failure};
+use crate::node::copies::decode_epochs;
+use crate::node::open::state_limits;
 use crate::replication::{EpochEntry, EpochTable};
 use crate::state::{self, Attestation, Digest, State};
 use standfast_snapshot::object::{LogHead, link_inside};
@@ -12,7 +14,6 @@ use standfast_snapshot::plan::{Plan, Step, Stop};
 use standfast_snapshot::{Reader, archive, catalogue::SnapshotEntry};
 use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Digests kept while replaying: an Attestation names a point that is applied, not far behind it.
@@ -50,13 +51,6 @@ pub enum Progress {
     Writing { raw_bytes: u64 },
 }
 
-/// What the state needs beside its contents; the same on every node of a cluster.
-pub fn limits_of(cluster: ClusterId) -> state::Limits {
-    state::Limits {
-        seed: (cluster.0 as u64) ^ ((cluster.0 >> 64) as u64),
-    }
-}
-
 /// Does what `plan` says, with `threads` threads to load with.
 pub fn rebuild(
     cluster: ClusterId,
@@ -70,7 +64,7 @@ pub fn rebuild(
             on_progress(Progress::Loading { file_bytes });
             load(cluster, plan, snapshot, threads)?
         }
-        None => Replay::new(State::new(limits_of(cluster)), plan.stop),
+        None => Replay::new(State::new(state_limits(cluster)), plan.stop),
     };
     std::thread::scope(|scope| {
         let (sender, pieces) = sync_channel(PIECES_AHEAD);
@@ -108,7 +102,7 @@ fn load(
         )));
     }
     reader.check_whole().map_err(damaged)?;
-    let limits = limits_of(cluster);
+    let limits = state_limits(cluster);
     let decode = |_: &_, block: &[u8]| {
         let part = state::load_block(&limits, block);
         part.map_err(|error| error.to_string())
@@ -123,7 +117,7 @@ fn load(
     };
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
     let state = State::assemble(limits, &head, parts).map_err(|e| refuse(e.to_string()))?;
-    let epochs = postcard::from_bytes(&header.epoch_table);
+    let epochs = decode_epochs(&header.epoch_table);
     let mut replay = Replay::new(state, plan.stop);
     replay.done.epochs = epochs.map_err(|e| refuse(format!("the table of epochs: {e}")))?;
     replay.done.link = header.link;
@@ -305,13 +299,4 @@ impl Replay {
 
 fn damaged(error: impl ToString) -> Failure {
     Failure::new(ExitCode::Damaged, error.to_string())
-}
-
-/// Whether anything lies in `dir`; a directory that does not exist is empty.
-pub fn is_empty(dir: &Path) -> std::io::Result<bool> {
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().transpose()?.is_none()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    }
 }

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::node::meta;
+use crate::node::open::{load_snapshot, state_limits};
 use crate::replication::EpochEntry;
 use crate::state::{self, Attestation, Command, State};
 use bytes::{Bytes, BytesMut};
-use standfast_snapshot::{Card, Header, Options, Reader, Writer, archive};
+use standfast_snapshot::{Card, Header, Options, Writer, archive};
 use standfast_wal::{Epoch, Kind, Record};
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,7 +32,7 @@ impl Primary {
     fn new() -> Primary {
         let mut primary = Primary {
             history: FIRST,
-            state: State::new(rebuild::limits_of(CLUSTER)),
+            state: State::new(state_limits(CLUSTER)),
             link: Link::default(),
             epochs: Vec::new(),
             records: Vec::new(),
@@ -201,20 +202,7 @@ fn restore_to(dir: &Path, target: Target) -> Result<Restored, Failure> {
 fn load(dir: &Path) -> (Header, State) {
     let snapshots = catalogue::list_local(&dir.join("restored/snapshots")).unwrap();
     assert_eq!(snapshots.len(), 1);
-    let reader = Reader::open(&snapshots[0].1).unwrap();
-    let limits = rebuild::limits_of(CLUSTER);
-    let decode = |_: &_, bytes: &[u8]| state::load_block(&limits, bytes).map_err(|e| e.to_string());
-    let parts = reader.load(2, decode).unwrap();
-    let header = reader.header().clone();
-    let head = state::SnapshotHead {
-        lsn: header.link.position.lsn,
-        timestamp: header.link.timestamp,
-        digest: Digest(header.digest),
-        keys: header.counts[0],
-        tokens: header.counts[1],
-    };
-    let state = State::assemble(limits, &head, parts).unwrap();
-    (header, state)
+    load_snapshot(&snapshots[0].1, CLUSTER).unwrap()
 }
 
 #[test]
@@ -233,7 +221,7 @@ fn every_lsn_can_be_restored_and_is_what_it_was() {
             assert_eq!(state.digest(), *digest, "LSN {lsn}");
         }
         // Inside a record the truth is another state's that stops there.
-        let mut other = State::new(rebuild::limits_of(CLUSTER));
+        let mut other = State::new(state_limits(CLUSTER));
         for record in &primary.records {
             if record.first_lsn() <= Lsn(lsn) {
                 other.apply_prefix(record, record.last_lsn().min(Lsn(lsn)), |_, _| ());
@@ -542,4 +530,25 @@ fn a_backup_directory_is_listed_and_proved() {
     let report = verify(&dir, CLUSTER, 2).unwrap();
     assert_eq!(report_json(&report)["sound"], false);
     assert!(report_text(&report).contains("FINDING    no snapshot, and no log from LSN 1"));
+}
+
+#[test]
+fn activation_ends_the_quarantine_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    build(dir);
+    restore_to(dir, Target::Latest).unwrap();
+    let args = Activate {
+        data_dir: dir.join("restored"),
+        json: false,
+    };
+    assert!(meta::load(&args.data_dir).unwrap().unwrap().quarantined);
+    activate(&args).unwrap();
+    assert!(!meta::load(&args.data_dir).unwrap().unwrap().quarantined);
+    assert_eq!(activate(&args).unwrap_err().code, ExitCode::Refused);
+    let nothing = Activate {
+        data_dir: dir.join("archive"),
+        json: false,
+    };
+    assert_eq!(activate(&nothing).unwrap_err().code, ExitCode::Failed);
 }

@@ -28,6 +28,8 @@ pub struct Knobs {
     pub in_flight_most: AtomicUsize,
     /// Data commands are refused with READONLY.
     pub refuses: AtomicBool,
+    /// Data commands are answered OK without looking: what remains is the front alone.
+    pub skips: AtomicBool,
 }
 
 pub struct Engine {
@@ -164,11 +166,13 @@ impl Engine {
 
     fn on_request(&mut self, session: SessionId, Request { seq, op }: Request) {
         let refuses = self.knobs.refuses.load(Relaxed);
+        let skips = self.knobs.skips.load(Relaxed);
         match op {
             Op::Write(_) | Op::Read { .. } if refuses => {
                 let primary = Some("10.0.0.2:7002".to_string());
                 self.answer(session, seq, Refusal::ReadOnly { primary }.into());
             }
+            Op::Write(_) | Op::Read { .. } if skips => self.answer(session, seq, Reply::Ok),
             Op::Write(encoded) => {
                 state::command::push(&mut self.payload, &encoded);
                 self.writers.push((session, seq));

@@ -60,3 +60,36 @@ pub fn is_gone(pid: u32) -> bool {
         Err(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poll::until;
+    use std::time::Duration;
+
+    #[test]
+    fn what_names_the_directory_ends_with_the_reaper_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let waiting = |name: &str| -> Child {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", "read -r _", name])
+                .stdin(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let reaper = Reaper::start(dir.path());
+        let mut doomed = waiting(&dir.path().join("node-0").display().to_string());
+        let mut spared = waiting("/somewhere/else");
+        drop(reaper);
+        until(
+            "the process of the directory is gone",
+            Duration::from_secs(10),
+            || is_gone(doomed.id()).then_some(()),
+        );
+        assert!(!is_gone(spared.id()), "a stranger was killed");
+        doomed.wait().unwrap();
+        // Its read ends when its pipe does.
+        drop(spared.stdin.take());
+        spared.wait().unwrap();
+    }
+}

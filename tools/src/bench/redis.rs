@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use rig::cluster::{PATIENCE, PROMPT};
 use rig::process::Reaper;
 use rig::{Conn, Value, ports, until};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -74,9 +75,21 @@ impl Drop for Pair {
 fn server(dir: &Path, port: u16, more: &[&str]) -> anyhow::Result<Child> {
     let own = dir.join(port.to_string());
     std::fs::create_dir(&own)?;
-    Command::new("redis-server")
+    let mut spawned = command("redis-server", &own, port, more).spawn();
+    if matches!(&spawned, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+        // Debian's redis-tools has the same program under another name; it goes by what it is
+        // called. The package redis-server would also start a service that nobody asked for.
+        let mut same = command("redis-check-rdb", &own, port, more);
+        spawned = same.arg0("redis-server").spawn();
+    }
+    spawned.context("redis-server cannot be started; ./test.sh installs redis-tools, which has it")
+}
+
+fn command(program: &str, dir: &Path, port: u16, more: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"])
-        .arg(&own)
+        .arg(dir)
         .args([
             "--appendonly",
             "yes",
@@ -97,9 +110,8 @@ fn server(dir: &Path, port: u16, more: &[&str]) -> anyhow::Result<Child> {
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("redis-server cannot be started; ./test.sh installs it")
+        .stderr(Stdio::null());
+    command
 }
 
 /// One field of INFO; `None` while the server does not answer.

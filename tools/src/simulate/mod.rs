@@ -7,12 +7,10 @@
 //! end, that the cluster serves again and all copies are equal.
 
 mod check;
-mod disk;
 mod node;
 mod random;
 mod world;
 
-use random::Random;
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -702,7 +702,8 @@ fn incarnation(id: NodeId) -> Incarnation {
 }
 
 fn parse(words: &[Bytes]) -> Command {
-    match table::parse(words) {
+    let spec = table::find(words).expect("a command of the table");
+    match table::parse(spec, words, &table::Context { once_ttl_ms: 86_400_000, once_max: 1000, seed: 0 }) {
         Ok(table::Parsed::Data(command)) => command,
         other => unreachable!("{words:?} is a data command: {other:?}"),
     }

@@ -20,7 +20,12 @@ const INLINE_TEST_LINES: usize = 300;
 const FUNCTION_LINES: usize = 70;
 
 /// What a file may exceed, to how much, and why: (path, rule, size, reason).
-const EXCEPTIONS: &[(&str, &str, usize, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str, usize, &str)] = &[(
+    "src/node/refusal.rs",
+    "function",
+    101,
+    "one match: each refusal beside the sentence that a client reads",
+)];
 
 /// How far below its recorded size an exception may fall before it must be lowered.
 const SLACK: usize = 40;
@@ -206,8 +211,13 @@ const BANNED: &[&str] = &[
 /// Where clients' words, which are Redis's, stand in strings.
 const SPEAKS_TO_CLIENTS: &[&str] = &["src/server/", "src/node/refusal.rs", "tests/", "tools/"];
 
-/// Calls into libraries that chose their own words: (path, line contains).
-const FOREIGN_NAMES: &[(&str, &str)] = &[("tests/it/clients.rs", "master_for")];
+/// Where others chose the words: (path, line contains).
+const FOREIGN_NAMES: &[(&str, &str)] = &[
+    // A library's function.
+    ("tests/it/clients.rs", "master_for"),
+    // Answers as Redis Sentinel does, subcommand by subcommand.
+    ("src/server/sentinel.rs", ""),
+];
 
 #[test]
 fn the_glossarys_words_are_used() {

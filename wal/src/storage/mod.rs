@@ -51,7 +51,7 @@ pub trait Storage: Clone + Send + Sync + 'static {
 }
 
 /// An open file. Reads and writes name their place, so that readers need no lock.
-#[allow(
+#[expect(
     clippy::len_without_is_empty,
     reason = "a file's length is asked of the system"
 )]

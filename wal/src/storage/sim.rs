@@ -85,7 +85,7 @@ impl Random {
         Random(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -95,7 +95,7 @@ impl Random {
 
     /// A number below `bound`, which is above 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.draw() % bound
     }
 
     fn happens(&mut self, ppm: u32) -> bool {
@@ -144,7 +144,8 @@ impl Inode {
             sector += 1;
         }
         if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
+            let growth = end - self.bytes.len();
+            self.bytes.extend_from_slice(&vec![0; growth]);
         }
         self.bytes[offset..end].copy_from_slice(bytes);
     }

@@ -4,6 +4,7 @@ mod append;
 mod crash;
 mod damage;
 mod repair;
+mod scripts;
 mod writer;
 
 use crate::record::{ClusterId, Epoch, History, Incarnation, Kind, Link, Lsn, NodeId, Record};
@@ -44,7 +45,7 @@ pub fn open<S: Storage>(disk: &S, options: Options) -> Result<(Log<S>, Recovered
 /// The record behind `link` with `count` commands; its bytes follow from `seed`.
 pub fn record(link: Link, count: u32, payload_bytes: usize, seed: u64) -> Record {
     let mut random = Random::new(seed);
-    let payload: Vec<u8> = (0..payload_bytes).map(|_| random.next() as u8).collect();
+    let payload: Vec<u8> = (0..payload_bytes).map(|_| random.draw() as u8).collect();
     let epoch = Epoch(link.position.epoch.0.max(1));
     Record::build(
         link,

@@ -37,6 +37,7 @@ enum Act {
     Start(u8),
     Deliver(u16),
     Timeout,
+    Crash,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -229,9 +230,15 @@ impl Explorer {
             if matches!(node.register.proposer.phase, Phase::BackOff) {
                 acts.push((at, Act::Timeout));
             }
+            if node.lives <= u64::from(self.scenario.crashes_max)
+                && world.crashes < self.scenario.crashes_max
+            {
+                acts.push((at, Act::Crash));
+            }
             let deaf_to = &self.deaf_to[world.nodes[at] as usize];
-            for word in 0..world.net.len() {
-                let mut open = world.net[word] & self.mail[at][word] & !deaf_to[word];
+            let mail = world.net.iter().zip(&self.mail[at]).zip(deaf_to);
+            for (word, ((sent, here), deaf)) in mail.enumerate() {
+                let mut open = sent & here & !deaf;
                 while open != 0 {
                     let packet = word * 64 + open.trailing_zeros() as usize;
                     acts.push((at, Act::Deliver(packet as u16)));
@@ -391,6 +398,7 @@ impl Explorer {
                 node.register.step(Time::ZERO, input, &mut effects);
             }
             Act::Timeout => node.register.step(Time::ZERO, Input::Timeout, &mut effects),
+            Act::Crash => {}
         }
         let mut branches = Vec::new();
         let begun = Branch {
@@ -400,7 +408,11 @@ impl Explorer {
             events: Vec::new(),
             crashed: false,
         };
-        self.branch(at, node, effects, begun, &mut branches);
+        if *act == Act::Crash {
+            self.crash(at, &node, node.durable.clone(), begun, &mut branches);
+        } else {
+            self.branch(at, node, effects, begun, &mut branches);
+        }
         let changes = |branch: &Branch| {
             branch.node != id
                 || !(branch.sent.is_empty() && branch.cast.is_empty() && branch.events.is_empty())
@@ -567,7 +579,7 @@ impl Explorer {
                     let packet = &self.packets[usize::from(packet)];
                     let from = self.scenario.seats[packet.from].0;
                     let to = self.scenario.seats[at].0;
-                    eprintln!("{from} -> {to} {:?} /{number}", packet.message.body);
+                    eprintln!("{from} -> {to} {} /{number}", packet.message.body);
                 }
                 Act::Start(op) => {
                     let op = &self.scenario.ops[usize::from(op)];
@@ -576,7 +588,9 @@ impl Explorer {
                         self.scenario.seats[at].0, op.request
                     );
                 }
-                Act::Timeout => eprintln!("{} times out /{number}", self.scenario.seats[at].0),
+                Act::Timeout | Act::Crash => {
+                    eprintln!("{} {act:?} /{number}", self.scenario.seats[at].0);
+                }
             }
         }
         eprintln!("then {:?}, crashed: {}", branch.events, branch.crashed);
@@ -591,284 +605,5 @@ fn ballot_of(message: &Message) -> Ballot {
         | Body::Accepted { ballot, .. }
         | Body::Refused { ballot, .. } => *ballot,
         Body::Chosen { .. } => Ballot::GENESIS,
-    }
-}
-
-/// `count` founding voters of version 1, and `more` seats that are empty.
-fn seats(count: u32, more: &[Voter]) -> (Value, Vec<(Voter, AcceptorState, Option<Value>)>) {
-    let founders: Vec<Voter> = (1..=count).map(|node| voter(node, 0)).collect();
-    let first = value(1, 1, &founders);
-    let mut seats: Vec<_> = founders
-        .iter()
-        .map(|me| (*me, AcceptorState::genesis(first.clone()), None))
-        .collect();
-    for me in more {
-        seats.push((*me, AcceptorState::empty(HISTORY), Some(first.clone())));
-    }
-    (first, seats)
-}
-
-fn cas(at: usize, expected: &Value, next: &Value) -> Op {
-    Op {
-        at,
-        request: Request::CompareAndSet {
-            expected: expected.clone(),
-            next: next.clone(),
-        },
-        after: None,
-    }
-}
-
-fn read(at: usize, after: Option<usize>) -> Op {
-    Op {
-        at,
-        request: Request::Read,
-        after,
-    }
-}
-
-const A: usize = 0;
-const B: usize = 1;
-const C: usize = 2;
-
-/// Three founding voters and nothing to do; the parts that a scenario does not name are small.
-fn small(name: &'static str) -> Scenario {
-    Scenario {
-        name,
-        seats: Vec::new(),
-        ops: Vec::new(),
-        rounds_max: [2; 5],
-        crashes_max: 0,
-        gossip: false,
-        worlds_max: 600_000,
-    }
-}
-
-/// Explores to the end, and holds what was reached against what the scenario is about.
-fn exhaust(scenario: Scenario, outcomes: &[(usize, &'static str)]) {
-    let (name, crashes) = (scenario.name, scenario.crashes_max > 0);
-    let start = std::time::Instant::now();
-    let reached = explore(scenario);
-    println!("{name}: {:?} {reached:?}", start.elapsed());
-    assert!(
-        reached.exhausted,
-        "{name}: {} worlds are not all",
-        reached.worlds
-    );
-    assert_eq!(reached.crashes > 0, crashes, "{name}");
-    for outcome in outcomes {
-        assert!(
-            reached.outcomes.contains(outcome),
-            "{name}: never saw {outcome:?}"
-        );
-    }
-}
-
-fn trio() -> [Voter; 3] {
-    [voter(1, 0), voter(2, 0), voter(3, 0)]
-}
-
-fn race(name: &'static str) -> Scenario {
-    let (first, seats) = seats(3, &[]);
-    let (a, b) = (value(2, 21, &trio()), value(2, 22, &trio()));
-    let ops = vec![cas(A, &first, &a), cas(B, &first, &b)];
-    Scenario {
-        seats,
-        ops,
-        ..small(name)
-    }
-}
-
-const RACE_ENDS: [(usize, &str); 3] = [(0, "chosen"), (1, "chosen"), (1, "lost")];
-
-#[test]
-fn of_two_changes_that_race_one_is_chosen() {
-    let rounds_max = [2, 3, 0, 0, 0];
-    exhaust(
-        Scenario {
-            rounds_max,
-            ..race("race with a second try")
-        },
-        &RACE_ENDS,
-    );
-    exhaust(
-        Scenario {
-            gossip: true,
-            ..race("race with gossip")
-        },
-        &RACE_ENDS,
-    );
-}
-
-#[test]
-fn a_crash_between_disk_and_answer_takes_no_vote_back() {
-    exhaust(
-        Scenario {
-            crashes_max: 1,
-            ..race("race with a crash")
-        },
-        &RACE_ENDS,
-    );
-}
-
-#[test]
-fn a_read_is_never_older_than_what_was_chosen_before_it() {
-    let mut scenario = race("race and a read");
-    scenario.ops.push(read(C, None));
-    exhaust(scenario, &[(0, "chosen"), (1, "lost"), (2, "current")]);
-}
-
-/// Node 1 replaces voter 3 by 4.
-fn replace(name: &'static str) -> Scenario {
-    let (first, seats) = seats(3, &[voter(4, 0)]);
-    let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-    let ops = vec![cas(A, &first, &a)];
-    Scenario {
-        seats,
-        ops,
-        ..small(name)
-    }
-}
-
-/// As `replace`, and when it is done node 2 changes what it finds.
-fn replace_then_change(name: &'static str) -> Scenario {
-    let mut scenario = replace(name);
-    let Request::CompareAndSet { next, .. } = scenario.ops[0].request.clone() else {
-        unreachable!("replace begins with a change");
-    };
-    let b = value(3, 32, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-    let mut change = cas(B, &next, &b);
-    change.after = Some(0);
-    scenario.ops.push(change);
-    scenario.rounds_max = [2, 3, 2, 2, 2];
-    scenario
-}
-
-/// One voter becomes two, three, and two others; node 2 reads at any time.
-fn grow(name: &'static str, steps: usize) -> Scenario {
-    let (first, seats) = seats(1, &[voter(2, 0), voter(3, 0)]);
-    let a = value(2, 21, &[voter(1, 0), voter(2, 0)]);
-    let b = value(3, 31, &trio());
-    let c = value(4, 41, &[voter(2, 0), voter(3, 0)]);
-    let mut ops = vec![cas(A, &first, &a), cas(A, &a, &b), cas(A, &b, &c)];
-    ops[1].after = Some(0);
-    ops[2].after = Some(1);
-    ops.truncate(steps);
-    ops.push(read(B, None));
-    let rounds_max = [1 + steps as u64, 2, 0, 0, 0];
-    Scenario {
-        seats,
-        ops,
-        rounds_max,
-        ..small(name)
-    }
-}
-
-/// Node 3 lost its disk; node 1 names its new life while node 2 changes something else.
-fn new_life(name: &'static str) -> Scenario {
-    let (first, mut seats) = seats(3, &[voter(3, 1)]);
-    seats.remove(2);
-    let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(3, 1)]);
-    let b = value(2, 22, &trio());
-    let ops = vec![cas(A, &first, &a), cas(B, &first, &b)];
-    Scenario {
-        seats,
-        ops,
-        ..small(name)
-    }
-}
-
-#[test]
-fn a_voter_is_replaced_whatever_comes_in_between() {
-    let done = [(0, "chosen")];
-    let crashes_max = 1;
-    exhaust(
-        Scenario {
-            crashes_max,
-            ..replace("replace with a crash")
-        },
-        &done,
-    );
-    exhaust(
-        Scenario {
-            gossip: true,
-            ..replace("replace with gossip")
-        },
-        &done,
-    );
-    exhaust(
-        replace_then_change("replace, then change"),
-        &[(0, "chosen"), (1, "chosen")],
-    );
-}
-
-#[test]
-fn a_node_that_lost_its_disk_is_another_voter() {
-    exhaust(new_life("new life"), &RACE_ENDS);
-    let crashes_max = 1;
-    exhaust(
-        Scenario {
-            crashes_max,
-            ..new_life("new life with a crash")
-        },
-        &RACE_ENDS,
-    );
-}
-
-#[test]
-fn one_voter_becomes_three_and_reads_stay_true() {
-    exhaust(grow("grow", 2), &[(1, "chosen"), (2, "current")]);
-}
-
-/// Far more than a test run has time for: run it by name after every change of the rules.
-#[test]
-#[ignore = "tens of millions of worlds: minutes and gigabytes"]
-fn larger_worlds() {
-    let rivals = |name, gossip| {
-        let (first, seats) = seats(3, &[voter(4, 0), voter(5, 0)]);
-        let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-        let b = value(2, 22, &[voter(1, 0), voter(2, 0), voter(5, 0)]);
-        let ops = vec![cas(A, &first, &a), cas(B, &first, &b)];
-        Scenario {
-            seats,
-            ops,
-            gossip,
-            ..small(name)
-        }
-    };
-    let mut old_reads = replace("replace, the old voter reads");
-    old_reads.ops.push(read(C, None));
-    let mut plain = replace("replace against plain change");
-    let first = plain.seats[0].1.accepted.clone().expect("founded");
-    let change = cas(B, &first.proposal.value, &value(2, 22, &trio()));
-    plain.ops.push(change);
-    let mut newcomer = replace("replace, the newcomer reads");
-    newcomer.ops.push(read(3, None));
-    let rounds_max = [3, 3, 0, 0, 0];
-    for scenario in [
-        replace_then_change("replace, then change"),
-        newcomer,
-        old_reads,
-        plain,
-        grow("grow further", 3),
-        Scenario {
-            gossip: true,
-            crashes_max: 1,
-            ..race("race with gossip and a crash")
-        },
-        rivals("rivals", false),
-        rivals("rivals with gossip", true),
-        Scenario {
-            rounds_max,
-            ..race("race with second tries")
-        },
-    ] {
-        let name = scenario.name;
-        let start = std::time::Instant::now();
-        let reached = explore(Scenario {
-            worlds_max: 12_000_000,
-            ..scenario
-        });
-        println!("{name}: {:?} {reached:?}", start.elapsed());
     }
 }

@@ -437,7 +437,7 @@ impl Sim<'_> {
             Event::Arrive { from, to, message } => {
                 let cut = self.cut_off.contains(&to) != self.cut_off.contains(&from.node.0);
                 if !cut || self.healed {
-                    self.note(|| format!("{from} -> n{to} {:?}", message.body));
+                    self.note(|| format!("{from} -> n{to} {}", message.body));
                     let input = Input::Message { from, message };
                     self.call(to, |register, now, effects| {
                         register.step(now, input, effects)
@@ -755,6 +755,13 @@ fn simulate(seeds: std::ops::Range<u64>) -> Marks {
         }
     }
     marks
+}
+
+/// Run it by name after every change of the rules.
+#[test]
+#[ignore = "minutes"]
+fn many_seeds() {
+    println!("{:#?}", simulate(1_000..4_000));
 }
 
 #[test]
