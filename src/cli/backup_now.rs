@@ -19,7 +19,7 @@ pub struct Now {
     #[command(flatten)]
     target: Target,
     /// The directory, on the node's machine; with --config the setting `backup_dir` by default
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
     to: Option<PathBuf>,
     #[command(flatten)]
     reason: Reason,
@@ -57,8 +57,7 @@ fn directory(args: &Now) -> Result<PathBuf, Failure> {
             let sources = Sources::with_environment(Some(file.clone()), Vec::new());
             Ok(Config::load(&sources)?.config.backup_dir())
         }
-        (None, None) => Err(Failure::new(ExitCode::Usage, "no directory to back up to")
-            .hint("name one on the node's machine with --to DIR")),
+        (None, None) => unreachable!("--to is required unless --config is given"),
     }
 }
 

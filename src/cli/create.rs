@@ -1,4 +1,4 @@
-//! `init`, `join`, `rejoin`: make a data directory with an identity.
+//! `init`, `join`: make a data directory with an identity.
 
 use super::connect::Target;
 use super::exit::{ExitCode, Failure, Outcome};
@@ -6,6 +6,7 @@ use super::random;
 use super::settings::Settings;
 use crate::config::{Config, MemberRole};
 use crate::node::meta::{self, Identity, NewNode};
+use crate::node::status::Status;
 use crate::replication::config as register;
 use standfast_wal::{ClusterId, Epoch, History, Incarnation, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,21 +29,12 @@ pub struct Join {
     /// The client address of a node of the cluster that is running
     #[arg(long, value_name = "HOST:PORT", required = true)]
     at: Vec<String>,
+    /// Keep what the data directory holds beside, and join anew: for a node that is stopped and
+    /// whose files are damaged
     #[arg(long)]
-    json: bool,
-}
-
-/// Takes a stopped node of an older history, or one whose files are damaged, back into the
-/// cluster: its data is kept aside, and it joins anew.
-#[derive(clap::Args, Debug)]
-pub struct Rejoin {
-    #[command(flatten)]
-    settings: Settings,
-    /// The client address of a node of the cluster that is running
-    #[arg(long, value_name = "HOST:PORT", required = true)]
-    at: Vec<String>,
-    /// Rejoin even though the cluster still counts on this node's copy
-    #[arg(long)]
+    afresh: bool,
+    /// With --afresh: even though the cluster still counts on this node's copy
+    #[arg(long, requires = "afresh")]
     give_up_copy: bool,
     #[arg(long)]
     json: bool,
@@ -80,8 +72,19 @@ pub fn init(args: &Init) -> Outcome {
 
 pub fn join(args: &Join) -> Outcome {
     let config = args.settings.load()?.config;
-    refuse_data(&config.data_dir)?;
-    let cluster = ask_cluster(&config, &args.at)?.0;
+    if !args.afresh {
+        refuse_data(&config.data_dir)?;
+    }
+    let (cluster, view) = ask_cluster(&config, &args.at)?;
+    if args.afresh {
+        if !args.give_up_copy {
+            refuse_counted(&config, &view)?;
+        }
+        let aside = set_aside(&config.data_dir)?;
+        if let (Some(aside), false) = (aside, args.json) {
+            println!("the old data is kept in {}", aside.display());
+        }
+    }
     let incarnation = Incarnation(random::id()?);
     create(&config.data_dir, joining(&config, cluster, incarnation))?;
     report(
@@ -94,43 +97,29 @@ pub fn join(args: &Join) -> Outcome {
     Ok(ExitCode::Done)
 }
 
-pub fn rejoin(args: &Rejoin) -> Outcome {
-    let config = args.settings.load()?.config;
-    let (cluster, view) = ask_cluster(&config, &args.at)?;
+/// Refuses to give up a copy that the cluster counts on.
+fn refuse_counted(config: &Config, view: &Status) -> Result<(), Failure> {
     // An identity that cannot be read may be any: then the cluster's word decides alone.
     let own = identity(&config.data_dir).ok().flatten();
     let counted = view.member(config.node).filter(|member| {
         own.as_ref()
             .is_none_or(|own| member.incarnation == own.incarnation.to_string())
     });
-    if let (Some(member), false) = (counted, args.give_up_copy) {
-        return Err(Failure::new(
-            ExitCode::Refused,
-            format!(
-                "the cluster counts on node {} as {}: giving up its copy is losing a disk",
-                config.node,
-                member.role.as_str()
-            ),
-        )
-        .hint(
-            "start it: it repairs itself from its peers. If it refuses to start, and the other \
-             copies are well (`standfast status`), add --give-up-copy",
-        ));
-    }
-    let aside = set_aside(&config.data_dir)?;
-    let incarnation = Incarnation(random::id()?);
-    create(&config.data_dir, joining(&config, cluster, incarnation))?;
-    if let (Some(aside), false) = (&aside, args.json) {
-        println!("the old data is kept in {}", aside.display());
-    }
-    report(
-        &config,
-        cluster,
-        incarnation,
-        "a node that joins again",
-        args.json,
-    );
-    Ok(ExitCode::Done)
+    let Some(member) = counted else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        ExitCode::Refused,
+        format!(
+            "the cluster counts on node {} as {}: giving up its copy is losing a disk",
+            config.node,
+            member.role.as_str()
+        ),
+    )
+    .hint(
+        "start it: it repairs itself from its peers. If it refuses to start, and the other \
+         copies are well (`standfast status`), add --give-up-copy",
+    ))
 }
 
 fn joining(config: &Config, cluster: ClusterId, incarnation: Incarnation) -> NewNode {
@@ -144,10 +133,7 @@ fn joining(config: &Config, cluster: ClusterId, incarnation: Incarnation) -> New
 }
 
 /// Asks a running node which cluster it is of; refuses one of another name.
-fn ask_cluster(
-    config: &Config,
-    at: &[String],
-) -> Result<(ClusterId, crate::node::status::Status), Failure> {
+fn ask_cluster(config: &Config, at: &[String]) -> Result<(ClusterId, Status), Failure> {
     let target = Target {
         node: at.to_vec(),
         config: None,
@@ -179,7 +165,7 @@ fn ask_cluster(
 }
 
 /// Moves everything out of the way, into a directory beside that has never been there.
-fn set_aside(dir: &Path) -> Result<Option<std::path::PathBuf>, Failure> {
+pub fn set_aside(dir: &Path) -> Result<Option<std::path::PathBuf>, Failure> {
     if !dir.exists() {
         return Ok(None);
     }
@@ -233,8 +219,8 @@ fn report(config: &Config, cluster: ClusterId, incarnation: Incarnation, what: &
 pub fn identity(dir: &Path) -> Result<Option<Identity>, Failure> {
     meta::identity(dir).map_err(|error| {
         Failure::new(ExitCode::Damaged, error.to_string()).hint(
-            "where other nodes hold the data, `standfast rejoin` keeps this directory aside and \
-             joins anew; else restore it from a backup",
+            "where other nodes hold the data, `standfast join --afresh` keeps this directory beside \
+             and joins anew; else restore it from a backup",
         )
     })
 }

@@ -170,9 +170,7 @@ fn file(path: &Path, wanted: &Wanted, out: &mut dyn Write) -> Outcome {
                 {
                     return Ok(code);
                 }
-                // The record that the walk stands behind now was taken by `resume`.
-                let text = format!("goes on behind LSN {}", scan.link.position.lsn);
-                say_end(&scan, &text, wanted, out)?;
+                say_end(&scan, "goes on here", wanted, out)?;
             }
         }
     }
@@ -551,7 +549,8 @@ mod tests {
             text.contains("      4096  DAMAGE: the payload's checksum"),
             "{text}"
         );
-        assert!(text.contains("goes on behind LSN 2"), "{text}");
+        assert!(text.contains("goes on here, behind 1@1"), "{text}");
+        assert!(text.contains("order 2"), "{text}");
         bytes[10] ^= 1;
         assert!(
             print(&bytes, false)

@@ -40,7 +40,7 @@ enum Command {
     Status(status::Show),
     Switchover(operate::Switchover),
     Promote(operate::Promote),
-    Rejoin(Box<create::Rejoin>),
+    Rejoin(operate::Rejoin),
     #[command(subcommand)]
     Member(operate::Member),
     #[command(subcommand)]
@@ -84,7 +84,7 @@ fn run(command: &Command) -> Outcome {
         Command::Status(args) => status::run(args),
         Command::Switchover(args) => operate::switchover(args),
         Command::Promote(args) => operate::promote(args),
-        Command::Rejoin(args) => create::rejoin(args),
+        Command::Rejoin(args) => operate::rejoin(args),
         Command::Member(command) => operate::member(command),
         Command::Set(command) => operate::set(command),
         Command::Config(command) => settings::run(command),

@@ -1,4 +1,4 @@
-//! `switchover`, `promote`, `member`, `set`: what an operator asks of a running cluster.
+//! `switchover`, `promote`, `rejoin`, `member`, `set`: what an operator asks of a running cluster.
 
 use super::connect::{Node, Target};
 use super::create;
@@ -88,6 +88,17 @@ pub struct Promote {
     json: bool,
 }
 
+/// Takes a running node of an older history into the newer one; what differs is kept beside.
+#[derive(clap::Args, Debug)]
+pub struct Rejoin {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    reason: Reason,
+    #[arg(long)]
+    json: bool,
+}
+
 /// Adds, removes and lists the nodes of a cluster
 #[derive(clap::Subcommand, Debug)]
 pub enum Member {
@@ -164,6 +175,14 @@ pub fn switchover(args: &Switchover) -> Outcome {
     }
     words.extend(args.reason.words()?);
     tell(&mut node, &words, args.timeout, args.json, "switched over")
+}
+
+pub fn rejoin(args: &Rejoin) -> Outcome {
+    // Asked of the very node that is to rejoin: nobody is followed.
+    let (mut node, _) = args.target.any()?;
+    let mut words = vec!["REJOIN".to_owned()];
+    words.extend(args.reason.words()?);
+    tell(&mut node, &words, CHANGE, args.json, "rejoins")
 }
 
 pub fn promote(args: &Promote) -> Outcome {

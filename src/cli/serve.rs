@@ -78,7 +78,11 @@ fn start_log(config: &Config) -> Result<(), Failure> {
 /// cluster has lost its disk: it becomes a new incarnation, which asks to be taken in.
 fn identify(config: &Config) -> Result<(), Failure> {
     let dir = config.data_dir.display();
-    match create::identity(&config.data_dir)? {
+    // An identity that cannot be read is the node's to judge: it knows who could repair it.
+    let Ok(found) = meta::identity(&config.data_dir) else {
+        return Ok(());
+    };
+    match found {
         Some(found) if found.node != config.node => Err(Failure::new(
             ExitCode::Settings,
             format!(
@@ -99,7 +103,13 @@ fn identify(config: &Config) -> Result<(), Failure> {
         Some(_) => Ok(()),
         None => match config.cluster_id {
             Some(cluster) if !config.peers.is_empty() => {
-                create::refuse_data(&config.data_dir)?;
+                if create::refuse_data(&config.data_dir).is_err() {
+                    let aside = create::set_aside(&config.data_dir)?;
+                    tracing::error!(
+                        ?aside,
+                        "{dir} has lost its meta file: its data is kept aside"
+                    );
+                }
                 let incarnation = standfast_wal::Incarnation(random::id()?);
                 tracing::warn!(%incarnation, "{dir} holds no node: joining as a new incarnation");
                 create::create(

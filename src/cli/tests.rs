@@ -17,7 +17,8 @@ fn commands_read_as_documented() {
         "standfast serve --config n.toml --failover-timeout 1s --log-format json",
         "standfast init --data-dir d",
         "standfast join --data-dir d --node 3 --at 127.0.0.1:7600",
-        "standfast rejoin --config n.toml --at 127.0.0.1:7600 --give-up-copy",
+        "standfast join --config n.toml --at 127.0.0.1:7600 --afresh --give-up-copy",
+        "standfast rejoin --node 127.0.0.1:7610 --why repaired",
         "standfast status --json --node 127.0.0.1:7600 --watch",
         "standfast switchover --to 1 --why drill --by me",
         "standfast promote --force --yes standfast --ignore-old-primary --node 127.0.0.1:7620",
@@ -46,6 +47,7 @@ fn commands_read_as_documented() {
         "standfast dev --sync x",
         "standfast dev --protection high",
         "standfast join --data-dir d",
+        "standfast join --data-dir d --at 127.0.0.1:7600 --give-up-copy",
         "standfast backup now",
         "standfast restore --from b --to d --target yesterday",
     ];

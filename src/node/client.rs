@@ -82,6 +82,11 @@ pub enum Control {
         who: String,
         why: String,
     },
+    /// Gives up this node's history for the newer one that a peer lives in; what is cut is kept.
+    Rejoin {
+        who: String,
+        why: String,
+    },
     AddMember {
         id: NodeId,
         member: crate::replication::config::Member,

@@ -301,6 +301,7 @@ impl Engine {
                     Order::ForcePromote { ignore_old_primary },
                 )
             }
+            Control::Rejoin { who, why } => ("rejoin", who, why, Order::Rejoin),
             Control::AddMember {
                 id,
                 member,

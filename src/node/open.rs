@@ -124,7 +124,7 @@ pub fn open(config: &Config, random: &mut dyn FnMut() -> u128) -> Result<Opened,
                 _ => {
                     return Err(ServeError::Damaged(format!(
                         "{story}; restore this node from a backup, or where other nodes hold the \
-                         data, run `standfast rejoin`"
+                         data, run `standfast join --afresh`"
                     )));
                 }
             }

@@ -7,6 +7,7 @@
 //! | `STATUS` | the node's status, one JSON text |
 //! | `SWITCHOVER [TO node] [WHO text] [WHY text]` | another primary, planned |
 //! | `PROMOTE [CONFIRM cluster] [IGNORE-OLD-PRIMARY] [WHO text] [WHY text]` | a forced promotion; without CONFIRM what it would lose |
+//! | `REJOIN [WHO text] [WHY text]` | give up this node's history for a newer one |
 //! | `MEMBER ADD node role incarnation client peer http [SITE text] [PRIORITY n] [VOTER] [WHO text]` | a new member |
 //! | `MEMBER REMOVE node [WHO text]` | one member less |
 //! | `ACKS all\|majority [WHO text]` | another acknowledgement rule |
@@ -95,6 +96,13 @@ pub fn standfast(args: &[Bytes], who: String) -> Parse<Control> {
         "SHUTDOWN" => Control::Shutdown,
         "SWITCHOVER" => return switchover(words),
         "PROMOTE" => return promote(words),
+        "REJOIN" => {
+            words.no_more_options()?;
+            Control::Rejoin {
+                who: std::mem::take(&mut words.who),
+                why: std::mem::take(&mut words.why),
+            }
+        }
         "MEMBER" => return member(words),
         "ACKS" => {
             let acks = words.word("all or majority")?;
@@ -122,7 +130,7 @@ pub fn standfast(args: &[Bytes], who: String) -> Parse<Control> {
         }
         _ => {
             return Err(Reply::error(format!(
-                "ERR unknown subcommand '{subcommand}': STATUS, SWITCHOVER, PROMOTE, MEMBER, ACKS, \
+                "ERR unknown subcommand '{subcommand}': STATUS, SWITCHOVER, PROMOTE, REJOIN, MEMBER, ACKS, \
                  PROTECTION, BACKUP, SNAPSHOT, SHUTDOWN"
             )));
         }

@@ -438,7 +438,8 @@ impl Running {
         if running.is_empty() {
             return;
         }
-        println!("stopping {} nodes", running.len());
+        let nodes = if running.len() == 1 { "node" } else { "nodes" };
+        println!("stopping {} {nodes}", running.len());
         for at in &running {
             self.processes[*at].ask_to_stop();
         }

@@ -51,8 +51,8 @@ impl Cluster {
         write_whole(dir, Cluster::FILE, &text)
     }
 
-    /// Takes each role from the view that knows most of the register; a node that it does not
-    /// name keeps the role it had.
+    /// Takes each role from the view that knows most of the register. A node that it does not name
+    /// is outside: it holds a copy at best.
     pub fn take_roles(&mut self, views: &[Status]) {
         let knows = |view: &&Status| !view.members.is_empty();
         let Some(best) = views
@@ -65,6 +65,8 @@ impl Cluster {
         for node in &mut self.nodes {
             if let Some(member) = best.member(standfast_wal::NodeId(node.id)) {
                 node.role = member.role;
+            } else if node.role != Role::Witness {
+                node.role = Role::AsyncBackup;
             }
         }
     }
@@ -207,6 +209,17 @@ mod tests {
         cluster.take_roles(&[paused, newer, outside]);
         let roles: Vec<Role> = cluster.nodes.iter().map(|node| node.role).collect();
         assert_eq!(roles, [Role::AsyncBackup, Role::Primary]);
+        let forced = Status {
+            generation: 2,
+            ..view(5, 11, &[Role::Primary])
+        };
+        cluster.take_roles(&[forced]);
+        assert_eq!(
+            cluster.nodes[1].role,
+            Role::AsyncBackup,
+            "outside the new history"
+        );
+        cluster.nodes[1].role = Role::Primary;
         cluster.take_roles(&[]);
         assert_eq!(
             cluster.nodes[1].role,
