@@ -139,6 +139,8 @@ pub struct EngineSettings {
     /// Milliseconds since 1970.
     pub started_ms: u64,
     pub pid: u32,
+    /// Restored and not activated: writes are refused.
+    pub quarantined: bool,
     /// How this node describes itself.
     pub introduction: Introduction,
 }
@@ -744,6 +746,9 @@ impl Engine {
     }
 
     fn gather(&mut self, client: Client, command: &Bytes) {
+        if self.settings.quarantined {
+            return self.pending.refuse(client, Refusal::Quarantined);
+        }
         if self.disk_full {
             return self.pending.refuse(client, Refusal::DiskFull);
         }

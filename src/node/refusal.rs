@@ -39,6 +39,8 @@ pub enum Refusal {
     },
     /// Reading snapshot and log, or installing a snapshot.
     Loading,
+    /// Restored from a backup and not activated yet: nothing is written there.
+    Quarantined,
     /// A witness holds no data.
     Witness {
         primary: Option<String>,
@@ -135,6 +137,10 @@ impl fmt::Display for Refusal {
                 f.write_str("CLUSTERDOWN the primary hands over; retry shortly")
             }
             Refusal::Loading => f.write_str("LOADING this node is loading its data; retry shortly"),
+            Refusal::Quarantined => f.write_str(
+                "READONLY this node was restored from a backup and takes no writes yet; stop it, run \
+                 `standfast activate --data-dir DIR`, and start it again",
+            ),
             Refusal::Witness { primary } => write!(
                 f,
                 "READONLY this node is a witness and holds no data; {}",
@@ -228,6 +234,7 @@ impl Refusal {
                 to: primary.clone(),
             },
             Refusal::Loading,
+            Refusal::Quarantined,
             Refusal::Witness {
                 primary: primary.clone(),
             },

@@ -145,6 +145,7 @@ fn engine_settings(config: &Config, meta: &MetaFile) -> EngineSettings {
             .collect(),
         started_ms: now().wall / 1_000_000,
         pid: std::process::id(),
+        quarantined: meta.quarantined,
         introduction: introduction(config, meta),
     }
 }

@@ -119,6 +119,7 @@ fn engine_settings(id: NodeId, role: standfast::replication::config::MemberRole)
         seeds: BTreeMap::new(),
         started_ms: 0,
         pid: id.0,
+        quarantined: false,
         introduction: Introduction {
             role,
             voter: true,
