@@ -50,7 +50,18 @@ pub enum Inspect {
 }
 
 pub fn run(command: &Inspect) -> Outcome {
-    let mut out = std::io::stdout().lock();
+    // Through a buffer: a segment has many records.
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let outcome = print_to(command, &mut out);
+    // `inspect … | head` has had enough: no failure.
+    match out.flush() {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::Done),
+        Err(error) => Err(error.into()),
+        Ok(()) => outcome,
+    }
+}
+
+fn print_to(command: &Inspect, out: &mut dyn Write) -> Outcome {
     match command {
         Inspect::Wal {
             path,
@@ -65,10 +76,10 @@ pub fn run(command: &Inspect) -> Outcome {
                 commands: *commands,
                 json: *json,
             };
-            wal(path, &wanted, &mut out)
+            wal(path, &wanted, out)
         }
-        Inspect::Snapshot { path, blocks, json } => snapshot(path, *blocks, *json, &mut out),
-        Inspect::Meta { path, json } => meta(path, *json, &mut out),
+        Inspect::Snapshot { path, blocks, json } => snapshot(path, *blocks, *json, out),
+        Inspect::Meta { path, json } => meta(path, *json, out),
     }
 }
 
