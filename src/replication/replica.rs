@@ -28,10 +28,10 @@ use std::time::Duration;
 pub(super) enum Role {
     /// Also witnesses and nodes that are not named.
     Backup(Backup),
-    Candidate(Candidate),
-    Primary(Primary),
+    Candidate(Box<Candidate>),
+    Primary(Box<Primary>),
     /// On its way to found a new history.
-    Forcing(Forcing),
+    Forcing(Box<Forcing>),
 }
 
 /// A change of role that a handler has decided; done before the step ends.
@@ -171,16 +171,16 @@ impl Replica {
                 if let Role::Backup(_) = self.role
                     && let Some(candidate) = Candidate::new(&mut self.node, asked)
                 {
-                    self.leave_role(Role::Candidate(candidate));
+                    self.leave_role(Role::Candidate(Box::new(candidate)));
                 }
             }
             Next::Primary { config } => {
                 let primary = Primary::new(&mut self.node, &config);
-                self.leave_role(Role::Primary(primary));
+                self.leave_role(Role::Primary(Box::new(primary)));
             }
             Next::Forcing { ticket, ignore } => {
                 match Forcing::new(&mut self.node, ticket, ignore) {
-                    Some(forcing) => self.leave_role(Role::Forcing(forcing)),
+                    Some(forcing) => self.leave_role(Role::Forcing(Box::new(forcing))),
                     None => self.refuse_order(ticket, "not ready yet; try again"),
                 }
             }
@@ -776,6 +776,11 @@ impl Replica {
     /// Primary, and its EpochStart is committed.
     pub fn is_serving(&self) -> bool {
         matches!(&self.role, Role::Primary(primary) if primary.serving)
+    }
+
+    /// Whether commits wait for this member: it is sent what is not committed yet.
+    pub fn is_counted(&self, id: NodeId) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.is_counted(id))
     }
 
     /// A change of the Config is under way, or a member is joining.

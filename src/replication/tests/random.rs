@@ -135,7 +135,7 @@ impl Run {
             return false;
         };
         let whole = !replica.meta().suspect && !site.disk.suspect;
-        whole && config.names(id, site.disk.meta.incarnation) && !replica.primary().is_none()
+        whole && config.names(id, site.disk.meta.incarnation) && replica.primary().is_some()
     }
 
     fn tick(&mut self) {

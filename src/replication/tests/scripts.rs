@@ -134,7 +134,7 @@ impl Stage {
         self.answered += answers.len();
         let mut out = String::new();
         for (ticket, result) in answers {
-            let text = result.map_or_else(|why| why.to_string(), |text| text);
+            let text = result.unwrap_or_else(|why| why.to_string());
             writeln!(out, "order {ticket}: {text}").expect("a string takes it");
         }
         out

@@ -797,6 +797,7 @@ impl World {
         if !quiet {
             self.note(format!("n{from} → n{to} {message}"));
         }
+        self.check_secrecy(from, to, &message);
         if self.cut_links.contains(&(from, to)) || !self.sites.contains_key(&to) {
             return;
         }
@@ -1009,6 +1010,20 @@ impl World {
     }
 
     // Judging
+
+    /// I6: who does not count is sent nothing that is not committed.
+    fn check_secrecy(&self, from: NodeId, to: NodeId, message: &Message) {
+        let (Body::Append { records, .. }, Some(replica)) = (&message.body, self.replica(from))
+        else {
+            return;
+        };
+        let last = records.last().map_or(Lsn::ZERO, Record::last_lsn);
+        assert!(
+            last <= replica.commit() || replica.is_counted(to),
+            "I6: n{from} sends {last} to n{to}, commit is {}",
+            replica.commit()
+        );
+    }
 
     /// A forced promotion begins another past: what it lacks is lost, as its operator wished.
     fn fork_truth(&mut self, start: &Record) {
