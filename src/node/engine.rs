@@ -487,6 +487,7 @@ impl Engine {
                 frame,
             } => match frame.head {
                 Head::Core { mut message } => {
+                    self.learn_address(from, &message.body);
                     message.set_records(frame.records);
                     self.step(Input::Message {
                         from,
@@ -503,7 +504,18 @@ impl Engine {
         }
     }
 
-    /// Serves a peer, or this node's own mending, from the log's files.
+    /// A newcomer says where it is reached: it is in nobody's settings and in no Config yet.
+    fn learn_address(&mut self, from: NodeId, body: &crate::replication::Body) {
+        let crate::replication::Body::Join { addresses, .. } = body else { return };
+        let known = self.settings.seeds.get(&from) == Some(&addresses.peer);
+        let bounded = self.settings.seeds.len() < limits::MEMBERS_MAX;
+        if !known && bounded && !addresses.peer.is_empty() {
+            self.settings.seeds.insert(from, addresses.peer.clone());
+            self.out.push(Output::Peers(self.peers_wanted()));
+        }
+    }
+
+    /// Serves a peer from the log's files.
     fn read_log(&mut self, to: NodeId, after: Lsn, max_bytes: u64) {
         let max = usize::try_from(max_bytes).unwrap_or(limits::APPEND_BYTES);
         let input = match self.log.read(after, max) {

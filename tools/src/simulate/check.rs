@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// What a client asked and was told.
 #[derive(Debug, Clone)]
+#[expect(dead_code, reason = "printed with a failure")]
 pub struct Operation {
     pub client: u64,
     pub invoked: u64,

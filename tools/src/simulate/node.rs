@@ -404,10 +404,6 @@ impl Process {
         Ok(events)
     }
 
-    pub fn has_log_work(&self) -> bool {
-        !self.work.is_empty()
-    }
-
     /// The meta file's disk has had its time.
     pub fn meta_done(&mut self, disks: &Disks) -> Result<Vec<Event>, String> {
         self.meta_busy = false;

@@ -395,6 +395,7 @@ impl World {
 
     fn connect(&mut self, from: usize, to: usize, life: u64) -> Result<(), String> {
         if self.nodes[from].life != life
+            || self.nodes[from].process.is_none()
             || self.connections.get(&(from, to)).is_some_and(|connection| connection.up)
         {
             return Ok(());
