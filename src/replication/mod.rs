@@ -7,18 +7,20 @@
 //!
 //! | file | what it decides |
 //! | --- | --- |
-//! | `replica` | dispatch on (role, input); what the engine calls |
+//! | `replica`, `dispatch` | dispatch on (role, input) and (role, message) |
+//! | `access`, `status` | what the engine asks; what people are shown |
 //! | `io` | what goes in and what comes out |
-//! | `node` | what every role shares: durable state, links, the register's ends |
+//! | `node`, `durability`, `registry`, `clocks` | what every role shares |
 //! | `log` | positions of the own log; append and cut |
-//! | `primary`, `peer`, `changes`, `orders` | streaming, acknowledging, who is in the sync set |
-//! | `backup` | what is taken from a primary, what is cut, what is answered |
+//! | `primary`, `answers`, `peer` | sending, counting, what is committed |
+//! | `admission` | which writes and reads are let in; when a primary falls silent |
+//! | `changes`, `orders` | who is in the sync set; what operators want |
+//! | `backup`, `install` | what is taken from a primary, what is cut, what is answered |
 //! | `candidate` | the five steps of a promotion |
 //! | `force` | forced promotion: a new history |
 //! | `commit` | the acknowledgement rule and the change rule: pure functions |
 //! | `fence` | what this node has promised to refuse |
 //! | `reads` | which reads may be answered now |
-//! | `status` | what people are shown |
 //! | `register` | the register itself |
 //! | `epochs`, `tail` | which epoch wrote which LSN; the last records, in memory |
 //! | `message`, `meta`, `config`, `settings`, `view` | types |
@@ -26,14 +28,21 @@
 //! What it does not do: it reads no payload but that of EpochStart, moves no snapshot bytes, knows
 //! no client, and never waits.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+mod access;
+mod admission;
+mod answers;
 mod backup;
 mod candidate;
 mod changes;
+mod clocks;
 pub mod commit;
 pub mod config;
+mod dispatch;
+mod durability;
 pub mod epochs;
 pub mod fence;
 mod force;
+mod install;
 pub mod io;
 mod log;
 pub mod message;
@@ -44,6 +53,7 @@ mod peer;
 mod primary;
 mod reads;
 pub mod register;
+mod registry;
 pub mod replica;
 pub mod settings;
 mod status;

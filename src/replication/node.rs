@@ -4,14 +4,14 @@
 //! edit of Meta waits here until that edit, persisted whole, is reported durable.
 
 use crate::replication::config::{Config, MemberRole};
+use crate::replication::durability::{Edits, Owed};
 use crate::replication::fence::{Fence, Standing};
 use crate::replication::io::{Effect, Introduction, LinkEvent, LogFacts};
 use crate::replication::log::Log;
 use crate::replication::message::{Body, Message};
 use crate::replication::meta::Meta;
-use crate::replication::register::{
-    self, ConfigStore, Outcome, Register, Request, Ticket, Timing, Value, Voter,
-};
+use crate::replication::register::{self, Outcome, Register, Ticket, Value};
+use crate::replication::registry::{draw_process, open_register};
 use crate::replication::replica::Next;
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
@@ -35,28 +35,6 @@ pub(super) struct Life {
     pub refused: bool,
 }
 
-/// A fence answer that is owed once fence and log are durable.
-#[derive(Clone, Copy, Debug)]
-struct Owed {
-    attempt: Nonce,
-    fence: Fence,
-}
-
-/// Edits of Meta and what waits for them.
-#[derive(Default, Debug)]
-struct Edits {
-    /// Number of the newest edit; the serial of the Persist that carries it.
-    made: u64,
-    issued: u64,
-    durable: u64,
-    /// Fence carried by each Persist under way.
-    fences: VecDeque<(u64, Fence)>,
-    /// The register's own serials, by the edit that carries them.
-    register: VecDeque<(u64, u64)>,
-    /// Messages that may go once an edit is durable.
-    waiting: VecDeque<(u64, NodeId, Message)>,
-}
-
 pub(super) struct Node {
     pub settings: Settings,
     pub me: NodeId,
@@ -66,17 +44,17 @@ pub(super) struct Node {
     /// Newest edit; what is durable may be older.
     pub meta: Meta,
     pub durable_fence: Fence,
-    edits: Edits,
+    pub(super) edits: Edits,
     pub log: Log,
-    register: Register,
-    register_effects: Vec<register::Effect>,
+    pub(super) register: Register,
+    pub(super) register_effects: Vec<register::Effect>,
     /// Ends of register operations, for the role that asked.
     pub outcomes: VecDeque<(Ticket, Outcome)>,
     pub wires: BTreeMap<NodeId, Wire>,
     pub life: Life,
-    owed: BTreeMap<NodeId, Owed>,
+    pub(super) owed: BTreeMap<NodeId, Owed>,
     /// Wall clock at a moment of the own clock.
-    wall: Option<(u64, Time)>,
+    pub(super) wall: Option<(u64, Time)>,
     /// Others' wall clocks less this one.
     pub clocks: BTreeMap<NodeId, i64>,
     pub disk_stalled: bool,
@@ -89,7 +67,7 @@ pub(super) struct Node {
     pub newer: Option<(History, NodeId)>,
     /// The operator has given up this node's history, until the new one has taken it in.
     pub rejoining: bool,
-    random: VecDeque<u128>,
+    pub(super) random: VecDeque<u128>,
     pub out: Vec<Effect>,
 }
 
@@ -232,236 +210,6 @@ impl Node {
         }
     }
 
-    // Durable small state
-
-    /// Changes Meta; the edit is persisted whole at the end of the step.
-    pub fn edit(&mut self, change: impl FnOnce(&mut Meta)) {
-        let before = self.meta.fence;
-        change(&mut self.meta);
-        // I3: a fence never falls, whatever else changes.
-        assert!(
-            self.meta.fence >= before,
-            "I3: fence {} after {before}",
-            self.meta.fence
-        );
-        self.edits.made += 1;
-    }
-
-    /// Hands the newest Meta to the shell, one at a time.
-    pub fn persist_edits(&mut self) {
-        let edits = &mut self.edits;
-        if edits.made > edits.issued && edits.issued == edits.durable {
-            edits.issued = edits.made;
-            edits.fences.push_back((edits.made, self.meta.fence));
-            let meta = Box::new(self.meta.clone());
-            self.out.push(Effect::Persist(meta, edits.made));
-        }
-    }
-
-    pub fn on_persisted(&mut self, serial: u64) {
-        let edits = &mut self.edits;
-        assert!(
-            serial <= edits.issued,
-            "persisted {serial}, but the last handed out is {}",
-            edits.issued
-        );
-        edits.durable = edits.durable.max(serial);
-        while let Some((_, fence)) = take_if(&mut edits.fences, |(edit, _)| *edit <= serial) {
-            self.durable_fence = fence;
-        }
-        while let Some(ready) = take_if(&mut edits.waiting, |(edit, ..)| *edit <= serial) {
-            self.out.push(Effect::Send(ready.1, ready.2));
-        }
-        let mut newest = None;
-        while let Some((_, own)) = take_if(&mut edits.register, |(edit, _)| *edit <= serial) {
-            newest = Some(own);
-        }
-        if let Some(own) = newest {
-            let input = register::Input::Persisted(own);
-            self.register
-                .step(self.now, input, &mut self.register_effects);
-        }
-        self.run_register();
-        self.answer_fences();
-    }
-
-    /// Raises the fence; nothing is answered until that is durable.
-    pub fn raise_fence(&mut self, fence: Fence) {
-        if fence > self.meta.fence {
-            self.edit(|meta| meta.fence = fence);
-        }
-    }
-
-    pub fn fence_is_durable(&self, fence: Fence) -> bool {
-        self.durable_fence >= fence
-    }
-
-    // Fence answers
-
-    /// Will answer once the fence and all that was accepted before it is durable.
-    pub fn owe_fenced(&mut self, to: NodeId, attempt: Nonce, fence: Fence) {
-        self.owed.insert(to, Owed { attempt, fence });
-        self.answer_fences();
-    }
-
-    pub fn answer_fences(&mut self) {
-        if self.owed.is_empty() || !self.log.is_all_durable() {
-            return;
-        }
-        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.owed)
-            .into_iter()
-            .partition(|(_, owed)| self.fence_is_durable(owed.fence));
-        self.owed = waiting.into_iter().collect();
-        for (to, owed) in ready {
-            // Promised away to a higher reign meanwhile: this answer would promise less.
-            if owed.fence == self.meta.fence {
-                let body = Body::Fenced {
-                    fence: owed.fence,
-                    attempt: owed.attempt,
-                    last: self.log.tip().position,
-                    commit: self.log.commit,
-                    suspect: self.meta.suspect,
-                    wall: self.wall_now().unwrap_or(0),
-                    epochs: self.log.epochs.clone(),
-                };
-                self.send(to, body);
-            }
-        }
-    }
-
-    // The register
-
-    /// Begins an operation; its end comes through `outcomes`. `None`: not now.
-    pub fn submit(&mut self, request: Request) -> Option<Ticket> {
-        let result = self
-            .register
-            .submit(self.now, request, &mut self.register_effects);
-        let ticket = match result {
-            Ok(ticket) => Some(ticket),
-            Err(refusal) => {
-                self.event(format!("the register refuses: {refusal}"));
-                None
-            }
-        };
-        self.run_register();
-        ticket
-    }
-
-    /// Forgets an operation. A change may be chosen all the same.
-    pub fn cancel(&mut self, ticket: Ticket) {
-        let _ = self
-            .register
-            .cancel(self.now, ticket, &mut self.register_effects);
-        self.outcomes.retain(|(other, _)| *other != ticket);
-        self.run_register();
-    }
-
-    pub fn on_register_message(&mut self, from: Voter, message: register::Message) {
-        let input = register::Input::Message { from, message };
-        self.register
-            .step(self.now, input, &mut self.register_effects);
-        self.run_register();
-    }
-
-    pub fn register_deadline(&self) -> Option<Time> {
-        self.register.deadline()
-    }
-
-    pub fn register_timeout(&mut self) {
-        if self
-            .register
-            .deadline()
-            .is_some_and(|deadline| self.now >= deadline)
-        {
-            let input = register::Input::Timeout;
-            self.register
-                .step(self.now, input, &mut self.register_effects);
-            self.run_register();
-        }
-    }
-
-    /// Does what the register wants done, and what follows from that.
-    fn run_register(&mut self) {
-        while !self.register_effects.is_empty() {
-            for effect in std::mem::take(&mut self.register_effects) {
-                self.on_register_effect(effect);
-            }
-        }
-    }
-
-    fn on_register_effect(&mut self, effect: register::Effect) {
-        match effect {
-            register::Effect::Send { to, message } => self.send(to, Body::Register(message)),
-            register::Effect::Persist { serial, state } => {
-                self.edit(|meta| meta.acceptor = state);
-                let edit = self.edits.made;
-                self.edits.register.push_back((edit, serial));
-            }
-            register::Effect::Done { ticket, outcome } => {
-                self.outcomes.push_back((ticket, outcome));
-            }
-            register::Effect::Known(value) => self.learn(value),
-            register::Effect::Ignored { from, reason } if reason.is_suspicious() => {
-                self.event(format!("the register ignored {from:?}: {reason}"));
-            }
-            register::Effect::Ignored { .. } => {}
-        }
-    }
-
-    /// A Config known to be chosen, in this node's history.
-    pub fn learn(&mut self, value: Value) {
-        if value.history != self.history() || value.version <= self.config().version {
-            return;
-        }
-        assert!(
-            value.epoch >= self.config().epoch,
-            "I3: {:?} was chosen behind {:?}",
-            *value,
-            self.config()
-        );
-        self.edit(|meta| meta.config = value.clone());
-        self.out.push(Effect::NewConfig);
-        let input = register::Input::Learned(value);
-        self.register
-            .step(self.now, input, &mut self.register_effects);
-        self.run_register();
-    }
-
-    /// What the acceptor proves chosen may be newer than what Meta remembers.
-    fn adopt_known(&mut self) {
-        if let Some(value) = self.register.known().cloned() {
-            self.learn(value);
-        }
-    }
-
-    /// Begins a register of another history, whose `config` is known to be chosen. `founder`: its
-    /// only voter is this node, which chooses it by decree.
-    pub fn enter_history(&mut self, config: Config, founder: bool) {
-        let value = Value::new(config);
-        let fence = Fence {
-            history: value.history,
-            epoch: value.epoch,
-        };
-        let acceptor = if founder {
-            register::AcceptorState::genesis(value.clone())
-        } else {
-            register::AcceptorState::empty(value.history)
-        };
-        self.edit(|meta| {
-            meta.fence = meta.fence.max(fence);
-            meta.config = value;
-            meta.acceptor = acceptor;
-        });
-        self.edits.register.clear();
-        self.register_effects.clear();
-        self.outcomes.clear();
-        self.newer = None;
-        let process = draw_process(&mut self.random);
-        self.out.push(Effect::DrawRandom);
-        self.register = open_register(&self.settings, &self.meta, process);
-        self.out.push(Effect::NewConfig);
-    }
-
     // Randomness, all of it supplied from outside
 
     pub fn on_random(&mut self, number: u128) {
@@ -521,51 +269,6 @@ impl Node {
         self.life.refused || self.now.since(self.life.at) >= self.settings.failover_timeout
     }
 
-    pub fn set_wall(&mut self, wall: u64) {
-        self.wall = Some((wall, self.now));
-    }
-
-    pub fn wall_now(&self) -> Option<u64> {
-        let (wall, at) = self.wall?;
-        let passed = u64::try_from(self.now.since(at).as_nanos()).unwrap_or(u64::MAX);
-        Some(wall.saturating_add(passed))
-    }
-
-    /// Remembers how far a peer's wall clock is from this node's; 0 says nothing.
-    pub fn on_wall_sample(&mut self, from: NodeId, wall: u64) {
-        if let Some(own) = self.wall_now().filter(|_| wall != 0) {
-            let offset = i128::from(wall) - i128::from(own);
-            let bound = i128::from(i64::MAX);
-            let offset = offset.clamp(-bound, bound);
-            self.clocks
-                .insert(from, i64::try_from(offset).expect("clamped"));
-        }
-    }
-
-    /// The median of the peers' wall clocks, now.
-    pub fn peers_clock(&self) -> Option<u64> {
-        median(self.clocks.values().copied().collect())
-            .and_then(|offset| self.wall_now()?.checked_add_signed(offset))
-    }
-
-    /// The median of all known wall clocks, this node's included, now.
-    pub fn clock_median(&self) -> Option<u64> {
-        let offsets = self.clocks.values().copied().chain([0]).collect();
-        median(offsets).and_then(|offset| self.wall_now()?.checked_add_signed(offset))
-    }
-
-    /// The log time that a new primary starts with: its wall clock, or the median of its peers'
-    /// where it is too far ahead of that, and always above what the log has.
-    pub fn start_timestamp(&self) -> u64 {
-        let own = self.wall_now().unwrap_or(0);
-        let step = u64::try_from(self.settings.max_clock_step.as_nanos()).unwrap_or(u64::MAX);
-        let tamed = match self.peers_clock() {
-            Some(median) if own > median.saturating_add(step) => median,
-            _ => own,
-        };
-        tamed.max(self.log.tip().timestamp + 1)
-    }
-
     // Gates
 
     /// Whether a message that speaks for `reign` may be taken; says why not to its sender.
@@ -621,40 +324,5 @@ impl Node {
 
     pub fn end(&self) -> Lsn {
         self.log.end()
-    }
-}
-
-fn open_register(settings: &Settings, meta: &Meta, process: u64) -> Register {
-    let me = Voter {
-        node: meta.node,
-        incarnation: meta.incarnation,
-    };
-    let timing = Timing {
-        resend: settings.heartbeat_interval * 2,
-        ..Timing::default()
-    };
-    // A node that joins has not been told a Config yet: the one it holds names nobody.
-    let known = (meta.config.version > 0).then(|| meta.config.clone());
-    Register::open(me, process, meta.acceptor.clone(), known, timing)
-}
-
-fn draw_process(random: &mut VecDeque<u128>) -> u64 {
-    let number = random
-        .pop_front()
-        .expect("one random number is always kept");
-    u64::try_from(number & u128::from(u64::MAX)).expect("masked")
-}
-
-fn median(mut offsets: Vec<i64>) -> Option<i64> {
-    offsets.sort_unstable();
-    offsets.get(offsets.len().checked_sub(1)? / 2).copied()
-}
-
-/// Takes the front of a queue when it is ready.
-fn take_if<T>(queue: &mut VecDeque<T>, ready: impl Fn(&T) -> bool) -> Option<T> {
-    if queue.front().is_some_and(ready) {
-        queue.pop_front()
-    } else {
-        None
     }
 }

@@ -5,19 +5,18 @@
 
 use crate::replication::changes::{Change, Joining};
 use crate::replication::commit::{self, Rule};
-use crate::replication::config::{Config, MemberRole, Protection};
+use crate::replication::config::Config;
 use crate::replication::epochs::EpochEntry;
-use crate::replication::fence::{Fence, Standing};
-use crate::replication::io::{Effect, LinkEvent, ReadTicket, StopReason};
+use crate::replication::fence::Fence;
+use crate::replication::io::{Effect, LinkEvent, StopReason};
 use crate::replication::message::{Beat, Body};
 use crate::replication::node::Node;
 use crate::replication::orders::{HandOver, Orders};
 use crate::replication::peer::{Peer, Progress};
 use crate::replication::reads::Reads;
-use crate::replication::register::{Outcome, Request, Ticket, Value};
+use crate::replication::register::{Outcome, Ticket, Value};
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
-use crate::replication::view::Refusal;
 use standfast_wal::{Kind, Link, Lsn, NodeId, Record};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,7 +43,7 @@ pub(super) struct Primary {
     /// No majority of the voters is heard.
     pub deaf: bool,
     /// The written end at some moment, not durable here yet, and that moment.
-    mark: Option<(Lsn, Time)>,
+    pub mark: Option<(Lsn, Time)>,
 }
 
 /// Whose votes count in this Config.
@@ -285,137 +284,6 @@ impl Primary {
         self.advance(node);
     }
 
-    // Answers of peers
-
-    /// The peer behind an answer in this epoch.
-    fn peer(&mut self, node: &Node, id: NodeId) -> Option<&mut Peer> {
-        let peer = self.peers.get_mut(&id)?;
-        peer.heard_at = node.now;
-        Some(peer)
-    }
-
-    pub fn on_acked(&mut self, node: &mut Node, from: NodeId, round: u64, matched: Lsn) {
-        let end = node.end();
-        if round > self.reads.round || matched > end {
-            return node.event(format!("n{from} acknowledged {matched}, beyond {end}"));
-        }
-        let Some(peer) = self.peer(node, from) else {
-            return;
-        };
-        peer.confirmed = peer.confirmed.max(round);
-        peer.note_matched(matched, end, node.now);
-        self.advance(node);
-        self.pump(node, from);
-        self.note_caught_up(node, from);
-        self.flush_reads(node);
-    }
-
-    pub fn on_heard(&mut self, node: &mut Node, from: NodeId, said: &Body) {
-        let Body::Heard {
-            round,
-            matched,
-            verified,
-            stamp,
-            wall,
-            ..
-        } = said
-        else {
-            unreachable!("dispatched by its kind");
-        };
-        node.on_wall_sample(from, *wall);
-        let (end, sent_round) = (node.end(), self.reads.round);
-        if *round > sent_round || *matched > end {
-            return node.event(format!("n{from} heard {matched}, beyond {end}"));
-        }
-        let Some(peer) = self.peer(node, from) else {
-            return;
-        };
-        peer.confirmed = peer.confirmed.max(*round);
-        peer.note_matched(*matched, end, node.now);
-        peer.note_stamp(*stamp, sent_round);
-        if peer.notice_loss(*round, *verified) {
-            self.probe(node, from);
-        }
-        self.advance(node);
-        self.pump(node, from);
-        self.note_caught_up(node, from);
-        self.flush_reads(node);
-    }
-
-    pub fn on_followed(&mut self, node: &mut Node, from: NodeId, said: &Body) {
-        let Body::Followed {
-            round,
-            agreed,
-            suspect,
-            rebuild,
-            epoch,
-        } = *said
-        else {
-            unreachable!("dispatched by its kind");
-        };
-        let end = node.end();
-        let Some(peer) = self.peer(node, from) else {
-            return;
-        };
-        let Progress::Probe {
-            round: first,
-            matched,
-        } = peer.progress
-        else {
-            return;
-        };
-        if round < first || agreed > end {
-            return;
-        }
-        // Compared with what it had acknowledged before it was asked: an acknowledgement may have
-        // overtaken this answer.
-        if agreed < matched && !suspect {
-            // It acknowledged what it no longer has: a disk that was rolled back is a lost one.
-            peer.disowned = true;
-            peer.progress = Progress::Idle;
-            node.event(format!(
-                "n{from} acknowledged {matched}, but ends at {agreed}"
-            ));
-            let (acknowledged, found) = (matched, agreed);
-            return node.send(
-                from,
-                Body::Disown {
-                    epoch,
-                    acknowledged,
-                    found,
-                },
-            );
-        }
-        if agreed < matched {
-            // It says so itself: it is no candidate and not counted until it is verified.
-            peer.matched = agreed;
-        }
-        peer.note_matched(agreed, end, node.now);
-        peer.start_stream(node, from, agreed, rebuild);
-        self.advance(node);
-        self.pump(node, from);
-        self.note_caught_up(node, from);
-    }
-
-    /// Another fence stands above this epoch somewhere.
-    pub fn on_refused(&mut self, node: &mut Node, from: NodeId, fence: Fence) {
-        match self.reign.weigh(fence) {
-            Standing::Below | Standing::Equal => {}
-            Standing::Above if fence.history == self.reign.history => {
-                node.event(format!(
-                    "n{from} obeys {fence}: epoch {} is over",
-                    self.reign.epoch
-                ));
-                let patience = node.draw_wait(node.settings.stagger);
-                node.next = Some(Next::Backup { patience });
-            }
-            Standing::Above | Standing::Foreign => {
-                let history = fence.history;
-                node.event(format!("n{from} lives in another history, {history}"));
-            }
-        }
-    }
-
     // Sending
 
     fn limit(&self, node: &Node, id: NodeId) -> Lsn {
@@ -468,7 +336,7 @@ impl Primary {
         }
     }
 
-    fn beat(&mut self, node: &mut Node) {
+    pub fn beat(&mut self, node: &mut Node) {
         let quiet = self.is_quiet(node);
         let round = self.reads.next_broadcast();
         let (version, wall) = (node.config().version, node.wall_now().unwrap_or(0));
@@ -488,44 +356,7 @@ impl Primary {
         }
     }
 
-    // Reads
-
-    pub fn read(&mut self, node: &Node) -> Result<ReadTicket, Refusal> {
-        if !self.serving {
-            return Err(Refusal::Starting);
-        }
-        let after = node.log.commit;
-        // Alone in every rule: its own durable fence is all the confirmation there can be.
-        let alone = |rule: &Rule| rule.needed == 1 && rule.set.len() == 1;
-        let round = if self.rules().all(alone) {
-            self.reads.confirmed
-        } else {
-            self.reads.take(node.now)
-        };
-        Ok(ReadTicket { after, round })
-    }
-
-    /// Sends a round for the reads that no append of this turn has served.
-    pub fn flush_reads(&mut self, node: &mut Node) {
-        if self.reads.needs_round() {
-            self.beat(node);
-            self.advance(node);
-        }
-    }
-
-    fn maybe_ask_voters(&mut self, node: &mut Node) {
-        if !self
-            .reads
-            .is_overdue(node.now, node.settings.heartbeat_interval)
-        {
-            return;
-        }
-        // What is confirmed is every read up to here; later ones take a later round.
-        let round = self.reads.next_round();
-        if let Some(ticket) = node.submit(Request::Read) {
-            self.reads.register = Some((ticket, round));
-        }
-    }
+    // The register
 
     pub fn on_outcome(&mut self, node: &mut Node, ticket: Ticket, outcome: Outcome) {
         if let Some((_, round)) = self.reads.register.filter(|(own, _)| *own == ticket) {
@@ -596,33 +427,6 @@ impl Primary {
 
     // Time
 
-    /// The primary does not hear a majority of the voters, or its disk has stalled: it accepts no
-    /// writes and must not keep its successors quiet.
-    pub fn is_quiet(&self, node: &Node) -> bool {
-        self.deaf || self.is_stalled(node)
-    }
-
-    pub fn is_stalled(&self, node: &Node) -> bool {
-        let waited = |since| node.now.since(since) >= node.settings.degraded_timeout;
-        node.disk_stalled || self.mark.is_some_and(|(_, since)| waited(since))
-    }
-
-    fn listen(&mut self, node: &mut Node) {
-        let timeout = node.settings.failover_timeout;
-        let heard = |id: NodeId| {
-            let heard = |peer: &Peer| peer.silent(node.now) < timeout;
-            id == node.me || self.peers.get(&id).is_some_and(heard)
-        };
-        let deaf = !node.config().majority(heard);
-        if deaf != self.deaf {
-            self.deaf = deaf;
-            node.event(match deaf {
-                true => "no majority of the voters is heard: writes are refused".into(),
-                false => "a majority of the voters is heard again".into(),
-            });
-        }
-    }
-
     pub fn on_tick(&mut self, node: &mut Node) {
         if node.now < self.beat_at {
             return;
@@ -654,83 +458,5 @@ impl Primary {
 
     pub fn deadline(&self) -> Time {
         self.beat_at
-    }
-
-    // Admission
-
-    pub fn admit(&self, node: &Node) -> Result<(), Refusal> {
-        if !self.serving {
-            return Err(Refusal::Starting);
-        }
-        if let Some(to) = self.handover.as_ref().and_then(HandOver::draining) {
-            return Err(Refusal::HandingOver { to });
-        }
-        if self.deaf {
-            return Err(Refusal::Deaf);
-        }
-        if self.is_stalled(node) {
-            return Err(Refusal::Stalled);
-        }
-        let config = node.config();
-        if config.protection == Protection::MaxProtection && self.lacks_backups(node) {
-            return Err(Refusal::NoReplicas);
-        }
-        if self.is_over_budget(node) {
-            return Err(Refusal::LossBudget);
-        }
-        let waiting = node.log.tail.bytes_between(node.log.commit, node.end());
-        if waiting > node.settings.uncommitted_bytes {
-            return Err(Refusal::Busy);
-        }
-        Ok(())
-    }
-
-    fn lacks_backups(&self, node: &Node) -> bool {
-        let there = |id: &&NodeId| **id == node.me || !self.is_lost(node, **id);
-        self.rule.set.iter().filter(there).count() < self.rule.needed as usize
-    }
-
-    fn is_over_budget(&self, node: &Node) -> bool {
-        if node.config().protection != Protection::MaxPerformance {
-            return false;
-        }
-        let budget = &node.settings.loss_budget;
-        let peers = || self.peers.values().filter(|peer| peer.role.holds_data());
-        let Some(best) = peers().map(|peer| peer.matched).max() else {
-            return false;
-        };
-        let end = node.end();
-        let age = peers()
-            .map(|peer| peer.waiting(node.now).unwrap_or_default())
-            .min();
-        budget
-            .commands
-            .is_some_and(|most| best.distance_to(end) > most)
-            || budget
-                .bytes
-                .is_some_and(|most| node.log.tail.bytes_between(best, end) > most)
-            || budget
-                .age
-                .is_some_and(|most| age.is_some_and(|age| age > most))
-    }
-
-    /// Through here every data member holds the log durably.
-    pub fn held_by_all(&self, node: &Node) -> Lsn {
-        let data = self
-            .peers
-            .values()
-            .filter(|peer| peer.role != MemberRole::Witness);
-        data.map(|peer| peer.matched)
-            .chain([node.log.durable])
-            .min()
-            .unwrap_or_default()
-    }
-
-    /// How many data nodes hold this LSN durably.
-    pub fn copies(&self, node: &Node, lsn: Lsn) -> u32 {
-        let own = u32::from(node.log.durable >= lsn);
-        let has = |peer: &&Peer| peer.role != MemberRole::Witness && peer.matched >= lsn;
-        let others = self.peers.values().filter(has).count();
-        own + u32::try_from(others).expect("members are few")
     }
 }

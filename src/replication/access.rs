@@ -1,0 +1,172 @@
+//! What the engine asks the core between steps. Nothing here changes a decision.
+
+use crate::replication::config::Config;
+use crate::replication::epochs::EpochTable;
+use crate::replication::fence::Fence;
+use crate::replication::io::ReadTicket;
+use crate::replication::meta::Meta;
+use crate::replication::replica::{Replica, Role};
+use crate::replication::settings::Settings;
+use crate::replication::time::Time;
+use crate::replication::view::Refusal;
+use standfast_wal::{Epoch, History, Link, Lsn, NodeId, Record};
+
+impl Replica {
+    /// May a command be ordered now? O(members). Of commands that got an LSN nothing definite is
+    /// ever said by this.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        match &self.role {
+            Role::Primary(primary) => primary.admit(&self.node),
+            _ => Err(self.not_primary()),
+        }
+    }
+
+    /// A linearizable read comes in. Follow up with `Input::TurnEnd` in the same turn.
+    pub fn read(&mut self, now: Time) -> Result<ReadTicket, Refusal> {
+        self.node.now = self.node.now.max(now);
+        match &mut self.role {
+            Role::Primary(primary) => primary.read(&self.node),
+            _ => Err(self.not_primary()),
+        }
+    }
+
+    fn not_primary(&self) -> Refusal {
+        match &self.role {
+            Role::Candidate(_) | Role::Forcing(_) => Refusal::Starting,
+            _ => Refusal::NotPrimary {
+                primary: self.primary().filter(|id| *id != self.node.me),
+            },
+        }
+    }
+
+    /// Rounds up to this are confirmed: read tickets up to it may be answered.
+    pub fn confirmed(&self) -> u64 {
+        match &self.role {
+            Role::Primary(primary) => primary.reads.confirmed,
+            _ => 0,
+        }
+    }
+
+    /// A stale read on a backup: everything acknowledged before the returned moment of this node's
+    /// clock is in the log up to the returned LSN. `None`: nothing is known.
+    pub fn freshness(&self) -> Option<(Lsn, Time)> {
+        match &self.role {
+            Role::Backup(backup) => backup.following.as_ref()?.fresh,
+            _ => None,
+        }
+    }
+
+    /// What the next proposed record must follow.
+    pub fn tip(&self) -> Link {
+        self.node.log.tip()
+    }
+
+    /// The epoch to build records with, on the primary; the fence's elsewhere.
+    pub fn epoch(&self) -> Epoch {
+        self.node.epoch()
+    }
+
+    /// The fence: everything below is refused here.
+    pub fn fence(&self) -> Fence {
+        self.node.meta.fence
+    }
+
+    pub fn history(&self) -> History {
+        self.node.history()
+    }
+
+    pub fn commit(&self) -> Lsn {
+        self.node.log.commit
+    }
+
+    pub fn durable(&self) -> Lsn {
+        self.node.log.durable
+    }
+
+    pub fn is_primary(&self) -> bool {
+        matches!(self.role, Role::Primary(_))
+    }
+
+    /// Primary, and its EpochStart is committed.
+    pub fn is_serving(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.serving)
+    }
+
+    /// Whether commits wait for this member: it is sent what is not committed yet.
+    pub fn is_counted(&self, id: NodeId) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.is_counted(id))
+    }
+
+    /// A change of the Config is under way, or a member is joining.
+    pub fn is_changing(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary)
+            if primary.change.is_some() || primary.joining.is_some())
+    }
+
+    /// The newest Config known to be chosen.
+    pub fn config(&self) -> &Config {
+        self.node.config()
+    }
+
+    /// Newest edit of the durable state; what is on disk may be older.
+    pub fn meta(&self) -> &Meta {
+        &self.node.meta
+    }
+
+    pub fn epochs(&self) -> &EpochTable {
+        &self.node.log.epochs
+    }
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.node.settings
+    }
+
+    /// Who is primary, as far as this node knows; itself only while it acts as one.
+    pub fn primary(&self) -> Option<NodeId> {
+        let node = &self.node;
+        match &self.role {
+            Role::Primary(_) => Some(node.me),
+            Role::Backup(backup) => match &backup.following {
+                Some(following) if !node.has_lost_primary() => Some(following.primary),
+                None if !node.has_lost_primary() => {
+                    Some(node.config().primary).filter(|id| *id != node.me)
+                }
+                _ => None,
+            },
+            Role::Candidate(_) | Role::Forcing(_) => None,
+        }
+    }
+
+    /// The records that end after `after`, from memory; `None`: read them from the log.
+    pub fn records_after(&self, after: Lsn) -> Option<impl Iterator<Item = &Record>> {
+        self.node.log.tail.after(after)
+    }
+
+    /// The first LSN that this node's log still has.
+    pub fn first_lsn(&self) -> Lsn {
+        self.node.log.first_lsn
+    }
+
+    /// Through here every data member holds the log durably, as far as the primary knows; `None`
+    /// on any other node, which does not know.
+    pub fn held_by_all(&self) -> Option<Lsn> {
+        match &self.role {
+            Role::Primary(primary) => Some(primary.held_by_all(&self.node)),
+            _ => None,
+        }
+    }
+
+    /// How many data nodes hold `lsn` durably, as far as the primary knows, itself included.
+    pub fn copies(&self, lsn: Lsn) -> u32 {
+        match &self.role {
+            Role::Primary(primary) => primary.copies(&self.node, lsn),
+            _ => u32::from(self.node.log.durable >= lsn),
+        }
+    }
+
+    /// The median of the wall clocks of this node and its peers; `None` before `WallClock`.
+    pub fn clock_median(&self) -> Option<u64> {
+        self.node.clock_median()
+    }
+}

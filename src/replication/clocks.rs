@@ -1,0 +1,58 @@
+//! Wall clocks: one's own, the peers', their median, and the log time a new epoch starts with.
+//!
+//! Nothing here is needed for safety; one bad clock expires nothing.
+
+use crate::replication::node::Node;
+use standfast_wal::NodeId;
+
+impl Node {
+    pub fn set_wall(&mut self, wall: u64) {
+        self.wall = Some((wall, self.now));
+    }
+
+    pub fn wall_now(&self) -> Option<u64> {
+        let (wall, at) = self.wall?;
+        let passed = u64::try_from(self.now.since(at).as_nanos()).unwrap_or(u64::MAX);
+        Some(wall.saturating_add(passed))
+    }
+
+    /// Remembers how far a peer's wall clock is from this node's; 0 says nothing.
+    pub fn on_wall_sample(&mut self, from: NodeId, wall: u64) {
+        if let Some(own) = self.wall_now().filter(|_| wall != 0) {
+            let offset = i128::from(wall) - i128::from(own);
+            let bound = i128::from(i64::MAX);
+            let offset = offset.clamp(-bound, bound);
+            self.clocks
+                .insert(from, i64::try_from(offset).expect("clamped"));
+        }
+    }
+
+    /// The median of the peers' wall clocks, now.
+    pub fn peers_clock(&self) -> Option<u64> {
+        median(self.clocks.values().copied().collect())
+            .and_then(|offset| self.wall_now()?.checked_add_signed(offset))
+    }
+
+    /// The median of all known wall clocks, this node's included, now.
+    pub fn clock_median(&self) -> Option<u64> {
+        let offsets = self.clocks.values().copied().chain([0]).collect();
+        median(offsets).and_then(|offset| self.wall_now()?.checked_add_signed(offset))
+    }
+
+    /// The log time that a new primary starts with: its wall clock, or the median of its peers'
+    /// where it is too far ahead of that, and always above what the log has.
+    pub fn start_timestamp(&self) -> u64 {
+        let own = self.wall_now().unwrap_or(0);
+        let step = u64::try_from(self.settings.max_clock_step.as_nanos()).unwrap_or(u64::MAX);
+        let tamed = match self.peers_clock() {
+            Some(median) if own > median.saturating_add(step) => median,
+            _ => own,
+        };
+        tamed.max(self.log.tip().timestamp + 1)
+    }
+}
+
+fn median(mut offsets: Vec<i64>) -> Option<i64> {
+    offsets.sort_unstable();
+    offsets.get(offsets.len().checked_sub(1)? / 2).copied()
+}
