@@ -3,14 +3,15 @@
 use crate::cut;
 use crate::durable;
 use crate::error::{Error, ErrorKind};
+use crate::kept;
 use crate::log::{DamagedRange, End, Identity, Log, Options, Recovered};
 use crate::note::{Note, SUSPECT};
 use crate::prepare::{PREPARED, Preparation};
-use crate::reader::Shared;
 use crate::record::{History, Link, Lsn};
 use crate::recovery::{self, Survey, Verdict};
 use crate::segment::{self, HEADER_AREA, Header};
 use crate::storage::{File, Storage};
+use crate::view::Shared;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -252,7 +253,7 @@ fn cut_end<S: Storage>(
     file.read_at(survey.offset, &mut bytes)
         .map_err(Error::io(&name, "read the segment"))?;
     let stem = format!("torn-{:020}-{}", newest.first_lsn().0, survey.offset);
-    let kept = cut::keep_bytes_aside(storage, &stem, &bytes)?;
+    let kept = kept::keep_bytes_aside(storage, &stem, &bytes)?;
     if survey.verdict == Verdict::Suspect {
         let note = Note::Suspect {
             tail: survey.tail,
