@@ -73,3 +73,84 @@ pub struct Config {
     pub members: BTreeMap<NodeId, Member>,
     pub voters: BTreeSet<NodeId>,
 }
+
+impl Acks {
+    /// How many of a sync set of `size` must hold a write. In max-protection never fewer than 2,
+    /// so that a set of one commits nothing; in max-performance the set is the primary alone,
+    /// but for the length of a switchover, when its target counts too.
+    pub fn needed(self, protection: Protection, size: usize) -> u32 {
+        let size = u32::try_from(size).expect("a sync set is small");
+        let by_acks = match self {
+            Acks::All => size,
+            Acks::Majority => size / 2 + 1,
+        };
+        match protection {
+            Protection::MaxProtection => by_acks.max(2),
+            Protection::MaxAvailability => by_acks.max(1),
+            Protection::MaxPerformance => size.max(1),
+        }
+    }
+}
+
+impl MemberRole {
+    pub fn holds_data(self) -> bool {
+        self != MemberRole::Witness
+    }
+}
+
+impl Config {
+    /// The first Config of a new cluster, which counts as chosen: the lowest data node is
+    /// registered as primary and becomes it by the ordinary steps.
+    pub fn first(
+        history: History,
+        nonce: Nonce,
+        acks: Acks,
+        protection: Protection,
+        members: BTreeMap<NodeId, Member>,
+        voters: BTreeSet<NodeId>,
+    ) -> Config {
+        let data = || {
+            members
+                .iter()
+                .filter(|(_, member)| member.role == MemberRole::Data)
+        };
+        let primary = *data().next().expect("a cluster has a data node").0;
+        let sync_set: BTreeSet<NodeId> = match protection {
+            Protection::MaxPerformance => BTreeSet::from([primary]),
+            _ => data().map(|(id, _)| *id).collect(),
+        };
+        Config {
+            history,
+            ancestors: Vec::new(),
+            epoch: Epoch(0),
+            version: 1,
+            nonce,
+            primary,
+            acks_needed: acks.needed(protection, sync_set.len()),
+            sync_set,
+            acks,
+            protection,
+            members,
+            voters,
+        }
+    }
+
+    /// Whether this very process counts as a member.
+    pub fn names(&self, id: NodeId, incarnation: Incarnation) -> bool {
+        self.members
+            .get(&id)
+            .is_some_and(|member| member.incarnation == incarnation)
+    }
+
+    /// The members of the sync set whose answers represent every set that could have acknowledged
+    /// anything: so many that fewer than `acks_needed` are missing, and always one.
+    pub fn fence_quorum(&self) -> usize {
+        let size = self.sync_set.len();
+        (size + 1).saturating_sub(self.acks_needed as usize).max(1)
+    }
+
+    /// Whether more than half of the voters are among those that `counts` takes.
+    pub fn majority(&self, counts: impl Fn(NodeId) -> bool) -> bool {
+        self.voters.iter().filter(|id| counts(**id)).count() * 2 > self.voters.len()
+    }
+}

@@ -1,0 +1,179 @@
+//! Which primary wrote which part of a log: one entry per EpochStart, and the fork of two logs.
+//!
+//! Two logs are equal at an LSN when (history, epoch, LSN) are equal there: one writer per epoch
+//! makes that exact (I3), so comparing the tables finds the fork without reading a record.
+
+use crate::replication::fence::Fence;
+use serde::{Deserialize, Serialize};
+use standfast_wal::record::is_gapless;
+use standfast_wal::{Epoch, Field, History, Lsn, NodeId, Nonce, Record};
+
+/// One primary's reign in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EpochEntry {
+    pub history: History,
+    pub epoch: Epoch,
+    pub nonce: Nonce,
+    pub primary: NodeId,
+    /// The LSN of its EpochStart.
+    pub first_lsn: Lsn,
+}
+
+const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
+    Field {
+        at,
+        len,
+        name,
+        meaning,
+    }
+}
+
+const GENERATION: Field = field(0, 8, "generation", "number of the history");
+const HISTORY_ID: Field = field(8, 16, "history_id", "random id of the history");
+const EPOCH: Field = field(24, 8, "epoch", "the epoch that begins; as in the header");
+const NONCE: Field = field(32, 16, "nonce", "random number of this promotion");
+const PRIMARY: Field = field(48, 4, "primary", "the node that is primary of it");
+const VERSION: Field = field(52, 4, "version", "1");
+const FORK_EPOCH: Field = field(56, 8, "fork_epoch", "epoch of the last record before");
+const FORK_LSN: Field = field(64, 8, "fork_lsn", "LSN of the last record before");
+
+/// The payload of an EpochStart record; little-endian.
+pub const EPOCH_START: [Field; 8] = [
+    GENERATION, HISTORY_ID, EPOCH, NONCE, PRIMARY, VERSION, FORK_EPOCH, FORK_LSN,
+];
+/// Bytes of an EpochStart's payload.
+pub const EPOCH_START_BYTES: usize = 72;
+const EPOCH_START_VERSION: u32 = 1;
+const _: () = assert!(is_gapless(&EPOCH_START, EPOCH_START_BYTES));
+
+fn put(out: &mut [u8], field: Field, bytes: &[u8]) {
+    out[field.at..field.at + field.len].copy_from_slice(bytes);
+}
+
+fn number(payload: &[u8], field: Field) -> Option<u128> {
+    let mut wide = [0; 16];
+    wide.get_mut(..field.len)?
+        .copy_from_slice(payload.get(field.at..field.at + field.len)?);
+    Some(u128::from_le_bytes(wide))
+}
+
+fn number64(payload: &[u8], field: Field) -> Option<u64> {
+    u64::try_from(number(payload, field)?).ok()
+}
+
+impl EpochEntry {
+    pub fn fence(&self) -> Fence {
+        Fence {
+            history: self.history,
+            epoch: self.epoch,
+        }
+    }
+
+    /// The payload of the EpochStart that begins this reign behind (`fork_epoch`, first - 1).
+    pub fn encode(&self, fork_epoch: Epoch) -> [u8; EPOCH_START_BYTES] {
+        let mut out = [0; EPOCH_START_BYTES];
+        put(&mut out, GENERATION, &self.history.generation.to_le_bytes());
+        put(&mut out, HISTORY_ID, &self.history.id.to_le_bytes());
+        put(&mut out, EPOCH, &self.epoch.0.to_le_bytes());
+        put(&mut out, NONCE, &self.nonce.0.to_le_bytes());
+        put(&mut out, PRIMARY, &self.primary.0.to_le_bytes());
+        put(&mut out, VERSION, &EPOCH_START_VERSION.to_le_bytes());
+        put(&mut out, FORK_EPOCH, &fork_epoch.0.to_le_bytes());
+        put(&mut out, FORK_LSN, &(self.first_lsn.0 - 1).to_le_bytes());
+        out
+    }
+
+    /// Reads an EpochStart record; `None` when it is another kind or its payload makes no sense.
+    pub fn decode(record: &Record) -> Option<EpochEntry> {
+        let payload = record.payload();
+        if record.kind() != standfast_wal::Kind::EpochStart || payload.len() != EPOCH_START_BYTES {
+            return None;
+        }
+        let entry = EpochEntry {
+            history: History {
+                generation: number64(&payload, GENERATION)?,
+                id: number(&payload, HISTORY_ID)?,
+            },
+            epoch: Epoch(number64(&payload, EPOCH)?),
+            nonce: Nonce(number(&payload, NONCE)?),
+            primary: NodeId(u32::try_from(number(&payload, PRIMARY)?).ok()?),
+            first_lsn: record.first_lsn(),
+        };
+        let known = number(&payload, VERSION)? == u128::from(EPOCH_START_VERSION);
+        let fits = number64(&payload, FORK_LSN)? == record.first_lsn().0 - 1
+            && entry.epoch == record.epoch();
+        (known && fits).then_some(entry)
+    }
+}
+
+/// All reigns of one log, oldest first; epochs, reigns and first LSNs rise.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct EpochTable {
+    entries: Vec<EpochEntry>,
+}
+
+impl EpochTable {
+    pub fn new(entries: Vec<EpochEntry>) -> EpochTable {
+        let mut table = EpochTable::default();
+        for entry in entries {
+            table.push(entry);
+        }
+        table
+    }
+
+    pub fn entries(&self) -> &[EpochEntry] {
+        &self.entries
+    }
+
+    pub fn last(&self) -> Option<&EpochEntry> {
+        self.entries.last()
+    }
+
+    /// Adds the reign that begins behind all others.
+    pub fn push(&mut self, entry: EpochEntry) {
+        if let Some(last) = self.entries.last() {
+            assert!(
+                entry.fence() > last.fence()
+                    && entry.epoch > last.epoch
+                    && entry.first_lsn > last.first_lsn,
+                "I3: reign {entry:?} after {last:?}"
+            );
+        }
+        self.entries.push(entry);
+    }
+
+    /// Forgets the reigns that begin after `lsn`.
+    pub fn cut(&mut self, lsn: Lsn) {
+        self.entries.retain(|entry| entry.first_lsn <= lsn);
+    }
+
+    /// The reign that wrote `lsn`; `None` before the first entry.
+    pub fn at(&self, lsn: Lsn) -> Option<&EpochEntry> {
+        let after = self.entries.partition_point(|entry| entry.first_lsn <= lsn);
+        self.entries[..after].last()
+    }
+
+    /// The last LSN up to which this log, which ends at `end`, equals the other one.
+    pub fn agreed(&self, end: Lsn, other: &EpochTable, other_end: Lsn) -> Lsn {
+        for (i, mine) in self.entries.iter().enumerate().rev() {
+            let same = |entry: &&EpochEntry| {
+                entry.fence() == mine.fence()
+                    && entry.nonce == mine.nonce
+                    && entry.first_lsn == mine.first_lsn
+            };
+            if let Some(k) = other.entries.iter().position(|entry| same(&entry)) {
+                let mine_last = self.last_lsn_of(i, end);
+                let other_last = other.last_lsn_of(k, other_end);
+                return mine_last.min(other_last);
+            }
+        }
+        Lsn::ZERO
+    }
+
+    fn last_lsn_of(&self, index: usize, end: Lsn) -> Lsn {
+        match self.entries.get(index + 1) {
+            Some(next) => Lsn(next.first_lsn.0 - 1).min(end),
+            None => end,
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Forced promotion: an operator makes this node the primary of a new history, alone.
+//!
+//! The one way to serve when the sync set is gone (I5: never without force). It sounds out the
+//! others first and refuses while one of them acts as primary, then fences whom it can reach with
+//! the new history, then founds it: a register of its own whose only voter is this node.
+
+use crate::replication::config::{Config, Protection};
+use crate::replication::fence::Fence;
+use crate::replication::io::Effect;
+use crate::replication::message::Body;
+use crate::replication::node::Node;
+use crate::replication::register::Value;
+use crate::replication::replica::Next;
+use crate::replication::time::Time;
+use crate::replication::view::Refusal;
+use standfast_wal::{Epoch, History, Lsn, NodeId, Nonce};
+use std::collections::{BTreeMap, BTreeSet};
+
+enum Stage {
+    Sounding,
+    Fencing,
+    /// The new history is being made durable.
+    Founding {
+        config: Value,
+    },
+}
+
+pub(super) struct Forcing {
+    ticket: u64,
+    attempt: Nonce,
+    /// Go on although another acts as primary.
+    ignore: bool,
+    /// Id of the history to be.
+    id: u128,
+    since: Time,
+    stage: Stage,
+    /// Who answered, with the highest (generation, epoch) and commit LSN among them below.
+    answered: BTreeMap<NodeId, bool>,
+    fenced: BTreeSet<NodeId>,
+    generation: u64,
+    epoch: Epoch,
+    commit: Lsn,
+    resend_at: Time,
+}
+
+impl Forcing {
+    /// `None`: no randomness yet.
+    pub fn new(node: &mut Node, ticket: u64, ignore: bool) -> Option<Forcing> {
+        let (attempt, id) = (node.draw()?, node.draw()?);
+        let mut forcing = Forcing {
+            ticket,
+            attempt,
+            ignore,
+            id: id.0,
+            since: node.now,
+            stage: Stage::Sounding,
+            answered: BTreeMap::new(),
+            fenced: BTreeSet::new(),
+            generation: node.meta.fence.history.generation,
+            epoch: node.meta.fence.epoch.max(node.config().epoch),
+            commit: node.log.commit.max(node.heard_commit),
+            resend_at: node.now,
+        };
+        forcing.on_tick(node);
+        Some(forcing)
+    }
+
+    fn others(node: &Node) -> impl Iterator<Item = NodeId> {
+        node.config()
+            .members
+            .keys()
+            .copied()
+            .filter(|id| *id != node.me)
+    }
+
+    /// The reign that will be founded.
+    fn target(&self) -> Fence {
+        let history = History {
+            generation: self.generation + 1,
+            id: self.id,
+        };
+        Fence {
+            history,
+            epoch: self.epoch.next(),
+        }
+    }
+
+    pub fn on_sounded(&mut self, node: &mut Node, from: NodeId, said: &Body) {
+        let Body::Sounded {
+            attempt,
+            serving,
+            generation,
+            epoch,
+            commit,
+        } = *said
+        else {
+            unreachable!("dispatched by its kind");
+        };
+        if attempt != self.attempt || !matches!(self.stage, Stage::Sounding) {
+            return;
+        }
+        self.answered.insert(from, serving);
+        self.generation = self.generation.max(generation);
+        self.epoch = self.epoch.max(epoch);
+        self.commit = self.commit.max(commit);
+        self.go_on(node);
+    }
+
+    pub fn on_fenced(&mut self, node: &mut Node, from: NodeId, fence: Fence, attempt: Nonce) {
+        if attempt == self.attempt && fence == self.target() {
+            self.fenced.insert(from);
+            self.go_on(node);
+        }
+    }
+
+    /// Fence or log are more durable than before.
+    pub fn note_durable(&mut self, node: &mut Node) {
+        self.go_on(node);
+    }
+
+    fn go_on(&mut self, node: &mut Node) {
+        match &self.stage {
+            Stage::Sounding => self.end_sounding(node),
+            Stage::Fencing => self.end_fencing(node),
+            Stage::Founding { config } => {
+                let reign = Fence {
+                    history: config.history,
+                    epoch: config.epoch,
+                };
+                if node.durable_fence == reign && node.log.is_all_durable() {
+                    let config = config.clone();
+                    node.out
+                        .push(Effect::Answer(self.ticket, Ok(self.report(node))));
+                    node.next = Some(Next::Primary { config });
+                }
+            }
+        }
+    }
+
+    fn end_sounding(&mut self, node: &mut Node) {
+        let settled = |id: NodeId| self.answered.contains_key(&id) || node.refused(id);
+        let waited = node.now.since(self.since) >= node.settings.failover_timeout;
+        if !waited && !Self::others(node).all(settled) {
+            return;
+        }
+        let serving = self
+            .answered
+            .iter()
+            .find(|(_, serving)| **serving)
+            .map(|(id, _)| *id);
+        if let Some(id) = serving.filter(|_| !self.ignore) {
+            let why = format!("node {id} acts as primary: switch over instead, or insist");
+            node.out
+                .push(Effect::Answer(self.ticket, Err(Refusal::Invalid(why))));
+            node.next = Some(Next::Backup {
+                patience: node.settings.failover_timeout,
+            });
+            return;
+        }
+        self.stage = Stage::Fencing;
+        self.since = node.now;
+        self.resend(node);
+        self.end_fencing(node);
+    }
+
+    fn end_fencing(&mut self, node: &mut Node) {
+        let all = self.answered.keys().all(|id| self.fenced.contains(id));
+        let waited = node.now.since(self.since) >= node.settings.failover_timeout;
+        if (!all && !waited) || !node.log.is_all_durable() {
+            return;
+        }
+        let config = self.founding_config(node);
+        node.enter_history(config, true);
+        let config = node.meta.config.clone();
+        self.stage = Stage::Founding { config };
+    }
+
+    fn founding_config(&self, node: &Node) -> Config {
+        let target = self.target();
+        let mut config = Config::clone(node.config());
+        config.ancestors.push((config.history, node.end().0));
+        config.history = target.history;
+        config.epoch = target.epoch;
+        config.version = 1;
+        config.nonce = self.attempt;
+        config.primary = node.me;
+        config.sync_set = BTreeSet::from([node.me]);
+        config.voters = BTreeSet::from([node.me]);
+        config.members.retain(|id, _| *id == node.me);
+        for member in config.members.values_mut() {
+            // It votes now, which an asynchronous member does not.
+            member.role = crate::replication::config::MemberRole::Data;
+            member.incarnation = node.meta.incarnation;
+        }
+        if config.protection == Protection::MaxProtection {
+            // Alone it would serve nothing, and to serve is what was asked for.
+            config.protection = Protection::MaxAvailability;
+        }
+        config.acks_needed = config.acks.needed(config.protection, 1);
+        config
+    }
+
+    /// What is known to be lost, for whoever has to answer for it.
+    fn report(&self, node: &Node) -> String {
+        let (end, history) = (node.end(), node.history());
+        let lost = end.distance_to(self.commit);
+        let fenced: Vec<String> = self.fenced.iter().map(|id| format!("n{id}")).collect();
+        format!(
+            "primary of history {history} from {end} on; the last commit known of the old history \
+             is {}, so at least {lost} acknowledged commands are not here; fenced: {}",
+            self.commit,
+            if fenced.is_empty() {
+                "nobody".to_string()
+            } else {
+                fenced.join(", ")
+            },
+        )
+    }
+
+    fn resend(&mut self, node: &mut Node) {
+        self.resend_at = node.now.after(node.settings.heartbeat_interval);
+        let attempt = self.attempt;
+        let fence = self.target();
+        for id in Self::others(node).collect::<Vec<_>>() {
+            match self.stage {
+                Stage::Sounding => node.send(id, Body::Sound { attempt }),
+                Stage::Fencing => node.send(id, Body::Fence { fence, attempt }),
+                Stage::Founding { .. } => {}
+            }
+        }
+    }
+
+    pub fn on_tick(&mut self, node: &mut Node) {
+        if node.now >= self.resend_at {
+            self.resend(node);
+        }
+        self.go_on(node);
+    }
+
+    pub fn deadline(&self) -> Time {
+        self.resend_at
+    }
+}

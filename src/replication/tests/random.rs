@@ -1,0 +1,424 @@
+//! Random walks through the small world: faults of every kind, clients that write and read, and
+//! then peace, in which the cluster must serve again by itself.
+
+use super::world::{Dice, Faults, Shape, World};
+use crate::replication::config::{Acks, MemberRole, Protection};
+use crate::replication::*;
+use standfast_wal::{Lsn, NodeId, Record};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const MS: u64 = 1_000_000;
+
+/// What one seed's world looks like.
+#[derive(Debug)]
+struct Plan {
+    shape: Shape,
+    faults: Faults,
+    /// Per mille per tick of 10 ms.
+    crash: u64,
+    pause: u64,
+    partition: u64,
+    wipe: u64,
+    damage: u64,
+    compact: u64,
+    order: u64,
+    write: u64,
+    read: u64,
+    ticks: u64,
+}
+
+fn plan(dice: &mut Dice) -> Plan {
+    let shapes = [
+        (2, 0, 1),
+        (2, 1, 1),
+        (3, 0, 0),
+        (3, 1, 0),
+        (3, 0, 2),
+        (1, 1, 0),
+        (1, 0, 0),
+    ];
+    let (data, asynchronous, witnesses) = shapes[dice.below(10).min(6) as usize % shapes.len()];
+    let acks = if dice.chance(500) {
+        Acks::All
+    } else {
+        Acks::Majority
+    };
+    let protection = match dice.below(6) {
+        0 if data > 1 => Protection::MaxProtection,
+        1 => Protection::MaxPerformance,
+        _ => Protection::MaxAvailability,
+    };
+    let some = |dice: &mut Dice, most: u64| {
+        if dice.chance(600) {
+            dice.below(most)
+        } else {
+            0
+        }
+    };
+    Plan {
+        shape: Shape {
+            data,
+            asynchronous,
+            witnesses,
+            acks,
+            protection,
+        },
+        faults: Faults {
+            lose: some(dice, 100),
+            double: some(dice, 100),
+            slow: some(dice, 60),
+            slow_ms: 1 + dice.below(600),
+            delay_us: 50 + dice.below(3000),
+            sync_us: 50 + dice.below(8000),
+            slow_sync: some(dice, 30),
+        },
+        crash: some(dice, 30),
+        pause: some(dice, 15),
+        partition: some(dice, 15),
+        wipe: some(dice, 6),
+        damage: some(dice, 6),
+        compact: some(dice, 40),
+        order: some(dice, 10),
+        write: 100 + dice.below(800),
+        read: dice.below(500),
+        ticks: 200 + dice.below(1200),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        window_bytes: 1200,
+        message_bytes: 400,
+        tail_bytes: 1500,
+        join_bytes: 2000,
+        hold_down_max: Duration::from_secs(4),
+        ..Settings::default()
+    }
+}
+
+struct Run {
+    world: World,
+    plan: Plan,
+    /// The one node whose disk was lost or damaged and that is not back to full value yet.
+    ailing: Option<NodeId>,
+    tickets: u64,
+}
+
+impl Run {
+    fn pick(&mut self) -> NodeId {
+        let ids = self.world.ids();
+        ids[self.world.dice.below(ids.len() as u64) as usize]
+    }
+
+    /// The newest Config that anybody knows to be chosen.
+    fn newest(&self) -> Config {
+        let metas = self
+            .world
+            .sites
+            .values()
+            .map(|site| site.disk.meta.config.clone());
+        let running = self.world.ids().into_iter().filter_map(|id| {
+            self.world
+                .replica(id)
+                .map(|replica| replica.meta().config.clone())
+        });
+        let newest = metas.chain(running).max_by_key(|config| config.version);
+        Config::clone(&newest.expect("every node knows one"))
+    }
+
+    /// Whether the disk that was lost counts as a whole one again, or for nothing.
+    fn recovered(&self, id: NodeId) -> bool {
+        let config = self.newest();
+        let site = &self.world.sites[&id];
+        let Some(replica) = self.world.replica(id) else {
+            return false;
+        };
+        let whole = !replica.meta().suspect && !site.disk.suspect;
+        whole && config.names(id, site.disk.meta.incarnation) && !replica.primary().is_none()
+    }
+
+    fn tick(&mut self) {
+        let plan = &self.plan;
+        let (crash, pause, partition) = (plan.crash, plan.pause, plan.partition);
+        let (wipe, damage, compact, order) = (plan.wipe, plan.damage, plan.compact, plan.order);
+        let (write, read) = (plan.write, plan.read);
+        for id in self.world.ids() {
+            if self.world.sites[&id].process.is_none() && self.world.dice.chance(40) {
+                self.world.start(id);
+            }
+        }
+        if self.world.dice.chance(crash) {
+            let id = self.pick();
+            if self.world.dice.chance(500) {
+                self.world.crash(id)
+            } else {
+                self.world.lose_unsynced(id)
+            }
+            if self.world.dice.chance(300) {
+                self.world.start(id); // At once.
+            }
+        }
+        if self.world.dice.chance(pause) {
+            let id = self.pick();
+            let wait = self.world.dice.below(2500) * MS;
+            self.world.pause(id, wait);
+        }
+        if self.world.dice.chance(partition) {
+            let side: BTreeSet<NodeId> = self
+                .world
+                .ids()
+                .into_iter()
+                .filter(|_| self.world.dice.chance(400))
+                .collect();
+            self.world.partition(&side);
+        }
+        if self.world.dice.chance(partition * 2) {
+            self.world.heal();
+        }
+        if self.ailing.is_some_and(|id| self.recovered(id)) {
+            self.ailing = None;
+        }
+        if self.ailing.is_none() && self.world.dice.chance(wipe) {
+            self.lose_a_disk();
+        }
+        if self.ailing.is_none() && self.world.dice.chance(damage) {
+            self.damage_a_log();
+        }
+        if self.world.dice.chance(compact) {
+            let id = self.pick();
+            self.world.compact(id);
+        }
+        if self.world.dice.chance(order) {
+            self.give_order();
+        }
+        for id in self.world.ids() {
+            if self.world.dice.chance(write) {
+                let count = 1 + self.world.dice.below(3) as u32;
+                let _ = self.world.propose(id, count);
+            }
+            if self.world.dice.chance(read) {
+                let _ = self.world.read(id);
+            }
+        }
+        let wait = self.world.dice.below(20 * MS);
+        self.world.run(Duration::from_nanos(wait));
+    }
+
+    /// I1 holds while fewer than acks_needed disks of the sync set are lost, and fewer than half
+    /// of the voters have lost their memory.
+    fn lose_a_disk(&mut self) {
+        let id = self.pick();
+        let config = self.newest();
+        let tolerable = !config.sync_set.contains(&id) || config.acks_needed >= 2;
+        let voter = config.voters.contains(&id) && config.voters.len() < 3;
+        // What nobody knows to be chosen yet may have changed the set: only in calm moments.
+        let calm = self.world.ids().iter().all(|id| {
+            self.world
+                .replica(*id)
+                .is_some_and(|r| r.config().version == config.version)
+        }) && self.world.serving().len() == 1
+            && self
+                .world
+                .sites
+                .values()
+                .all(|s| s.disk.meta.config.version == config.version);
+        let settled = self.world.serving().iter().all(|id| {
+            self.world
+                .replica(*id)
+                .is_some_and(|replica| !replica.is_changing())
+        });
+        if tolerable
+            && !voter
+            && calm
+            && settled
+            && !config.members[&id].role.eq(&MemberRole::Witness)
+        {
+            self.world.wipe(id);
+            self.ailing = Some(id);
+        }
+    }
+
+    fn damage_a_log(&mut self) {
+        let id = self.pick();
+        let config = self.newest();
+        let calm = self.world.serving().len() == 1
+            && self
+                .world
+                .sites
+                .values()
+                .all(|s| s.disk.meta.config.version == config.version);
+        let settled = self.world.serving().iter().all(|id| {
+            self.world
+                .replica(*id)
+                .is_some_and(|replica| !replica.is_changing())
+        });
+        if config.members[&id].role.holds_data() && calm && settled && config.acks_needed >= 2 {
+            let lost = self.world.dice.below(4) as usize;
+            self.world.damage(id, lost);
+            self.ailing = Some(id);
+        }
+    }
+
+    fn give_order(&mut self) {
+        let Some(id) = self.world.serving().first().copied() else {
+            return;
+        };
+        self.tickets += 1;
+        let other = self.pick();
+        let order = match self.world.dice.below(6) {
+            0 => Order::SetAcks(Acks::All),
+            1 => Order::SetAcks(Acks::Majority),
+            2 => Order::Switchover { to: None },
+            _ => Order::Switchover { to: Some(other) },
+        };
+        let ticket = self.tickets;
+        self.world.input(id, Input::Operator { ticket, order });
+    }
+
+    /// After the faults end the cluster serves again by itself.
+    fn converge(&mut self) {
+        self.world.faults.lose = 0;
+        self.world.faults.double = 0;
+        self.world.faults.slow = 0;
+        self.world.faults.slow_sync = 0;
+        self.world.heal();
+        for id in self.world.ids() {
+            self.world.resume(id);
+            self.world.start(id);
+        }
+        let mut last = Lsn::ZERO;
+        for round in 0..4000 {
+            self.world.run(Duration::from_millis(25));
+            if last == Lsn::ZERO {
+                if let Some(id) = self.world.serving().first().copied() {
+                    if let Ok(lsn) = self.world.propose(id, 1) {
+                        last = lsn;
+                    }
+                }
+            } else if self.is_whole(last) {
+                return;
+            } else if round % 400 == 0 {
+                last = Lsn::ZERO;
+            }
+        }
+        let nodes: Vec<String> = self
+            .world
+            .ids()
+            .iter()
+            .filter_map(|id| self.world.replica(*id))
+            .map(|replica| {
+                format!(
+                    "{replica} {:?} {:?}",
+                    replica.admit(),
+                    replica.peers(Time(
+                        self.world.now + self.world.offset_of(replica.meta().node)
+                    ))
+                )
+            })
+            .collect();
+        panic!("no convergence:\n{}", nodes.join("\n"));
+    }
+
+    /// One primary; all data nodes have committed `last`; the sync set is what it should be.
+    fn is_whole(&self, last: Lsn) -> bool {
+        let serving = self.world.serving();
+        let config = self.newest();
+        let data = |id: &NodeId| config.members[id].role.holds_data();
+        let set = match config.protection {
+            Protection::MaxPerformance => 1,
+            _ => config
+                .members
+                .values()
+                .filter(|m| m.role == MemberRole::Data)
+                .count(),
+        };
+        serving.len() == 1
+            && config.sync_set.len() >= set
+            && self.world.ids().iter().filter(|id| data(id)).all(|id| {
+                let replica = self.world.replica(*id);
+                replica.is_some_and(|replica| replica.commit() >= last)
+            })
+    }
+}
+
+/// What a run has reached, for the judge of vacuity.
+#[derive(Default, Debug)]
+pub struct Reached {
+    seeds: u64,
+    promotions: u64,
+    cuts: u64,
+    installs: u64,
+    reads: u64,
+    committed: u64,
+}
+
+fn run_seed(seed: u64, reached: &mut Reached, trace: bool) {
+    let mut dice = Dice(seed);
+    let plan = plan(&mut dice);
+    let mut world = World::new(dice.roll(), plan.shape, settings(), plan.faults);
+    if trace {
+        println!("{plan:?}");
+        world.print = true;
+    }
+    for id in world.ids() {
+        world.start(id);
+    }
+    let ticks = plan.ticks;
+    let mut run = Run {
+        world,
+        plan,
+        ailing: None,
+        tickets: 0,
+    };
+    for _ in 0..ticks {
+        run.tick();
+    }
+    run.converge();
+    reached.seeds += 1;
+    reached.promotions += run.world.promotions;
+    reached.cuts += run.world.cuts;
+    reached.installs += run.world.installs;
+    reached.reads += run.world.reads_done;
+    reached.committed += run
+        .world
+        .truth
+        .last()
+        .map_or(0, |record: &Record| record.last_lsn().0);
+}
+
+/// `STANDFAST_SEEDS=from..to` runs more; `STANDFAST_SEED=n` runs one and prints what happened.
+#[test]
+fn random_walks_keep_every_invariant_and_end_in_peace() {
+    let number = |text: &str| text.trim().parse::<u64>().expect("a number");
+    let seeds = match std::env::var("STANDFAST_SEEDS") {
+        Ok(range) => {
+            let (from, to) = range.split_once("..").expect("from..to");
+            number(from)..number(to)
+        }
+        Err(_) => 0..25,
+    };
+    let mut reached = Reached::default();
+    if let Ok(seed) = std::env::var("STANDFAST_SEED") {
+        return run_seed(number(&seed), &mut reached, true);
+    }
+    for seed in seeds {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            run_seed(seed, &mut reached, false);
+        }));
+        assert!(result.is_ok(), "seed {seed} failed");
+    }
+    println!("{reached:?}");
+    let Reached {
+        seeds,
+        promotions,
+        cuts,
+        installs,
+        reads,
+        committed,
+    } = reached;
+    assert!(
+        promotions > seeds && cuts > 0 && installs > 0 && reads > seeds && committed > seeds,
+        "vacuous: {promotions} promotions, {cuts} cuts, {installs} installs, {reads} reads"
+    );
+}

@@ -1,0 +1,1 @@
+//! Goldenscripts: one scenario per file, title = the property.
