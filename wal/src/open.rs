@@ -4,7 +4,7 @@ use crate::cut;
 use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::kept;
-use crate::log::{DamagedRange, End, Identity, Log, Options, Recovered};
+use crate::log::{DamagedRange, End, Identity, Log, Options, Reach, Recovered};
 use crate::note::{Note, SUSPECT};
 use crate::prepare::{PREPARED, Preparation};
 use crate::record::{History, Link, Lsn};
@@ -62,8 +62,9 @@ impl<S: Storage> Log<S> {
     }
 
     /// Opens what a stop or crash left. `base` is the newest snapshot's position (or zero): the
-    /// records above it are verified one by one. An error changes nothing but what an announced
-    /// cut or reset had begun.
+    /// records above it are verified one by one. A log that does not hold the base's record, or
+    /// begin right behind it, is refused with `DoesNotReach`: try an older snapshot. An error
+    /// changes nothing but what an announced cut or reset had begun.
     pub fn open(
         storage: S,
         identity: Identity,
@@ -175,6 +176,10 @@ pub(crate) fn recover<S: Storage>(
     let survey = recovery::survey(storage, identity, base, options)?;
     let newest = survey.headers[survey.headers.len() - 1];
     let name = segment::name(newest.first_lsn());
+    if survey.damaged.is_empty() && survey.reach != Reach::Contains {
+        let error = Error::new(&name, ErrorKind::DoesNotReach(survey.reach));
+        return Err(error.lsn(base.position.lsn));
+    }
     let open = || {
         storage
             .open(&name)

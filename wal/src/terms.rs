@@ -56,7 +56,7 @@ pub struct Recovered {
     pub damaged: Vec<DamagedRange>,
     /// A cut or reset that a crash had interrupted was finished first.
     pub finished_interrupted: bool,
-    /// How the log and the base fit together. Provisional while anything is damaged.
+    /// How the log and the base fit together: `Contains`, unless damage hides it still.
     pub reach: Reach,
 }
 
@@ -65,7 +65,7 @@ pub struct Recovered {
 pub enum Reach {
     /// The log holds the snapshot's record, or begins right behind it.
     Contains,
-    /// The log ends below the snapshot: installing that snapshot was interrupted (`reset` to it),
+    /// The log ends below the snapshot: installing that snapshot was interrupted before `reset`,
     /// or the end of the log is lost.
     EndsBelow,
     /// The log begins above the snapshot: an older snapshot than the log needs.
