@@ -1,6 +1,7 @@
 //! What can go wrong with a log, always with the place and with what to do.
 
 use crate::record::{Damage, Lsn};
+use crate::terms::Reach;
 use std::fmt;
 use std::io;
 
@@ -38,6 +39,9 @@ pub enum ErrorKind {
     DamagedEnd(Damage),
     /// A whole segment file between or behind others is gone.
     SegmentMissing,
+    /// The log and the snapshot that it was opened for do not belong together; nothing was
+    /// changed. Never `Reach::Contains`.
+    DoesNotReach(Reach),
     /// Records for a repair do not fit the hole they are for.
     DoesNotFit(Damage),
     /// An earlier error ended this log's life; reopen it after the cause is gone.
@@ -141,6 +145,18 @@ impl fmt::Display for ErrorKind {
                 "this segment held acknowledged commands and is gone; put the file back, let the \
                  node join again with an empty directory, or restore from the archive",
             ),
+            ErrorKind::DoesNotReach(reach) => {
+                f.write_str(match reach {
+                    Reach::Contains => "the log holds the snapshot's record",
+                    Reach::EndsBelow => "the log ends below the snapshot",
+                    Reach::StartsAbove => "the log begins above the snapshot",
+                    Reach::Diverges => "the log holds another record where the snapshot ends",
+                })?;
+                f.write_str(
+                    "; open it with a snapshot that it belongs to, or let the node join again \
+                     with an empty directory",
+                )
+            }
             ErrorKind::DoesNotFit(damage) => write!(
                 f,
                 "the records do not fit the damaged range ({damage}); try another peer"

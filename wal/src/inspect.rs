@@ -3,7 +3,7 @@
 use crate::record::{Damage, Field, Head, Lsn};
 use crate::scan::{Rest, Scan};
 use crate::segment::{HEADER_AREA, Header, HeaderDamage, Stamp};
-use crate::{cut, note, record, segment};
+use crate::{kept, note, record, segment};
 use std::fmt;
 
 /// Every layout of the log by the name that the documents use.
@@ -13,7 +13,7 @@ pub fn layouts() -> [(&'static str, &'static [Field]); 5] {
         ("segment header", &segment::SEGMENT_HEADER),
         ("stamp", &segment::STAMP),
         ("note", &note::NOTE),
-        ("cut file header", &cut::KEPT_HEADER),
+        ("cut file header", &kept::KEPT_HEADER),
     ]
 }
 

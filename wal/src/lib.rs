@@ -1,7 +1,7 @@
 //! The write-ahead log: what was ordered, in order, provably undamaged.
 //!
 //! Read in this order: [`record`] (the unit), [`storage`] (what a disk may do to us), `segment`
-//! (one file), [`log`] (the set of them), `recovery` (what to believe after a crash), [`writer`]
+//! (one file), [`log`] (the set of them), [`recovery`] (what to believe after a crash), [`writer`]
 //! (the thread), [`reader`] (everybody else).
 //!
 //! Promises: what `flush` returned is there after any crash; a record is handed out only after
@@ -13,6 +13,7 @@ pub mod cut;
 pub mod durable;
 pub mod error;
 pub mod inspect;
+pub mod kept;
 pub mod log;
 mod note;
 mod open;
@@ -24,6 +25,8 @@ mod repair;
 pub mod scan;
 pub mod segment;
 pub mod storage;
+pub mod terms;
+mod view;
 pub mod writer;
 
 pub use error::{Error, ErrorKind};

@@ -3,14 +3,15 @@
 use crate::cut;
 use crate::durable;
 use crate::error::{Error, ErrorKind};
-use crate::log::{DamagedRange, End, Identity, Log, Options, Recovered};
+use crate::kept;
+use crate::log::{DamagedRange, End, Identity, Log, Options, Reach, Recovered};
 use crate::note::{Note, SUSPECT};
 use crate::prepare::{PREPARED, Preparation};
-use crate::reader::Shared;
 use crate::record::{History, Link, Lsn};
 use crate::recovery::{self, Survey, Verdict};
 use crate::segment::{self, HEADER_AREA, Header};
 use crate::storage::{File, Storage};
+use crate::view::Shared;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -61,8 +62,9 @@ impl<S: Storage> Log<S> {
     }
 
     /// Opens what a stop or crash left. `base` is the newest snapshot's position (or zero): the
-    /// records above it are verified one by one. An error changes nothing but what an announced
-    /// cut or reset had begun.
+    /// records above it are verified one by one. A log that does not hold the base's record, or
+    /// begin right behind it, is refused with `DoesNotReach`: try an older snapshot. An error
+    /// changes nothing but what an announced cut or reset had begun.
     pub fn open(
         storage: S,
         identity: Identity,
@@ -174,6 +176,10 @@ pub(crate) fn recover<S: Storage>(
     let survey = recovery::survey(storage, identity, base, options)?;
     let newest = survey.headers[survey.headers.len() - 1];
     let name = segment::name(newest.first_lsn());
+    if survey.damaged.is_empty() && survey.reach != Reach::Contains {
+        let error = Error::new(&name, ErrorKind::DoesNotReach(survey.reach));
+        return Err(error.lsn(base.position.lsn));
+    }
     let open = || {
         storage
             .open(&name)
@@ -252,7 +258,7 @@ fn cut_end<S: Storage>(
     file.read_at(survey.offset, &mut bytes)
         .map_err(Error::io(&name, "read the segment"))?;
     let stem = format!("torn-{:020}-{}", newest.first_lsn().0, survey.offset);
-    let kept = cut::keep_bytes_aside(storage, &stem, &bytes)?;
+    let kept = kept::keep_bytes_aside(storage, &stem, &bytes)?;
     if survey.verdict == Verdict::Suspect {
         let note = Note::Suspect {
             tail: survey.tail,

@@ -1,11 +1,13 @@
 //! Append, read, roll, trim, cut and reset without faults.
 
 use super::{HISTORY, IDENTITY, create, open, options, push, read_all};
-use crate::cut::Kept;
+use crate::kept::Kept;
 use crate::record::{Epoch, History, Kind, Link, Lsn, Record};
 use crate::storage::Storage;
 use crate::storage::disk::Disk;
 use crate::storage::sim::SimDisk;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::{End, ErrorKind, Log, Options, Reach, ReadError, Space};
 
 fn fill(log: &mut Log<impl Storage>, groups: usize) -> Vec<Record> {
@@ -200,8 +202,11 @@ fn a_reset_begins_behind_the_snapshot_and_keeps_what_was_not_verified() {
     );
     assert_eq!(read_all(&log, Lsn(5000)), more);
     drop(log);
-    let (_, recovered) = open(&disk, options()).expect("open");
-    assert_eq!(recovered.reach, Reach::StartsAbove);
+    let refused = open(&disk, options()).err().expect("refused");
+    assert!(matches!(
+        refused.kind,
+        ErrorKind::DoesNotReach(Reach::StartsAbove)
+    ));
 }
 
 #[test]
@@ -210,9 +215,12 @@ fn a_snapshot_is_held_against_the_log() {
     let mut log = create(&disk, options());
     let records = fill(&mut log, 40);
     drop(log);
-    let reach = |base: Link| {
-        let (_, recovered) = Log::open(disk.clone(), IDENTITY, base, options()).expect("open");
-        recovered.reach
+    let reach = |base: Link| match Log::open(disk.clone(), IDENTITY, base, options()) {
+        Ok((_, recovered)) => recovered.reach,
+        Err(error) => match error.kind {
+            ErrorKind::DoesNotReach(reach) => reach,
+            other => panic!("{other}"),
+        },
     };
     for record in &records {
         assert_eq!(reach(record.link()), Reach::Contains, "{record:?}");
@@ -380,4 +388,61 @@ fn a_failed_write_ends_the_log_s_life() {
     drop(log);
     let (log, _) = open(&disk.crash(), options()).expect("open");
     assert_eq!(read_all(&log, Lsn::ZERO)[..records.len()], records);
+}
+
+/// Reads on and on from the begin until `done`; returns how many reads gave records.
+fn follow(reader: &crate::Reader<Disk>, done: &AtomicBool) -> u64 {
+    let (mut at, mut reads) = (Lsn::ZERO, 0);
+    while !done.load(Ordering::Relaxed) {
+        match reader.read(at, 3000) {
+            Ok(records) => {
+                for record in &records {
+                    assert!(record.first_lsn() <= at.next() && record.last_lsn() > at);
+                    at = record.last_lsn();
+                }
+                reads += u64::from(!records.is_empty());
+                at = at.min(reader.durable()); // it may have been cut under our feet
+            }
+            Err(ReadError::Gone { first_lsn }) => at = Lsn(first_lsn.0 - 1),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    reads
+}
+
+/// Readers on other threads see, at every moment, whole records in order and nothing that is not
+/// durable, whatever the writer does: append, cut, trim, reset.
+#[test]
+fn readers_keep_pace_with_appends_cuts_and_trims() {
+    let directory = tempfile::tempdir().expect("scratch");
+    let disk = Disk::open(directory.path()).expect("open");
+    let log = Log::create(disk, IDENTITY, HISTORY, Link::default(), options());
+    let mut log = log.expect("create");
+    let done = &AtomicBool::new(false);
+    let reads = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let reader = log.reader();
+                scope.spawn(move || follow(&reader, done))
+            })
+            .collect();
+        for round in 0..120u64 {
+            fill(&mut log, 4);
+            let written = log.written().position.lsn;
+            if round % 5 == 4 {
+                let records = read_all(&log, Lsn(log.first_lsn().0 - 1));
+                let keep = &records[records.len() - records.len() / 4];
+                log.cut(keep.last_lsn()).expect("cut");
+            }
+            if round % 7 == 6 {
+                log.trim(Lsn(written.0 * 3 / 4)).expect("trim");
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        readers
+            .into_iter()
+            .map(|reader| reader.join().expect("a reader"))
+            .sum::<u64>()
+    });
+    assert!(reads > 10, "{reads}");
 }

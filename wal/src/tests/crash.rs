@@ -3,7 +3,7 @@
 use super::{HISTORY, IDENTITY, open, options, record};
 use crate::record::{Epoch, History, Link, Lsn, Position, Record};
 use crate::storage::sim::{Random, SimDisk};
-use crate::{Chain, End, Log, Options, Reach, Recovered};
+use crate::{Chain, End, Log, Options, Recovered};
 use proptest::prelude::*;
 
 /// What a schedule may do.
@@ -49,6 +49,8 @@ struct Model {
     /// The log's first base, and what follows it.
     base: Link,
     records: Vec<Record>,
+    /// The newest snapshot: trimming and opening go by it, and no cut goes below it.
+    snapshot: Link,
     /// How many of them a flush promised, less what was cut.
     durable: usize,
     /// A cut or reset that was under way when the process died: either outcome is right.
@@ -77,7 +79,7 @@ impl Model {
         if let Some(Doubt::Reset(base)) = self.under_way
             && log.first_lsn() == base.position.lsn.next()
         {
-            (self.base, self.durable) = (base, 0);
+            (self.base, self.snapshot, self.durable) = (base, base, 0);
             self.records.clear();
         }
         let tail = recovered.tail;
@@ -104,6 +106,24 @@ impl Model {
         let read = super::read_all(log, Lsn(first.0 - 1));
         assert_eq!(read, kept, "the chain is read back as it was written");
     }
+}
+
+/// Opens the log with the first of the snapshots that it belongs to.
+fn open_from(
+    disk: &SimDisk,
+    bases: &[Link],
+    options: Options,
+) -> Result<(Log<SimDisk>, Recovered), crate::Error> {
+    let mut last = None;
+    for base in bases {
+        match Log::open(disk.clone(), IDENTITY, *base, options) {
+            Err(error) if matches!(error.kind, crate::ErrorKind::DoesNotReach(_)) => {
+                last = Some(error);
+            }
+            other => return other,
+        }
+    }
+    Err(last.expect("at least one base"))
 }
 
 struct Run {
@@ -133,6 +153,7 @@ impl Run {
             log: Some(log),
             model: Model {
                 base: Link::default(),
+                snapshot: Link::default(),
                 records: Vec::new(),
                 durable: 0,
                 under_way: None,
@@ -148,16 +169,20 @@ impl Run {
     fn reopen(&mut self, disk: SimDisk) {
         drop(self.log.take());
         let mut disk = disk;
-        let base = Link::default();
+        // The node tries the snapshot under way, then the one before.
+        let mut bases = vec![self.model.snapshot];
+        if let Some(Doubt::Reset(base)) = self.model.under_way {
+            bases.insert(0, base);
+        }
         if self.random.below(3) == 0 {
             disk.halt_after(self.random.below(20));
-            let opened = Log::open(disk.clone(), IDENTITY, base, self.options);
+            let opened = open_from(&disk, &bases, self.options);
             if let Ok((log, recovered)) = opened {
                 self.model.accept(&log, &recovered);
             }
             disk = disk.crash();
         }
-        let (log, recovered) = Log::open(disk.clone(), IDENTITY, base, self.options).expect("open");
+        let (log, recovered) = open_from(&disk, &bases, self.options).expect("open");
         self.model.accept(&log, &recovered);
         if matches!(recovered.end, End::Suspect { .. }) {
             assert!(log.is_suspect() && !self.options.alone);
@@ -204,7 +229,7 @@ impl Run {
             Step::Cut(count) => {
                 let left = model.records.len().saturating_sub(count.into());
                 let after = model.tail(left);
-                if after.position.lsn.next() < log.first_lsn() {
+                if after.position.lsn < model.snapshot.position.lsn {
                     return Ok(());
                 }
                 model.under_way = Some(Doubt::Cut(left));
@@ -224,8 +249,12 @@ impl Run {
                 model.durable = model.records.len();
             }
             Step::Trim(share) => {
-                let below = log.durable().0 * u64::from(share) / 256;
-                log.trim(Lsn(below))?;
+                let at = model.durable * usize::from(share) / 256;
+                let snapshot = model.tail(at);
+                if snapshot.position.lsn > model.snapshot.position.lsn {
+                    model.snapshot = snapshot;
+                }
+                log.trim(model.snapshot.position.lsn)?;
             }
             Step::Prepare => {
                 log.prepare()?;
@@ -243,7 +272,7 @@ impl Run {
                 model.under_way = Some(Doubt::Reset(base));
                 log.reset(base, log.history(), Lsn::ZERO)?;
                 model.under_way = None;
-                (model.base, model.durable) = (base, 0);
+                (model.base, model.snapshot, model.durable) = (base, base, 0);
                 model.records.clear();
             }
             Step::Restart | Step::Crash | Step::CrashInside(_) => unreachable!("done in step"),
@@ -268,6 +297,7 @@ proptest! {
 
 /// Every changing operation of a scenario, in turn, is where the power goes out.
 fn crash_everywhere(
+    bases: &[Link],
     scenario: impl Fn(&mut Log<SimDisk>) -> Result<(), crate::Error>,
     check: impl Fn(&Log<SimDisk>, &Recovered, bool),
 ) {
@@ -286,11 +316,11 @@ fn crash_everywhere(
             finished = scenario(&mut log).is_ok();
             drop(log);
             let disk = disk.crash();
-            let (log, recovered) = open(&disk, options()).expect("open");
+            let (log, recovered) = open_from(&disk, bases, options()).expect("open");
             interrupted += usize::from(recovered.finished_interrupted);
             check(&log, &recovered, finished);
             drop(log);
-            let (log, recovered) = open(&disk.crash(), options()).expect("open again");
+            let (log, recovered) = open_from(&disk.crash(), bases, options()).expect("open again");
             check(&log, &recovered, finished);
         }
         operations += 1;
@@ -313,6 +343,7 @@ fn a_cut_is_made_or_not_wherever_the_power_goes_out() {
                 .rfind(|lsn| lsn.0 <= after)
         };
         crash_everywhere(
+            &[Link::default()],
             |log| {
                 let after = cut_to(log).expect("a record");
                 log.cut(after).map(|cut| assert!(!cut.records.is_empty()))
@@ -344,13 +375,14 @@ fn a_reset_is_made_or_not_wherever_the_power_goes_out() {
         timestamp: 1 << 50,
     };
     crash_everywhere(
+        &[base, Link::default()],
         |log| log.reset(base, HISTORY, Lsn::ZERO),
         |log, recovered, finished| {
             assert_eq!(recovered.end, End::Clean);
             let records = super::read_all(log, Lsn::ZERO);
-            match recovered.reach {
-                Reach::Diverges => assert!(records.is_empty() && recovered.tail == base),
-                _ => assert!(records.len() == 120 && !finished, "old log whole"),
+            match log.reader().segments()[0].base == base {
+                true => assert!(records.is_empty() && recovered.tail == base),
+                false => assert!(records.len() == 120 && !finished, "old log whole"),
             }
         },
     );

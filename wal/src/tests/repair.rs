@@ -207,3 +207,37 @@ fn damage_in_the_newest_segment_is_named_by_the_reader() {
         (last.first_lsn(), last.last_lsn())
     );
 }
+
+/// A bad sector in a sealed segment is damage like any other: everything around it is read, and a
+/// peer's copy goes into a new file.
+#[test]
+fn a_sector_that_cannot_be_read_is_repaired_in_a_sealed_segment() {
+    let (disk, records) = sample();
+    let (log, _) = open(&disk.restart(), options()).expect("open");
+    let (name, offset) = place(&disk, &log, &records[5]);
+    drop(log);
+    disk.make_unreadable(&name, offset + 60..offset + 61);
+    let disk = disk.restart();
+    let (mut log, mut recovered) = open(&disk, options()).expect("open");
+    assert!(!recovered.damaged.is_empty());
+    while let Some(range) = recovered.damaged.first() {
+        let answer = from_peer(range, &records);
+        recovered = log.repair(range, &answer).expect("fits");
+    }
+    assert_eq!(read_all(&log, Lsn::ZERO), records);
+}
+
+/// "A disk that cannot read says nothing about what was written": the newest segment is not cut.
+#[test]
+fn a_read_error_in_the_newest_segment_is_refused_and_changes_nothing() {
+    let (disk, records) = sample();
+    let (log, _) = open(&disk.restart(), options()).expect("open");
+    let (name, offset) = place(&disk, &log, &records[records.len() - 1]);
+    drop(log);
+    let disk = disk.restart();
+    let before = disk.contents(&name);
+    disk.make_unreadable(&name, offset..offset + 1);
+    let refused = open(&disk, options()).err().expect("refused");
+    assert!(matches!(refused.kind, ErrorKind::Io(..)), "{refused}");
+    assert_eq!(disk.contents(&name), before);
+}

@@ -109,7 +109,7 @@ impl Runner for Scene {
     fn run(&mut self, command: &Command) -> Answer {
         let mut args = command.consume_args();
         let mut words = args.rest_pos().into_iter().map(|arg| arg.value.as_str());
-        let mut number = |words: &mut dyn Iterator<Item = &str>| -> Result<u64, String> {
+        let number = |words: &mut dyn Iterator<Item = &str>| -> Result<u64, String> {
             let word = words.next().ok_or("a number is missing")?;
             word.parse().map_err(|error| format!("{word}: {error}"))
         };

@@ -5,13 +5,16 @@
 //! to a random one; a growing file keeps a random length. What was synced stays, unless the test
 //! damages it.
 
-use crate::storage::{File, SECTOR_BYTES, Storage};
+mod inode;
+
+use crate::storage::{File, Storage};
 use bytes::Bytes;
+use inode::Inode;
+pub use inode::Random;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-const SECTOR: usize = SECTOR_BYTES as usize;
 
 /// A simulated directory. Clones share it; `crash` makes all handles of the life before useless.
 #[derive(Clone)]
@@ -49,14 +52,6 @@ struct Shared {
     pending: Vec<Change>,
 }
 
-#[derive(Clone, Default)]
-struct Inode {
-    bytes: Vec<u8>,
-    durable_len: usize,
-    /// What durable sectors held before they were overwritten and not yet synced.
-    before: BTreeMap<usize, Vec<u8>>,
-}
-
 #[derive(Clone)]
 enum Change {
     Create(String, u64),
@@ -74,33 +69,6 @@ pub struct SimFile {
 /// Held until dropped or until the crash.
 pub struct SimLock {
     disk: SimDisk,
-}
-
-/// A small generator (splitmix64): the same seed gives the same disk, on every machine.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is above 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.draw() % bound
-    }
-
-    fn happens(&mut self, ppm: u32) -> bool {
-        ppm > 0 && self.below(1_000_000) < u64::from(ppm)
-    }
 }
 
 impl Change {
@@ -131,60 +99,6 @@ impl Change {
 
 fn directory_of(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
-impl Inode {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        let (mut sector, last) = (offset / SECTOR, end.div_ceil(SECTOR));
-        while sector < last && sector * SECTOR < self.durable_len {
-            let range = sector * SECTOR..((sector + 1) * SECTOR).min(self.durable_len);
-            let old = &self.bytes[range];
-            self.before.entry(sector).or_insert_with(|| old.to_vec());
-            sector += 1;
-        }
-        if self.bytes.len() < end {
-            let growth = end - self.bytes.len();
-            self.bytes.extend_from_slice(&vec![0; growth]);
-        }
-        self.bytes[offset..end].copy_from_slice(bytes);
-    }
-
-    fn sync(&mut self) {
-        self.before.clear();
-        self.durable_len = self.bytes.len();
-    }
-
-    fn crash(&mut self, random: &mut Random) {
-        // Swarm: a crash loses everything, keeps everything, keeps a prefix, or picks sectors.
-        let mode = random.below(4);
-        let overwritten: Vec<usize> = self.before.keys().copied().collect();
-        let grown = self.durable_len.div_ceil(SECTOR)..self.bytes.len().div_ceil(SECTOR);
-        let sectors: Vec<usize> = overwritten.into_iter().chain(grown).collect();
-        let prefix = random.below(sectors.len() as u64 + 1);
-        let mut kept_end = self.durable_len;
-        for (i, sector) in sectors.into_iter().enumerate() {
-            let keep = match mode {
-                0 => false,
-                1 => true,
-                2 => (i as u64) < prefix,
-                _ => random.below(2) == 0,
-            };
-            let end = ((sector + 1) * SECTOR).min(self.bytes.len());
-            if keep {
-                kept_end = kept_end.max(end);
-                continue;
-            }
-            let old = self.before.remove(&sector).unwrap_or_default();
-            let start = sector * SECTOR;
-            self.bytes[start..start + old.len()].copy_from_slice(&old);
-            self.bytes[start + old.len()..end].fill(0);
-        }
-        if random.below(2) == 0 {
-            self.bytes.truncate(kept_end);
-        }
-        self.sync();
-    }
 }
 
 impl Shared {
@@ -360,14 +274,19 @@ impl SimDisk {
         let mut shared = self.shared();
         let inode = shared.next_inode;
         shared.next_inode += 1;
-        let mut content = Inode {
-            bytes,
-            ..Inode::default()
-        };
+        let mut content = Inode::default();
+        content.bytes = bytes;
         content.sync();
         shared.inodes.insert(inode, content);
         shared.names.insert(name.to_owned(), inode);
         shared.durable_names.insert(name.to_owned(), inode);
+    }
+
+    /// From now on these bytes of a file cannot be read, until the file is replaced.
+    pub fn make_unreadable(&self, name: &str, bytes: Range<u64>) {
+        let mut shared = self.shared();
+        let inode = *shared.names.get(name).expect("a file to damage");
+        shared.inode(inode).unreadable = Some(memory(bytes.start)..memory(bytes.end));
     }
 
     /// Flips one bit behind the program's back.
@@ -525,7 +444,16 @@ impl File for SimFile {
                 self.name
             )));
         }
-        let bytes = &shared.inode(self.inode).bytes;
+        let inode = shared.inode(self.inode);
+        let wanted = memory(offset)..memory(offset).saturating_add(buffer.len());
+        let touches = |bad: &Range<usize>| bad.start < wanted.end && wanted.start < bad.end;
+        if inode.unreadable.as_ref().is_some_and(touches) {
+            return Err(io::Error::other(format!(
+                "simulated: a bad sector in {}",
+                self.name
+            )));
+        }
+        let bytes = &inode.bytes;
         let from = memory(offset).min(bytes.len());
         let there = &bytes[from..];
         if there.len() < buffer.len() {
