@@ -22,7 +22,7 @@ use crate::replication::Introduction;
 use crate::replication::{Effect, Input, Loss, Meta, Order, Replica, StopReason, Time};
 use crate::state::{Digest, Reply, State};
 use bytes::{Bytes, BytesMut};
-use standfast_wal::{History, Kind, Link, Lsn, NodeId, Position, Record};
+use standfast_wal::{History, Kind, Link, Lsn, NodeId, Record};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -506,7 +506,9 @@ impl Engine {
 
     /// A newcomer says where it is reached: it is in nobody's settings and in no Config yet.
     fn learn_address(&mut self, from: NodeId, body: &crate::replication::Body) {
-        let crate::replication::Body::Join { addresses, .. } = body else { return };
+        let crate::replication::Body::Join { addresses, .. } = body else {
+            return;
+        };
         let known = self.settings.seeds.get(&from) == Some(&addresses.peer);
         let bounded = self.settings.seeds.len() < limits::MEMBERS_MAX;
         if !known && bounded && !addresses.peer.is_empty() {
@@ -518,19 +520,33 @@ impl Engine {
     /// Serves a peer from the log's files.
     fn read_log(&mut self, to: NodeId, after: Lsn, max_bytes: u64) {
         let max = usize::try_from(max_bytes).unwrap_or(limits::APPEND_BYTES);
-        let input = match self.log.read(after, max) {
-            Ok(Some(records)) => match records.first() {
-                Some(first) => Input::LogRead {
-                    to,
-                    previous: self.link_before(first),
-                    records,
-                },
-                None => Input::LogGone { to },
+        let read = self.link_at(after).and_then(|previous| {
+            let records = self.log.read(after, max)?;
+            Ok(previous.zip(records))
+        });
+        let input = match read {
+            Ok(Some((previous, records))) if !records.is_empty() => Input::LogRead {
+                to,
+                previous,
+                records,
             },
-            Ok(None) => Input::LogGone { to },
+            Ok(_) => Input::LogGone { to },
             Err(story) => return self.halt(story),
         };
         self.step(input);
+    }
+
+    /// What the record behind `lsn` follows; `None` when the log no longer says.
+    fn link_at(&self, lsn: Lsn) -> Result<Option<Link>, String> {
+        if lsn == Lsn::ZERO {
+            return Ok(Some(Link::default()));
+        }
+        let newest = self.copies.newest.as_ref().map(|newest| newest.head.link);
+        if let Some(link) = newest.filter(|link| link.position.lsn == lsn) {
+            return Ok(Some(link));
+        }
+        let before = self.log.read(Lsn(lsn.0 - 1), 1)?;
+        Ok(before.and_then(|records| records.first().map(Record::link)))
     }
 
     /// Everything that this node's log holds from `first` on, for a loss statement.
@@ -1241,20 +1257,5 @@ impl Engine {
             .filter(|peer| peer.connected && set.contains(&peer.id))
             .count();
         u32::try_from(others).unwrap_or(u32::MAX) + 1
-    }
-
-    /// The link that a record from the log's files follows. Its time is not known any more.
-    fn link_before(&self, record: &Record) -> Link {
-        let lsn = Lsn(record.first_lsn().0 - 1);
-        let epoch = self
-            .replica
-            .epochs()
-            .at(lsn)
-            .map_or(Default::default(), |entry| entry.epoch);
-        Link {
-            position: Position { epoch, lsn },
-            chain: record.previous_chain(),
-            timestamp: 0,
-        }
     }
 }

@@ -140,8 +140,14 @@ impl Primary {
 
     /// Through here every data member holds the log durably.
     pub fn held_by_all(&self, node: &Node) -> Lsn {
-        let data = self.peers.values().filter(|peer| peer.role != MemberRole::Witness);
-        data.map(|peer| peer.matched).chain([node.log.durable]).min().unwrap_or_default()
+        let data = self
+            .peers
+            .values()
+            .filter(|peer| peer.role != MemberRole::Witness);
+        data.map(|peer| peer.matched)
+            .chain([node.log.durable])
+            .min()
+            .unwrap_or_default()
     }
 
     /// How many data nodes hold this LSN durably.

@@ -39,13 +39,16 @@ impl Observer {
     pub fn built(&mut self, node: NodeId, record: &Record) -> Result<(), String> {
         let writer = *self.writers.entry(record.epoch()).or_insert(node);
         if writer != node {
-            return Err(format!("I3: n{node} and n{writer} both append in epoch {}", record.epoch()));
+            return Err(format!(
+                "I3: n{node} and n{writer} both append in epoch {}",
+                record.epoch()
+            ));
         }
         let key = (record.epoch(), record.first_lsn());
         match self.built.insert(key, (node, record.clone())) {
-            Some((_, other)) if other != *record => {
-                Err(format!("I3: two records at {key:?}: {other:?} and {record:?}"))
-            }
+            Some((_, other)) if other != *record => Err(format!(
+                "I3: two records at {key:?}: {other:?} and {record:?}"
+            )),
             _ => Ok(()),
         }
     }
@@ -60,7 +63,9 @@ impl Observer {
     ) -> Result<(), String> {
         if let Some(known) = self.digests.get(&lsn) {
             if *known != digest {
-                return Err(format!("I2: n{node} at {lsn} has digest {digest}, not {known}"));
+                return Err(format!(
+                    "I2: n{node} at {lsn} has digest {digest}, not {known}"
+                ));
             }
         } else {
             self.digests.insert(lsn, digest);
@@ -68,10 +73,14 @@ impl Observer {
         while self.committed_through < lsn {
             let first = self.committed_through.next();
             let Some(epoch) = epoch_at(first) else {
-                return Err(format!("n{node} applied {lsn} and knows no epoch at {first}"));
+                return Err(format!(
+                    "n{node} applied {lsn} and knows no epoch at {first}"
+                ));
             };
             let Some((_, record)) = self.built.get(&(epoch, first)) else {
-                return Err(format!("n{node} applied a record at {first} of {epoch} nobody built"));
+                return Err(format!(
+                    "n{node} applied a record at {first} of {epoch} nobody built"
+                ));
             };
             self.committed_through = record.last_lsn();
             self.committed.insert(first, record.clone());
@@ -99,7 +108,9 @@ impl Observer {
             if operation.read.is_some() {
                 reads.entry(operation.lsn).or_default().push(operation);
             } else if let Some(other) = writes.insert(operation.lsn, operation) {
-                return Err(format!("I1: two acknowledged at one LSN: {other:?}, {operation:?}"));
+                return Err(format!(
+                    "I1: two acknowledged at one LSN: {other:?}, {operation:?}"
+                ));
             }
         }
         let mut state = State::new(limits);
@@ -128,7 +139,9 @@ impl Observer {
             check_reads(&state, record.last_lsn(), &mut wrong);
         }
         if let Some((lsn, lost)) = writes.first_key_value() {
-            return Err(format!("I1: acknowledged and never committed, LSN {lsn}: {lost:?}"));
+            return Err(format!(
+                "I1: acknowledged and never committed, LSN {lsn}: {lost:?}"
+            ));
         }
         if let Some(story) = wrong {
             return Err(story);
@@ -156,7 +169,9 @@ impl Observer {
                 None => asked.lsn > before.lsn,
             };
             if !in_order {
-                return Err(format!("I4: {asked:?} was asked after {before:?} was answered"));
+                return Err(format!(
+                    "I4: {asked:?} was asked after {before:?} was answered"
+                ));
             }
         }
         Ok(())

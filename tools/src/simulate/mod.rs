@@ -76,7 +76,11 @@ impl Summary {
             ("an answered read", self.reads),
             ("an unknown outcome", self.unknown),
         ];
-        marks.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+        marks
+            .into_iter()
+            .filter(|(_, count)| *count == 0)
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 
@@ -98,8 +102,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let spent = started.elapsed().as_secs_f64();
-    println!("{} seeds in {spent:.1} s, {:.2} simulated hours", arguments.seeds,
-        total.virtual_ns as f64 / 3.6e12);
+    println!(
+        "{} seeds in {spent:.1} s, {:.2} simulated hours",
+        arguments.seeds,
+        total.virtual_ns as f64 / 3.6e12
+    );
     println!("{total:#?}");
     let missing = total.missing();
     if !missing.is_empty() && arguments.seeds >= 50 {

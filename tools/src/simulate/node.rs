@@ -12,9 +12,7 @@ use standfast::replication::Introduction;
 use standfast::replication::{LogFacts, Replica, Settings, SnapshotHead, Time};
 use standfast::state::State;
 use standfast_snapshot::{Block as FileBlock, Options as SnapshotOptions, Reader, Writer};
-use standfast_wal::{
-    End, Log, Lsn, NodeId, Options, ReadError, Record, SimDisk, Storage, durable,
-};
+use standfast_wal::{End, Log, Lsn, NodeId, Options, ReadError, Record, SimDisk, Storage, durable};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -48,7 +46,9 @@ struct Files(Option<standfast_wal::Reader<SimDisk>>);
 
 impl LogSource for Files {
     fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, String> {
-        let Some(reader) = &self.0 else { return Ok(None) };
+        let Some(reader) = &self.0 else {
+            return Ok(None);
+        };
         match reader.read(after, max_bytes) {
             Ok(records) => Ok(Some(records)),
             Err(ReadError::Gone { .. }) => Ok(None),
@@ -84,7 +84,10 @@ pub struct Process {
 pub struct Wants {
     pub frames: Vec<(NodeId, Frame)>,
     pub built: Vec<Record>,
-    pub answers: Vec<(standfast::node::client::SessionId, standfast::node::client::Answer)>,
+    pub answers: Vec<(
+        standfast::node::client::SessionId,
+        standfast::node::client::Answer,
+    )>,
     /// Start the disk: log or meta work is queued.
     pub log_work: bool,
     pub meta_work: bool,
@@ -149,7 +152,8 @@ impl Process {
             // The log says whether its reset to the waiting snapshot has happened.
             let reader = Reader::new(file.clone(), "waiting").map_err(|e| e.to_string())?;
             let link = reader.header().link;
-            if open_log(&disks.wal, &meta, link).is_ok_and(|(log, _)| log.written().position.lsn >= lsn)
+            if open_log(&disks.wal, &meta, link)
+                .is_ok_and(|(log, _)| log.written().position.lsn >= lsn)
             {
                 disks.snapshots.insert(lsn, file);
             }
@@ -161,8 +165,16 @@ impl Process {
             base = header.link;
             state = loaded;
             let epochs = decode_epochs(&header.epoch_table).map_err(|e| e.to_string())?;
-            let head = SnapshotHead { history: header.history, link: header.link, epochs };
-            newest = Some(Newest { head, bytes: file.len() as u64, finished: 0 });
+            let head = SnapshotHead {
+                history: header.history,
+                link: header.link,
+                epochs,
+            };
+            newest = Some(Newest {
+                head,
+                bytes: file.len() as u64,
+                finished: 0,
+            });
         }
         let (log, facts) = if witness {
             let facts = LogFacts {
@@ -178,9 +190,14 @@ impl Process {
                 Ok(opened) => (opened.0, Some(opened.1)),
                 Err(error) if matches!(error.kind, standfast_wal::ErrorKind::Missing) => {
                     let history = meta.core.config.history;
-                    let log =
-                        Log::create(disks.wal.clone(), wal_identity(&meta), history, base, options())
-                            .map_err(|e| e.to_string())?;
+                    let log = Log::create(
+                        disks.wal.clone(),
+                        wal_identity(&meta),
+                        history,
+                        base,
+                        options(),
+                    )
+                    .map_err(|e| e.to_string())?;
                     (log, None)
                 }
                 Err(error) => return Err(error.to_string()),
@@ -191,7 +208,12 @@ impl Process {
                         return Err(format!("damage without bit rot: {:?}", recovered.damaged));
                     }
                     let suspect = matches!(recovered.end, End::Suspect { .. });
-                    (recovered.first_lsn, recovered.epoch_starts, suspect, recovered.tail)
+                    (
+                        recovered.first_lsn,
+                        recovered.epoch_starts,
+                        suspect,
+                        recovered.tail,
+                    )
                 }
                 None => (base.position.lsn.next(), Vec::new(), false, base),
             };
@@ -204,13 +226,26 @@ impl Process {
         let settings = engine_settings(meta.core.node, role);
         let randoms = (0..8).map(|_| random.wide()).collect();
         let introduction = settings.introduction.clone();
-        let replica =
-            Replica::new(self::settings(), Time(now.boot), core, facts, introduction, randoms);
+        let replica = Replica::new(
+            self::settings(),
+            Time(now.boot),
+            core,
+            facts,
+            introduction,
+            randoms,
+        );
         let reader = log.as_ref().map(Log::reader);
         let copies = Copies::new(newest, base);
         let source = Box::new(Files(reader));
-        let engine =
-            Engine::new(settings, meta.identity(), replica, state, source, copies, witness);
+        let engine = Engine::new(
+            settings,
+            meta.identity(),
+            replica,
+            state,
+            source,
+            copies,
+            witness,
+        );
         Ok(Process {
             engine,
             log,
@@ -225,13 +260,21 @@ impl Process {
     }
 
     /// One turn with these events.
-    pub fn turn(&mut self, disks: &mut Disks, now: Now, events: Vec<Event>) -> Result<Wants, String> {
+    pub fn turn(
+        &mut self,
+        disks: &mut Disks,
+        now: Now,
+        events: Vec<Event>,
+    ) -> Result<Wants, String> {
         self.engine.handle(now, Event::Copy(CopyEvent::Room(64)));
         for event in events {
             self.engine.handle(now, event);
         }
         let (outputs, answers) = self.engine.end_turn(now);
-        let mut wants = Wants { answers, ..Wants::default() };
+        let mut wants = Wants {
+            answers,
+            ..Wants::default()
+        };
         for output in outputs {
             self.carry_out(disks, output, &mut wants)?;
         }
@@ -256,7 +299,11 @@ impl Process {
                 self.work.push_back(LogWork::Cut(after));
             }
             Output::Roll(history) => self.work.push_back(LogWork::Roll(history)),
-            Output::ResetLog { base, history, verified } => {
+            Output::ResetLog {
+                base,
+                history,
+                verified,
+            } => {
                 self.work.push_back(LogWork::Reset(base, history, verified));
             }
             Output::Trim { through } => self.work.push_back(LogWork::Trim(through)),
@@ -281,7 +328,10 @@ impl Process {
     fn copy(&mut self, disks: &mut Disks, copy: CopyOutput, wants: &mut Wants) {
         match copy {
             CopyOutput::Begin(header) => {
-                let options = SnapshotOptions { threads: 0, ..Default::default() };
+                let options = SnapshotOptions {
+                    threads: 0,
+                    ..Default::default()
+                };
                 let writer = Writer::new(Vec::new(), "sim", &header, options);
                 self.writing = writer.ok().map(|writer| (writer, header.link.position.lsn));
             }
@@ -299,27 +349,40 @@ impl Process {
                 }
             }
             CopyOutput::Finish => {
-                let Some((writer, lsn)) = self.writing.take() else { return };
+                let Some((writer, lsn)) = self.writing.take() else {
+                    return;
+                };
                 let (bytes, _) = writer.finish().expect("memory does not fail");
                 let length = bytes.len() as u64;
                 disks.snapshots.insert(lsn, bytes.into());
                 while disks.snapshots.len() > 2 {
                     disks.snapshots.pop_first();
                 }
-                wants.events.push(Event::Copy(CopyEvent::Written(Ok(length))));
+                wants
+                    .events
+                    .push(Event::Copy(CopyEvent::Written(Ok(length))));
             }
             CopyOutput::Stream { to, lsn } => {
-                let Some(file) = disks.snapshots.get(&lsn) else { return };
+                let Some(file) = disks.snapshots.get(&lsn) else {
+                    return;
+                };
                 for (i, chunk) in file.chunks(1000).enumerate() {
                     let bytes = Bytes::copy_from_slice(chunk);
-                    let piece = Piece::Chunk { offset: i as u64 * 1000, bytes };
+                    let piece = Piece::Chunk {
+                        offset: i as u64 * 1000,
+                        bytes,
+                    };
                     wants.frames.push((to, Frame::plain(Head::Copy(piece))));
                 }
             }
             CopyOutput::Receive { from, lsn, total } => {
                 self.receiving = Some((from, lsn, total, Vec::new()));
             }
-            CopyOutput::Receiving { from, offset, bytes } => {
+            CopyOutput::Receiving {
+                from,
+                offset,
+                bytes,
+            } => {
                 self.receive_piece(disks, from, offset, &bytes, wants);
             }
             CopyOutput::StopReceiving => self.receiving = None,
@@ -342,7 +405,9 @@ impl Process {
         bytes: &Bytes,
         wants: &mut Wants,
     ) {
-        let Some((from, lsn, total, file)) = &mut self.receiving else { return };
+        let Some((from, lsn, total, file)) = &mut self.receiving else {
+            return;
+        };
         if *from != sender || offset != file.len() as u64 {
             return;
         }
@@ -356,9 +421,11 @@ impl Process {
         disks.waiting = Some((lsn, file.clone()));
         let reader = Reader::new(file, "received").expect("sent whole");
         let event = match load_from(&reader, self.meta.core.cluster, 1) {
-            Ok((header, state)) => {
-                CopyEvent::Loaded { from, header: Box::new(header), state: Box::new(state) }
-            }
+            Ok((header, state)) => CopyEvent::Loaded {
+                from,
+                header: Box::new(header),
+                state: Box::new(state),
+            },
             Err(why) => CopyEvent::ReceiveFailed { from, why },
         };
         wants.events.push(Event::Copy(event));
@@ -368,7 +435,9 @@ impl Process {
     pub fn log_done(&mut self) -> Result<Vec<Event>, String> {
         self.log_busy = false;
         let mut events = Vec::new();
-        let Some(log) = &mut self.log else { return Ok(events) };
+        let Some(log) = &mut self.log else {
+            return Ok(events);
+        };
         let text = |error: standfast_wal::Error| error.to_string();
         let mut appended = false;
         while let Some(work) = self.work.pop_front() {
@@ -383,7 +452,10 @@ impl Process {
                 }
                 LogWork::Cut(after) => {
                     let cut = log.cut(after).map_err(text)?;
-                    events.push(Event::Cut { end: cut.tail, removed: cut.records });
+                    events.push(Event::Cut {
+                        end: cut.tail,
+                        removed: cut.records,
+                    });
                     break;
                 }
                 LogWork::Reset(base, history, verified) => {
@@ -407,7 +479,9 @@ impl Process {
     /// The meta file's disk has had its time.
     pub fn meta_done(&mut self, disks: &Disks) -> Result<Vec<Event>, String> {
         self.meta_busy = false;
-        let Some((meta, serial)) = self.stores.pop_back() else { return Ok(Vec::new()) };
+        let Some((meta, serial)) = self.stores.pop_back() else {
+            return Ok(Vec::new());
+        };
         self.stores.clear();
         durable::replace(&disks.meta, "meta", &meta.encode()).map_err(|e| e.to_string())?;
         Ok(vec![Event::MetaStored(serial)])

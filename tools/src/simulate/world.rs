@@ -25,25 +25,55 @@ const SECOND: u64 = 1_000 * MS;
 const CLUSTER: ClusterId = ClusterId(0x5746);
 const EPOCH_WALL: u64 = 1_700_000_000 * SECOND;
 /// After the faults have ended the cluster must serve and be equal within this.
-const HEAL: u64 = 60 * SECOND;
+const HEAL: u64 = 150 * SECOND;
 /// A client gives up on an answer after this.
 const CLIENT_TIMEOUT: u64 = 7 * SECOND;
 
 /// What happens at a moment.
 enum Happening {
     /// The node's own deadline, or something queued for it.
-    Wake { node: usize },
-    Arrive { from: usize, to: usize, connection: u64, bytes: Bytes },
-    LogDone { node: usize, life: u64 },
-    MetaDone { node: usize, life: u64 },
-    Connect { from: usize, to: usize, life: u64 },
-    Broken { from: usize, to: usize, connection: u64 },
-    Restart { node: usize },
-    Resume { node: usize },
+    Wake {
+        node: usize,
+    },
+    Arrive {
+        from: usize,
+        to: usize,
+        connection: u64,
+        bytes: Bytes,
+    },
+    LogDone {
+        node: usize,
+        life: u64,
+    },
+    MetaDone {
+        node: usize,
+        life: u64,
+    },
+    Connect {
+        from: usize,
+        to: usize,
+        life: u64,
+    },
+    Broken {
+        from: usize,
+        to: usize,
+        connection: u64,
+    },
+    Restart {
+        node: usize,
+    },
+    Resume {
+        node: usize,
+    },
     Heal,
     Fault,
-    Client { client: usize },
-    GiveUp { client: usize, seq: u64 },
+    Client {
+        client: usize,
+    },
+    GiveUp {
+        client: usize,
+        seq: u64,
+    },
     Calm,
 }
 
@@ -136,8 +166,11 @@ impl World {
             let disks = Disks::new(random.next());
             let incarnation = config.members[&id].incarnation;
             let core = Meta::first(CLUSTER, id, incarnation, config.clone());
-            let meta =
-                MetaFile { cluster_name: "sim".to_string(), quarantined: false, core };
+            let meta = MetaFile {
+                cluster_name: "sim".to_string(),
+                quarantined: false,
+                core,
+            };
             node::format(&disks, &meta);
             Node {
                 id,
@@ -162,7 +195,15 @@ impl World {
             connections: BTreeMap::new(),
             blocked: BTreeSet::new(),
             next_connection: 0,
-            clients: (0..4).map(|_| Client { at: 0, seq: 0, busy: None, written: 0, tokens: 0 }).collect(),
+            clients: (0..4)
+                .map(|_| Client {
+                    at: 0,
+                    seq: 0,
+                    busy: None,
+                    written: 0,
+                    tokens: 0,
+                })
+                .collect(),
             observer: Observer::default(),
             summary: Summary::default(),
             calm: false,
@@ -194,7 +235,10 @@ impl World {
         let wall = EPOCH_WALL + self.now;
         // Every node's boot clock starts elsewhere.
         let boot = self.now + (node as u64 + 1) * 1000 * SECOND;
-        Now { boot, wall: wall.saturating_add_signed(self.nodes[node].skew) }
+        Now {
+            boot,
+            wall: wall.saturating_add_signed(self.nodes[node].skew),
+        }
     }
 
     fn say(&self, text: impl FnOnce() -> String) {
@@ -227,7 +271,12 @@ impl World {
                     self.turn(node, Vec::new())?;
                 }
             }
-            Happening::Arrive { from, to, connection, bytes } => {
+            Happening::Arrive {
+                from,
+                to,
+                connection,
+                bytes,
+            } => {
                 self.arrive(from, to, connection, &bytes)?;
             }
             Happening::LogDone { node, life } => {
@@ -239,14 +288,25 @@ impl World {
                 }
             }
             Happening::MetaDone { node, life } => {
-                let Node { process, disks, life: current, .. } = &mut self.nodes[node];
-                if *current == life && let Some(process) = process {
+                let Node {
+                    process,
+                    disks,
+                    life: current,
+                    ..
+                } = &mut self.nodes[node];
+                if *current == life
+                    && let Some(process) = process
+                {
                     let events = process.meta_done(disks)?;
                     self.turn(node, events)?;
                 }
             }
             Happening::Connect { from, to, life } => self.connect(from, to, life)?,
-            Happening::Broken { from, to, connection } => self.broken(from, to, connection)?,
+            Happening::Broken {
+                from,
+                to,
+                connection,
+            } => self.broken(from, to, connection)?,
             Happening::Restart { node } => self.restart(node)?,
             Happening::Resume { node } => {
                 if self.nodes[node].paused {
@@ -289,14 +349,24 @@ impl World {
             this.missed.extend(events);
             return Ok(());
         }
-        let Node { process: Some(process), disks, .. } = this else { return Ok(()) };
-        let wants = process.turn(disks, now, events).map_err(|e| format!("n{node}: {e}"))?;
+        let Node {
+            process: Some(process),
+            disks,
+            ..
+        } = this
+        else {
+            return Ok(());
+        };
+        let wants = process
+            .turn(disks, now, events)
+            .map_err(|e| format!("n{node}: {e}"))?;
         let epochs = process.engine.replica().epochs().clone();
         let (lsn, digest) = process.engine.applied();
         if lsn > Lsn::ZERO {
-            self.observer.applied(NodeId(node as u32), lsn, digest, |at| {
-                epochs.at(at).map(|entry| entry.epoch)
-            })?;
+            self.observer
+                .applied(NodeId(node as u32), lsn, digest, |at| {
+                    epochs.at(at).map(|entry| entry.epoch)
+                })?;
         }
         self.carry_out(node, wants)?;
         self.schedule_wake(node);
@@ -305,8 +375,12 @@ impl World {
 
     fn schedule_wake(&mut self, node: usize) {
         let boot = self.clock(node).boot;
-        let Some(process) = &self.nodes[node].process else { return };
-        let Some(deadline) = process.engine.deadline() else { return };
+        let Some(process) = &self.nodes[node].process else {
+            return;
+        };
+        let Some(deadline) = process.engine.deadline() else {
+            return;
+        };
         // A microsecond at least: virtual time always goes on.
         let at = self.now + deadline.0.saturating_sub(boot).max(1_000);
         if at < self.nodes[node].wake_at {
@@ -323,8 +397,10 @@ impl World {
         for line in wants.lines {
             self.say(|| format!("n{node}: {line}"));
         }
-        let is_primary =
-            self.nodes[node].process.as_ref().is_some_and(|p| p.engine.replica().is_primary());
+        let is_primary = self.nodes[node]
+            .process
+            .as_ref()
+            .is_some_and(|p| p.engine.replica().is_primary());
         for record in wants.built.iter().filter(|_| is_primary) {
             self.observer.built(id, record)?;
         }
@@ -369,7 +445,14 @@ impl World {
         self.say(|| format!("n{node} starts"));
         let life = self.nodes[node].life;
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.after(MS / 2, Happening::Connect { from: node, to: other, life });
+            self.after(
+                MS / 2,
+                Happening::Connect {
+                    from: node,
+                    to: other,
+                    life,
+                },
+            );
         }
         self.turn(node, Vec::new())
     }
@@ -396,7 +479,10 @@ impl World {
     fn connect(&mut self, from: usize, to: usize, life: u64) -> Result<(), String> {
         if self.nodes[from].life != life
             || self.nodes[from].process.is_none()
-            || self.connections.get(&(from, to)).is_some_and(|connection| connection.up)
+            || self
+                .connections
+                .get(&(from, to))
+                .is_some_and(|connection| connection.up)
         {
             return Ok(());
         }
@@ -411,7 +497,14 @@ impl World {
         }
         self.next_connection += 1;
         let number = self.next_connection;
-        self.connections.insert((from, to), Connection { number, up: true, last_arrival: self.now });
+        self.connections.insert(
+            (from, to),
+            Connection {
+                number,
+                up: true,
+                last_arrival: self.now,
+            },
+        );
         let hello = Box::new(self.hello(to, from));
         let peer = self.nodes[to].id;
         self.turn(from, vec![Event::Link(LinkEvent::Up { peer, hello })])
@@ -431,18 +524,31 @@ impl World {
 
     /// The dialler notices at once, or, cut off, when TCP does.
     fn break_connection(&mut self, from: usize, to: usize) {
-        let Some(connection) = self.connections.get_mut(&(from, to)) else { return };
+        let Some(connection) = self.connections.get_mut(&(from, to)) else {
+            return;
+        };
         if !connection.up {
             return;
         }
         connection.up = false;
         let number = connection.number;
         let wait = self.random.between(0, MS);
-        self.after(wait, Happening::Broken { from, to, connection: number });
+        self.after(
+            wait,
+            Happening::Broken {
+                from,
+                to,
+                connection: number,
+            },
+        );
     }
 
     fn broken(&mut self, from: usize, to: usize, number: u64) -> Result<(), String> {
-        if self.connections.get(&(from, to)).is_none_or(|connection| connection.number != number) {
+        if self
+            .connections
+            .get(&(from, to))
+            .is_none_or(|connection| connection.number != number)
+        {
             return Ok(());
         }
         let life = self.nodes[from].life;
@@ -452,7 +558,9 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, frame: &Frame) {
-        let Some(connection) = self.connections.get(&(from, to)).copied() else { return };
+        let Some(connection) = self.connections.get(&(from, to)).copied() else {
+            return;
+        };
         if !connection.up || self.blocked.contains(&(from, to)) {
             return;
         }
@@ -465,13 +573,24 @@ impl World {
             connection.last_arrival = arrival;
         }
         let connection = connection.number;
-        self.at(arrival, Happening::Arrive { from, to, connection, bytes });
+        self.at(
+            arrival,
+            Happening::Arrive {
+                from,
+                to,
+                connection,
+                bytes,
+            },
+        );
     }
 
     /// What was under way on a broken connection may still arrive, even behind what was sent on
     /// the next one.
     fn arrive(&mut self, from: usize, to: usize, number: u64, bytes: &Bytes) -> Result<(), String> {
-        let stale = self.connections.get(&(from, to)).is_none_or(|c| c.number != number || !c.up);
+        let stale = self
+            .connections
+            .get(&(from, to))
+            .is_none_or(|c| c.number != number || !c.up);
         if self.blocked.contains(&(from, to)) || (stale && self.random.one_in(2)) {
             return Ok(());
         }
@@ -480,7 +599,14 @@ impl World {
             .ok_or("a frame is not whole")?;
         let (id, incarnation) = (self.nodes[from].id, incarnation(self.nodes[from].id));
         self.say(|| format!("n{from} -> n{to} {:?}", frame.head));
-        self.turn(to, vec![Event::Link(LinkEvent::Frame { from: id, incarnation, frame })])
+        self.turn(
+            to,
+            vec![Event::Link(LinkEvent::Frame {
+                from: id,
+                incarnation,
+                frame,
+            })],
+        )
     }
 
     // --- Faults -------------------------------------------------------------------------------
@@ -561,10 +687,19 @@ impl World {
         let request = if op.write {
             Op::Write(op.encoded.clone())
         } else {
-            Op::Read { command: op.command.clone(), stale: false }
+            Op::Read {
+                command: op.command.clone(),
+                stale: false,
+            }
         };
         client.busy = Some((op, self.now));
-        self.after(CLIENT_TIMEOUT, Happening::GiveUp { client: number, seq });
+        self.after(
+            CLIENT_TIMEOUT,
+            Happening::GiveUp {
+                client: number,
+                seq,
+            },
+        );
         let session = SessionId((number as u64) << 32 | seq);
         let requests = vec![Request { seq, op: request }];
         if self.nodes[at].process.is_none() {
@@ -592,13 +727,19 @@ impl World {
         let command = if write && self.random.one_in(4) {
             client.tokens += 1;
             let token = Bytes::from(format!("t{number}-{}", client.tokens));
-            Command::Once(standfast::state::command::Once::new(token, 86_400_000, 1000, command))
+            Command::Once(standfast::state::command::Once::new(
+                token, 86_400_000, 1000, command,
+            ))
         } else {
             command
         };
         let mut encoded = BytesMut::new();
         command.encode(&mut encoded);
-        Op2 { command, encoded: encoded.freeze(), write }
+        Op2 {
+            command,
+            encoded: encoded.freeze(),
+            write,
+        }
     }
 
     fn refused(&mut self, number: usize) -> Result<(), String> {
@@ -615,7 +756,9 @@ impl World {
         if client.seq != answer.seq {
             return Ok(());
         }
-        let Some((op, invoked)) = client.busy.take() else { return Ok(()) };
+        let Some((op, invoked)) = client.busy.take() else {
+            return Ok(());
+        };
         if answer.lsn == Lsn::ZERO && matches!(answer.reply, Reply::Error(_)) {
             return self.refused(number);
         }
@@ -648,7 +791,9 @@ impl World {
         let mut ends = BTreeSet::new();
         let mut serving = 0;
         for node in &self.nodes {
-            let Some(process) = &node.process else { return false };
+            let Some(process) = &node.process else {
+                return false;
+            };
             if node.role == MemberRole::Witness {
                 continue;
             }
@@ -667,11 +812,18 @@ impl World {
     /// In max-availability and max-protection every data node is back in the sync set.
     fn all_in_place(&self) -> bool {
         let primary = self.nodes.iter().filter_map(|node| node.process.as_ref());
-        let Some(primary) = primary.into_iter().find(|p| p.engine.replica().is_primary()) else {
+        let Some(primary) = primary
+            .into_iter()
+            .find(|p| p.engine.replica().is_primary())
+        else {
             return false;
         };
         let config = primary.engine.replica().config();
-        let wanted = config.members.iter().filter(|(_, m)| m.role == MemberRole::Data).count();
+        let wanted = config
+            .members
+            .iter()
+            .filter(|(_, m)| m.role == MemberRole::Data)
+            .count();
         config.sync_set.len() == wanted
     }
 
@@ -704,7 +856,15 @@ fn incarnation(id: NodeId) -> Incarnation {
 
 fn parse(words: &[Bytes]) -> Command {
     let spec = table::find(words).expect("a command of the table");
-    match table::parse(spec, words, &table::Context { once_ttl_ms: 86_400_000, once_max: 1000, seed: 0 }) {
+    match table::parse(
+        spec,
+        words,
+        &table::Context {
+            once_ttl_ms: 86_400_000,
+            once_max: 1000,
+            seed: 0,
+        },
+    ) {
         Ok(table::Parsed::Data(command)) => command,
         other => unreachable!("{words:?} is a data command: {other:?}"),
     }
@@ -733,9 +893,16 @@ fn first_config(roles: &[MemberRole], acks: Acks, protection: Protection) -> Con
         Acks::All => sync_set.len(),
         Acks::Majority => sync_set.len() / 2 + 1,
     };
-    let least = if protection == Protection::MaxProtection { 2 } else { 1 };
+    let least = if protection == Protection::MaxProtection {
+        2
+    } else {
+        1
+    };
     Config {
-        history: History { generation: 1, id: 0x1157 },
+        history: History {
+            generation: 1,
+            id: 0x1157,
+        },
         ancestors: Vec::new(),
         epoch: Epoch(0),
         version: 1,
