@@ -257,7 +257,7 @@ fn one_voter_becomes_three_and_reads_stay_true() {
 fn survey(scenario: Scenario) {
     let name = scenario.name;
     let reached = explore(Scenario {
-        worlds_max: 6_000_000,
+        worlds_max: 2_000_000,
         ..scenario
     });
     println!("{name}: {reached:?}");
