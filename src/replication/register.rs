@@ -382,8 +382,10 @@ impl Register {
             Phase::Idle => unreachable!("an idle proposer has no deadline"),
             Phase::BackOff => self.start_round(now, effects),
             Phase::Prepare(round) => match self.proposer.jobs.front() {
+                // Only while its expected value stands: else its end is known, or about to be.
                 Some(Job::Change(change))
-                    if change.is_hopeless(now, self.proposer.timing.patience) =>
+                    if change.expected == round.base
+                        && change.is_hopeless(now, self.proposer.timing.patience) =>
                 {
                     let base = round.base.clone();
                     self.finish(Outcome::Unready(base), effects);

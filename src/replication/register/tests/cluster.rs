@@ -83,16 +83,44 @@ impl Cluster {
         }
     }
 
+    /// Delivers until nothing is on its way; no time passes.
+    pub(super) fn deliver(&mut self) {
+        while let Some((from, to, message)) = self.mail.pop_front() {
+            let is_here = self.seats.iter().any(|(me, _)| me.node == to);
+            if is_here && !self.down.contains(&to) && !self.down.contains(&from.node) {
+                self.step(to.0, Input::Message { from, message });
+            }
+        }
+    }
+
+    /// Tells `node` that `voter` has promised a ballot above the one it is asked about.
+    pub(super) fn refuse(&mut self, node: u32, voter: Voter) {
+        let ballot = match &self.seat(node).1.proposer.phase {
+            Phase::Prepare(round) => round.ballot,
+            Phase::Vote(round) => round.ballot,
+            phase => panic!("n{node} asks nothing: {phase:?}"),
+        };
+        let promised = Ballot {
+            round: ballot.round + 1,
+            ..ballot
+        };
+        let message = Message {
+            history: HISTORY,
+            body: Body::Refused { ballot, promised },
+        };
+        self.step(
+            node,
+            Input::Message {
+                from: voter,
+                message,
+            },
+        );
+    }
+
     /// Delivers until nothing is on its way, then lets time pass where somebody waits for it.
     pub(super) fn run(&mut self) {
         for _ in 0..10_000 {
-            if let Some((from, to, message)) = self.mail.pop_front() {
-                let is_here = self.seats.iter().any(|(me, _)| me.node == to);
-                if is_here && !self.down.contains(&to) && !self.down.contains(&from.node) {
-                    self.step(to.0, Input::Message { from, message });
-                }
-                continue;
-            }
+            self.deliver();
             let waiting = self
                 .seats
                 .iter()

@@ -346,6 +346,66 @@ fn a_change_is_not_offered_before_its_new_voter_has_answered() {
     );
 }
 
+/// Seed 1465 was told `Unready`, "nothing was offered, the old value stands", for a change that had
+/// waited for a silent voter, after another change had been chosen in its place: the patience of the
+/// first round ran out in a later one, which had come to stand on the other value.
+#[test]
+fn a_change_that_lost_is_not_called_unready() {
+    let (first, mut cluster) = Cluster::found(3, &[voter(4, 0)]);
+    // Node 2 takes out voter 3, and loses touch when only its own vote is given.
+    let other = value(2, 21, &[voter(1, 0), voter(2, 0)]);
+    let request = Request::CompareAndSet {
+        expected: first.clone(),
+        next: other.clone(),
+    };
+    let rival = cluster.submit(2, request).expect("submitted");
+    let holds = |cluster: &mut Cluster, node| {
+        let vote = cluster.seat(node).1.state().accepted.clone();
+        vote.is_some_and(|vote| vote.proposal.value == other)
+    };
+    while !holds(&mut cluster, 2) {
+        let (from, to, message) = cluster.mail.pop_front().expect("it goes on");
+        cluster.step(to.0, Input::Message { from, message });
+    }
+    cluster.mail.clear();
+    cluster.seat(2).1.cancel(Time::ZERO, rival, &mut Vec::new());
+    // Node 1 wants to add voter 4, which is silent, and waits; then it is refused, and its next
+    // round finds the other change and gets it chosen.
+    cluster.down.extend([NodeId(2), NodeId(4)]);
+    let mut voters = trio().to_vec();
+    voters.push(voter(4, 0));
+    let request = Request::CompareAndSet {
+        expected: first,
+        next: value(2, 22, &voters),
+    };
+    cluster.submit(1, request).expect("submitted");
+    cluster.deliver();
+    cluster.refuse(1, voter(3, 0));
+    cluster.down = BTreeSet::from([NodeId(3), NodeId(4)]);
+    cluster.now = cluster.seat(1).1.deadline().expect("it backs off");
+    cluster.step(1, Input::Timeout);
+    while cluster.seat(1).1.known() != Some(&other) {
+        let (from, to, message) = cluster.mail.pop_front().expect("it goes on");
+        if !cluster.down.contains(&to) {
+            cluster.step(to.0, Input::Message { from, message });
+        }
+    }
+    // Before that is settled it is refused once more, and time passes.
+    cluster.mail.clear();
+    cluster.refuse(1, voter(2, 0));
+    cluster.now = cluster.now.after(Timing::default().patience);
+    cluster.step(1, Input::Timeout);
+    cluster.mail.clear();
+    cluster.now = cluster.now.after(Timing::default().patience);
+    cluster.step(1, Input::Timeout);
+    assert!(cluster.ends.is_empty(), "{:?}", cluster.ends);
+    cluster.deliver();
+    assert_eq!(
+        cluster.ends.pop().map(|end| end.2),
+        Some(Outcome::Lost(other))
+    );
+}
+
 #[test]
 fn a_silent_voter_is_not_added_even_where_the_others_suffice() {
     let (first, mut cluster) = Cluster::found(3, &[voter(4, 0)]);

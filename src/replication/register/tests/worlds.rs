@@ -252,58 +252,95 @@ fn one_voter_becomes_three_and_reads_stay_true() {
     exhaust(grow("grow", 2), &[(1, "chosen"), (2, "current")]);
 }
 
-/// Far more than a test run has time for: run it by name after every change of the rules.
-#[test]
-#[ignore = "tens of millions of worlds: minutes and gigabytes"]
-fn larger_worlds() {
-    let rivals = |name, gossip| {
-        let (first, seats) = seats(3, &[voter(4, 0), voter(5, 0)]);
-        let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-        let b = value(2, 22, &[voter(1, 0), voter(2, 0), voter(5, 0)]);
-        let ops = vec![cas(A, &first, &a), cas(B, &first, &b)];
-        Scenario {
-            seats,
-            ops,
-            gossip,
-            ..small(name)
-        }
-    };
-    let mut old_reads = replace("replace, the old voter reads");
-    old_reads.ops.push(read(C, None));
-    let mut plain = replace("replace against plain change");
-    let first = plain.seats[0].1.accepted.clone().expect("founded");
-    let change = cas(B, &first.proposal.value, &value(2, 22, &trio()));
-    plain.ops.push(change);
-    let mut newcomer = replace("replace, the newcomer reads");
-    newcomer.ops.push(read(3, None));
-    let rounds_max = [3, 3, 0, 0, 0];
-    for scenario in [
-        replace_then_change("replace, then change"),
-        newcomer,
-        old_reads,
-        plain,
-        grow("grow further", 3),
-        Scenario {
-            gossip: true,
-            crashes_max: 1,
-            ..race("race with gossip and a crash")
-        },
-        rivals("rivals", false),
-        rivals("rivals with gossip", true),
-        Scenario {
-            rounds_max,
-            ..race("race with second tries")
-        },
-    ] {
-        let name = scenario.name;
-        let reached = explore(Scenario {
-            worlds_max: 6_000_000,
-            ..scenario
-        });
-        println!("{name}: {reached:?}");
-        assert!(
-            reached.outcomes.iter().any(|(_, word)| *word == "chosen"),
-            "{name}"
-        );
+/// Far more worlds than a test run has time for, or than can be gone through to the end. Each of the
+/// tests below takes minutes and up to a gigabyte: run one by name after a change of the rules.
+fn survey(scenario: Scenario) {
+    let name = scenario.name;
+    let reached = explore(Scenario {
+        worlds_max: 2_000_000,
+        ..scenario
+    });
+    println!("{name}: {reached:?}");
+    let chosen = |(_, word): &(usize, &str)| *word == "chosen";
+    assert!(
+        reached.outcomes.iter().any(chosen),
+        "{name}: nothing was chosen"
+    );
+}
+
+/// Nodes 1 and 2 replace voter 3 by different nodes.
+fn rivals(name: &'static str) -> Scenario {
+    let (first, seats) = seats(3, &[voter(4, 0), voter(5, 0)]);
+    let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
+    let b = value(2, 22, &[voter(1, 0), voter(2, 0), voter(5, 0)]);
+    let ops = vec![cas(A, &first, &a), cas(B, &first, &b)];
+    Scenario {
+        seats,
+        ops,
+        ..small(name)
     }
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_a_change_after_a_replacement() {
+    survey(replace_then_change("replace, then change"));
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_a_newcomer_that_reads() {
+    let mut scenario = replace("replace, the newcomer reads");
+    scenario.ops.push(read(3, None));
+    survey(scenario);
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_a_leaving_voter_that_reads() {
+    let mut scenario = replace("replace, the old voter reads");
+    scenario.ops.push(read(C, None));
+    survey(scenario);
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_a_replacement_against_a_plain_change() {
+    let mut scenario = replace("replace against plain change");
+    let founded = scenario.seats[0].1.accepted.clone().expect("founded");
+    let plain = value(2, 22, &trio());
+    scenario.ops.push(cas(B, &founded.proposal.value, &plain));
+    survey(scenario);
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_growth_beyond_the_founder() {
+    survey(grow("grow further", 3));
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_a_race_with_gossip_and_a_crash() {
+    survey(Scenario {
+        gossip: true,
+        crashes_max: 1,
+        ..race("race with gossip and a crash")
+    });
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_rival_replacements() {
+    survey(rivals("rivals"));
+}
+
+#[test]
+#[ignore = "minutes, alone"]
+fn survey_a_race_with_second_tries() {
+    let rounds_max = [3, 3, 0, 0, 0];
+    survey(Scenario {
+        rounds_max,
+        ..race("race with second tries")
+    });
 }
