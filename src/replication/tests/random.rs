@@ -31,14 +31,19 @@ struct Plan {
 fn plan(dice: &mut Dice) -> Plan {
     let shapes = [
         (2, 0, 1),
+        (2, 0, 1),
         (2, 1, 1),
         (3, 0, 0),
         (3, 1, 0),
         (3, 0, 2),
+        (3, 0, 2),
+        (3, 0, 2),
+        (5, 0, 0),
+        (4, 0, 1),
         (1, 1, 0),
         (1, 0, 0),
     ];
-    let (data, asynchronous, witnesses) = shapes[dice.below(10).min(6) as usize % shapes.len()];
+    let (data, asynchronous, witnesses) = shapes[dice.below(shapes.len() as u64) as usize];
     let acks = if dice.chance(500) {
         Acks::All
     } else {
@@ -72,6 +77,7 @@ fn plan(dice: &mut Dice) -> Plan {
             delay_us: 50 + dice.below(3000),
             sync_us: 50 + dice.below(8000),
             slow_sync: some(dice, 30),
+            spite: some(dice, 80),
         },
         crash: some(dice, 30),
         pause: some(dice, 15),
@@ -86,14 +92,32 @@ fn plan(dice: &mut Dice) -> Plan {
     }
 }
 
-fn settings() -> Settings {
-    Settings {
+/// Times as in production, or near to each other, so that their orders differ.
+fn settings(dice: &mut Dice) -> Settings {
+    let ms =
+        |dice: &mut Dice, from: u64, to: u64| Duration::from_millis(from + dice.below(to - from));
+    let usual = dice.chance(300);
+    let settings = Settings {
         window_bytes: 1200,
         message_bytes: 400,
         tail_bytes: 1500,
         join_bytes: 2000,
         hold_down_max: Duration::from_secs(4),
         ..Settings::default()
+    };
+    if usual {
+        return settings;
+    }
+    Settings {
+        heartbeat_interval: ms(dice, 10, 60),
+        failover_timeout: ms(dice, 80, 600),
+        sync_timeout: ms(dice, 50, 6000),
+        join_timeout: ms(dice, 100, 3000),
+        fence_grace: ms(dice, 1, 150),
+        stagger: ms(dice, 1, 60),
+        attempt_timeout: ms(dice, 200, 1500),
+        hold_down: ms(dice, 1, 1000),
+        ..settings
     }
 }
 
@@ -282,6 +306,7 @@ impl Run {
         self.world.faults.double = 0;
         self.world.faults.slow = 0;
         self.world.faults.slow_sync = 0;
+        self.world.faults.spite = 0;
         self.world.heal();
         for id in self.world.ids() {
             self.world.resume(id);
@@ -356,7 +381,8 @@ pub struct Reached {
 fn run_seed(seed: u64, reached: &mut Reached, trace: bool) {
     let mut dice = Dice(seed);
     let plan = plan(&mut dice);
-    let mut world = World::new(dice.roll(), plan.shape, settings(), plan.faults);
+    let settings = settings(&mut dice);
+    let mut world = World::new(dice.roll(), plan.shape, settings, plan.faults);
     if trace {
         println!("{plan:?}");
         world.print = true;
