@@ -51,6 +51,8 @@ pub(super) struct Peer {
     /// The written end at some moment, not matched yet, and that moment.
     mark: Option<(Lsn, Time)>,
     hold: Option<HoldDown>,
+    /// Where the last read from disk for it began: the next waits until that is matched.
+    read_after: Lsn,
     /// It lacks what it acknowledged: it counts as lost.
     pub disowned: bool,
     /// The stamp of an answer, and the round whose confirmation makes it an echo.
@@ -69,6 +71,7 @@ impl Peer {
             heard_at: now,
             mark: None,
             hold: None,
+            read_after: Lsn::ZERO,
             disowned: false,
             stamp: None,
             echo: None,
@@ -172,6 +175,7 @@ impl Peer {
                 .min(node.log.commit);
             return node.out.push(Effect::SendSnapshot { to: id, at_least });
         }
+        self.read_after = Lsn::ZERO;
         self.progress = Progress::Stream {
             sent: agreed,
             round: 0,
@@ -216,7 +220,12 @@ impl Peer {
         }
     }
 
+    /// Feeds it from the log on disk, two messages ahead of what it has matched at most.
     fn read_behind(&mut self, node: &mut Node, to: NodeId, after: Lsn) {
+        if self.matched < self.read_after {
+            return;
+        }
+        self.read_after = after;
         if let Progress::Stream { reading, .. } = &mut self.progress {
             *reading = true;
         }
@@ -301,6 +310,7 @@ impl Peer {
         if !*reading && verified < *sent {
             *sent = verified;
             *round = seen;
+            self.read_after = Lsn::ZERO;
         }
         false
     }

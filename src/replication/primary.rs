@@ -212,12 +212,18 @@ impl Primary {
 
     fn pump_asynchronous(&mut self, node: &mut Node) {
         let (epoch, limit, round) = (self.reign.epoch, node.log.commit, self.reads.round);
-        let counted: Vec<NodeId> = self
-            .rules()
-            .flat_map(|rule| rule.set.iter().copied())
-            .collect();
-        for (id, peer) in &mut self.peers {
-            if !counted.contains(id) {
+        let Primary {
+            peers,
+            rule,
+            change,
+            joining,
+            ..
+        } = self;
+        for (id, peer) in peers {
+            let counted = rule.set.contains(id)
+                || change.as_ref().is_some_and(|c| c.rule.set.contains(id))
+                || joining.as_ref().is_some_and(|j| j.rule.set.contains(id));
+            if !counted {
                 peer.pump(node, *id, epoch, round, limit);
             }
         }

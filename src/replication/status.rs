@@ -8,7 +8,6 @@ use crate::replication::time::Time;
 use crate::replication::view::{Forecast, PeerView, RoleView, View};
 use standfast_wal::{Lsn, NodeId};
 use std::fmt;
-use std::time::Duration;
 
 impl Replica {
     /// Everything `status` shows of replication.
@@ -207,11 +206,6 @@ impl Primary {
     }
 }
 
-/// `350ms`, for the one-line form.
-fn ms(time: Duration) -> String {
-    format!("{}ms", time.as_millis())
-}
-
 impl fmt::Display for Replica {
     /// One line in the house notation: `n1@3 primary last=7 durable=7 commit=6 sync={1,2}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,7 +257,7 @@ impl fmt::Display for Replica {
             write!(f, " suspect")?;
         }
         if node.has_lost_primary() && !self.is_primary() {
-            write!(f, " lost={}", ms(node.now.since(node.life.at)))?;
+            write!(f, " lost")?;
         }
         Ok(())
     }

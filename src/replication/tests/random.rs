@@ -31,14 +31,19 @@ struct Plan {
 fn plan(dice: &mut Dice) -> Plan {
     let shapes = [
         (2, 0, 1),
+        (2, 0, 1),
         (2, 1, 1),
         (3, 0, 0),
         (3, 1, 0),
         (3, 0, 2),
+        (3, 0, 2),
+        (3, 0, 2),
+        (5, 0, 0),
+        (4, 0, 1),
         (1, 1, 0),
         (1, 0, 0),
     ];
-    let (data, asynchronous, witnesses) = shapes[dice.below(10).min(6) as usize % shapes.len()];
+    let (data, asynchronous, witnesses) = shapes[dice.below(shapes.len() as u64) as usize];
     let acks = if dice.chance(500) {
         Acks::All
     } else {
@@ -72,6 +77,7 @@ fn plan(dice: &mut Dice) -> Plan {
             delay_us: 50 + dice.below(3000),
             sync_us: 50 + dice.below(8000),
             slow_sync: some(dice, 30),
+            spite: some(dice, 80),
         },
         crash: some(dice, 30),
         pause: some(dice, 15),
@@ -86,14 +92,32 @@ fn plan(dice: &mut Dice) -> Plan {
     }
 }
 
-fn settings() -> Settings {
-    Settings {
+/// Times as in production, or near to each other, so that their orders differ.
+fn settings(dice: &mut Dice) -> Settings {
+    let ms =
+        |dice: &mut Dice, from: u64, to: u64| Duration::from_millis(from + dice.below(to - from));
+    let usual = dice.chance(300);
+    let settings = Settings {
         window_bytes: 1200,
         message_bytes: 400,
         tail_bytes: 1500,
         join_bytes: 2000,
         hold_down_max: Duration::from_secs(4),
         ..Settings::default()
+    };
+    if usual {
+        return settings;
+    }
+    Settings {
+        heartbeat_interval: ms(dice, 10, 60),
+        failover_timeout: ms(dice, 80, 600),
+        sync_timeout: ms(dice, 50, 6000),
+        join_timeout: ms(dice, 100, 3000),
+        fence_grace: ms(dice, 1, 150),
+        stagger: ms(dice, 1, 60),
+        attempt_timeout: ms(dice, 200, 1500),
+        hold_down: ms(dice, 1, 1000),
+        ..settings
     }
 }
 
@@ -138,6 +162,11 @@ impl Run {
         whole && config.names(id, site.disk.meta.incarnation) && replica.primary().is_some()
     }
 
+    /// Nobody was taken out by an order.
+    fn is_complete(&self) -> bool {
+        self.newest().members.len() == self.world.ids().len()
+    }
+
     fn tick(&mut self) {
         let plan = &self.plan;
         let (crash, pause, partition) = (plan.crash, plan.pause, plan.partition);
@@ -179,10 +208,10 @@ impl Run {
         if self.ailing.is_some_and(|id| self.recovered(id)) {
             self.ailing = None;
         }
-        if self.ailing.is_none() && self.world.dice.chance(wipe) {
+        if self.ailing.is_none() && self.is_complete() && self.world.dice.chance(wipe) {
             self.lose_a_disk();
         }
-        if self.ailing.is_none() && self.world.dice.chance(damage) {
+        if self.ailing.is_none() && self.is_complete() && self.world.dice.chance(damage) {
             self.damage_a_log();
         }
         if self.world.dice.chance(compact) {
@@ -205,6 +234,26 @@ impl Run {
         self.world.run(Duration::from_nanos(wait));
     }
 
+    /// No change of the Config is under way anywhere: what is not chosen yet may be, and may make a
+    /// disk count for more than it does now.
+    fn is_calm(&self, config: &Config) -> bool {
+        let newest = |meta: &Meta| {
+            let voted = meta.acceptor.accepted.as_ref();
+            let voted = voted.map_or(0, |vote| vote.proposal.value.version);
+            meta.config.version == config.version && voted <= config.version
+        };
+        let disks = self
+            .world
+            .sites
+            .values()
+            .all(|site| newest(&site.disk.meta));
+        let processes = self.world.ids().iter().all(|id| {
+            let replica = self.world.replica(*id);
+            replica.is_some_and(|replica| newest(replica.meta()) && !replica.is_changing())
+        });
+        disks && processes && self.world.serving().len() == 1
+    }
+
     /// I1 holds while fewer than acks_needed disks of the sync set are lost, and fewer than half
     /// of the voters have lost their memory.
     fn lose_a_disk(&mut self) {
@@ -212,28 +261,8 @@ impl Run {
         let config = self.newest();
         let tolerable = !config.sync_set.contains(&id) || config.acks_needed >= 2;
         let voter = config.voters.contains(&id) && config.voters.len() < 3;
-        // What nobody knows to be chosen yet may have changed the set: only in calm moments.
-        let calm = self.world.ids().iter().all(|id| {
-            self.world
-                .replica(*id)
-                .is_some_and(|r| r.config().version == config.version)
-        }) && self.world.serving().len() == 1
-            && self
-                .world
-                .sites
-                .values()
-                .all(|s| s.disk.meta.config.version == config.version);
-        let settled = self.world.serving().iter().all(|id| {
-            self.world
-                .replica(*id)
-                .is_some_and(|replica| !replica.is_changing())
-        });
-        if tolerable
-            && !voter
-            && calm
-            && settled
-            && !config.members[&id].role.eq(&MemberRole::Witness)
-        {
+        let calm = self.is_calm(&config);
+        if tolerable && !voter && calm && !config.members[&id].role.eq(&MemberRole::Witness) {
             self.world.wipe(id);
             self.ailing = Some(id);
         }
@@ -242,18 +271,8 @@ impl Run {
     fn damage_a_log(&mut self) {
         let id = self.pick();
         let config = self.newest();
-        let calm = self.world.serving().len() == 1
-            && self
-                .world
-                .sites
-                .values()
-                .all(|s| s.disk.meta.config.version == config.version);
-        let settled = self.world.serving().iter().all(|id| {
-            self.world
-                .replica(*id)
-                .is_some_and(|replica| !replica.is_changing())
-        });
-        if config.members[&id].role.holds_data() && calm && settled && config.acks_needed >= 2 {
+        let calm = self.is_calm(&config);
+        if config.members[&id].role.holds_data() && calm && config.acks_needed >= 2 {
             let lost = self.world.dice.below(4) as usize;
             self.world.damage(id, lost);
             self.ailing = Some(id);
@@ -265,15 +284,38 @@ impl Run {
             return;
         };
         self.tickets += 1;
-        let other = self.pick();
-        let order = match self.world.dice.below(6) {
+        let members = self.newest().members;
+        let others: Vec<NodeId> = members.keys().copied().collect();
+        let other = others[self.world.dice.below(others.len() as u64) as usize];
+        let missing = self
+            .world
+            .ids()
+            .into_iter()
+            .find(|id| !members.contains_key(id));
+        let order = match self.world.dice.below(10) {
             0 => Order::SetAcks(Acks::All),
             1 => Order::SetAcks(Acks::Majority),
             2 => Order::Switchover { to: None },
+            3 => Order::SetProtection(self.plan.shape.protection),
+            4 => Order::SetProtection(Protection::MaxAvailability),
+            5 if members[&other].role.holds_data() && members.len() > 3 => {
+                Order::RemoveMember { id: other }
+            }
+            5..=7 => match missing {
+                Some(id) => self.add_back(id),
+                None => Order::SetAcks(self.plan.shape.acks),
+            },
             _ => Order::Switchover { to: Some(other) },
         };
         let ticket = self.tickets;
         self.world.input(id, Input::Operator { ticket, order });
+    }
+
+    fn add_back(&self, id: NodeId) -> Order {
+        let mut member = self.world.first.members[&id].clone();
+        member.incarnation = self.world.sites[&id].disk.meta.incarnation;
+        let voter = self.world.first.voters.contains(&id);
+        Order::AddMember { id, member, voter }
     }
 
     /// After the faults end the cluster serves again by itself.
@@ -282,6 +324,7 @@ impl Run {
         self.world.faults.double = 0;
         self.world.faults.slow = 0;
         self.world.faults.slow_sync = 0;
+        self.world.faults.spite = 0;
         self.world.heal();
         for id in self.world.ids() {
             self.world.resume(id);
@@ -290,6 +333,9 @@ impl Run {
         let mut last = Lsn::ZERO;
         for round in 0..4000 {
             self.world.run(Duration::from_millis(25));
+            if round % 40 == 0 && !self.is_complete() {
+                self.bring_back();
+            }
             if last == Lsn::ZERO {
                 if let Some(id) = self.world.serving().first().copied() {
                     if let Ok(lsn) = self.world.propose(id, 1) {
@@ -320,6 +366,21 @@ impl Run {
         panic!("no convergence:\n{}", nodes.join("\n"));
     }
 
+    fn bring_back(&mut self) {
+        let members = self.newest().members;
+        let missing = self
+            .world
+            .ids()
+            .into_iter()
+            .find(|id| !members.contains_key(id));
+        let (Some(id), Some(primary)) = (missing, self.world.serving().first().copied()) else {
+            return;
+        };
+        self.tickets += 1;
+        let (ticket, order) = (self.tickets, self.add_back(id));
+        self.world.input(primary, Input::Operator { ticket, order });
+    }
+
     /// One primary; all data nodes have committed `last`; the sync set is what it should be.
     fn is_whole(&self, last: Lsn) -> bool {
         let serving = self.world.serving();
@@ -334,6 +395,7 @@ impl Run {
                 .count(),
         };
         serving.len() == 1
+            && self.is_complete()
             && config.sync_set.len() >= set
             && self.world.ids().iter().filter(|id| data(id)).all(|id| {
                 let replica = self.world.replica(*id);
@@ -356,7 +418,8 @@ pub struct Reached {
 fn run_seed(seed: u64, reached: &mut Reached, trace: bool) {
     let mut dice = Dice(seed);
     let plan = plan(&mut dice);
-    let mut world = World::new(dice.roll(), plan.shape, settings(), plan.faults);
+    let settings = settings(&mut dice);
+    let mut world = World::new(dice.roll(), plan.shape, settings, plan.faults);
     if trace {
         println!("{plan:?}");
         world.print = true;

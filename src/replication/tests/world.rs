@@ -48,6 +48,8 @@ pub struct Faults {
     pub sync_us: u64,
     /// A sync takes up to `slow_ms` longer.
     pub slow_sync: u64,
+    /// A message that matters brings misfortune on its sender or receiver, within a few ms.
+    pub spite: u64,
 }
 
 impl Faults {
@@ -59,6 +61,7 @@ impl Faults {
         delay_us: 0,
         sync_us: 0,
         slow_sync: 0,
+        spite: 0,
     };
 }
 
@@ -151,9 +154,23 @@ enum What {
     DiskDone,
     Wake,
     Resume,
+    Misfortune(Misfortune),
     /// The other end's state as it is when this arrives.
     LinkNews(NodeId),
     SnapshotSend(NodeId, SnapshotHead),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Misfortune {
+    LosesPower,
+    Crashes,
+    /// It starts again at once.
+    Restarts,
+    Pauses,
+    /// It cannot talk to this one any more, in one direction or both.
+    Loses(NodeId, bool),
+    IsAlone,
+    Heals,
 }
 
 struct Event {
@@ -212,6 +229,8 @@ pub struct World {
     pub pasts: BTreeMap<History, Past>,
     /// Who was primary of what: I3.
     reigns: BTreeMap<Fence, (NodeId, u64)>,
+    /// Who counted for the node that steps, before it did: a step may send, and then drop.
+    counted: BTreeSet<NodeId>,
     pub trace: Option<Vec<String>>,
     /// Shows everything as it happens.
     pub print: bool,
@@ -305,6 +324,7 @@ impl World {
             cut_links: BTreeSet::new(),
             pasts: BTreeMap::from([(history, Past::default())]),
             reigns: BTreeMap::new(),
+            counted: BTreeSet::new(),
             trace: None,
             print: false,
             answers: Vec::new(),
@@ -564,6 +584,9 @@ impl World {
             }
             return;
         }
+        if let What::Misfortune(misfortune) = what {
+            return self.befall(id, misfortune);
+        }
         let site = self.sites.get_mut(&id).expect("a site");
         let Some(running) = &mut site.process else {
             return;
@@ -605,7 +628,7 @@ impl World {
                 site.disk.suspect = false;
                 self.input(id, Input::Persisted(serial));
             }
-            What::Resume => unreachable!("handled above"),
+            What::Resume | What::Misfortune(_) => unreachable!("handled above"),
             What::DiskDone => self.disk_done(id),
             What::Wake => {
                 running.wake = None;
@@ -642,6 +665,10 @@ impl World {
         if process.halted {
             return;
         }
+        let ids = self.first.members.keys().copied();
+        self.counted = ids
+            .filter(|other| process.replica.is_counted(*other))
+            .collect();
         process.replica.step(now, input, &mut effects);
         self.note_reign(id);
         for effect in effects {
@@ -798,6 +825,7 @@ impl World {
             self.note(format!("n{from} → n{to} {message}"));
         }
         self.check_secrecy(from, to, &message);
+        self.maybe_spite(from, to, &message);
         if self.cut_links.contains(&(from, to)) || !self.sites.contains_key(&to) {
             return;
         }
@@ -820,6 +848,67 @@ impl World {
                 message,
             };
             self.schedule(wait, to, 0, what);
+        }
+    }
+
+    /// Random walks alone seldom meet the moments at which a rule matters; so these are hit more
+    /// often: right around what a promotion, a change or a first acknowledgement says.
+    fn maybe_spite(&mut self, from: NodeId, to: NodeId, message: &Message) {
+        let matters = match &message.body {
+            Body::Heartbeat(_) | Body::Heard { .. } | Body::AskConfig { .. } => false,
+            Body::Append { .. } | Body::Acked { .. } => self.dice.chance(100),
+            _ => true,
+        };
+        if self.faults.spite == 0 || !matters || !self.dice.chance(self.faults.spite) {
+            return;
+        }
+        let (id, other) = if self.dice.chance(500) {
+            (from, to)
+        } else {
+            (to, from)
+        };
+        let misfortune = match self.dice.below(9) {
+            0 | 1 => Misfortune::LosesPower,
+            2 => Misfortune::Crashes,
+            3 | 4 => Misfortune::Restarts,
+            5 => Misfortune::Pauses,
+            6 | 7 => Misfortune::Loses(other, self.dice.chance(500)),
+            _ => Misfortune::IsAlone,
+        };
+        let wait = self.dice.below(6_000_000);
+        self.schedule(wait, id, 0, What::Misfortune(misfortune));
+    }
+
+    fn befall(&mut self, id: NodeId, misfortune: Misfortune) {
+        match misfortune {
+            Misfortune::LosesPower => self.lose_unsynced(id),
+            Misfortune::Crashes => self.crash(id),
+            Misfortune::Restarts => {
+                self.lose_unsynced(id);
+                self.start(id);
+            }
+            Misfortune::Pauses => {
+                let wait = self.dice.below(1_500_000_000);
+                self.pause(id, wait);
+            }
+            Misfortune::Loses(other, both) => {
+                self.cut_links.insert((id, other));
+                if both {
+                    self.cut_links.insert((other, id));
+                }
+                self.all_link_news();
+                let wait = self.dice.below(3_000_000_000);
+                self.schedule(wait, id, 0, What::Misfortune(Misfortune::Heals));
+            }
+            Misfortune::IsAlone => {
+                self.partition(&BTreeSet::from([id]));
+                let wait = self.dice.below(2_000_000_000);
+                self.schedule(wait, id, 0, What::Misfortune(Misfortune::Heals));
+            }
+            Misfortune::Heals => {
+                self.cut_links.retain(|(a, b)| *a != id && *b != id);
+                self.all_link_news();
+            }
         }
     }
 
@@ -1019,7 +1108,7 @@ impl World {
         };
         let last = records.last().map_or(Lsn::ZERO, Record::last_lsn);
         assert!(
-            last <= replica.commit() || replica.is_counted(to),
+            last <= replica.commit() || replica.is_counted(to) || self.counted.contains(&to),
             "I6: n{from} sends {last} to n{to}, commit is {}",
             replica.commit()
         );
@@ -1049,7 +1138,10 @@ impl World {
     /// I1: the log that a new epoch begins with holds everything that was ever committed.
     fn check_new_primary(&mut self, id: NodeId, start: &Record) {
         let log = self.written(id);
-        for record in self.past(id).truth.clone() {
+        // A process that stood still may learn late that it was chosen, and begin an epoch that was
+        // overtaken: it commits nothing, and need not hold what later epochs did.
+        let before = |record: &Record| record.epoch() < start.epoch();
+        for record in self.past(id).truth.clone().into_iter().filter(before) {
             let held = log.get(&record.last_lsn());
             let snapshot = self.sites[&id].disk.base().position.lsn;
             assert!(
