@@ -440,7 +440,8 @@ proptest::proptest! {
             }
         }
         if let Ok(inspection) = crate::inspect::inspect(&bytes) {
-            assert!(inspection.map(|line| line.to_string()).count() > 0);
+            let lines: Vec<String> = inspection.map(|line| line.to_string()).collect();
+            assert!(!lines.is_empty(), "the end is always told");
         }
         for options in [peers(), alone()] {
             let Ok((log, recovered)) = open(&sample.with(bytes.clone()), options) else {
