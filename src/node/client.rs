@@ -1,9 +1,12 @@
-//! What a client's session asks of the engine, and what comes back.
+//! What a client's session asks of the engine, what comes back, and the way between them.
 
+use crate::node::view::View;
 use crate::state::Reply;
 use crate::state::command::Command;
 use bytes::Bytes;
 use standfast_wal::{Epoch, Lsn, NodeId};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
 
 /// One client connection, numbered by the listener; never used again in a process's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,6 +51,12 @@ pub enum Control {
         copies: u32,
         timeout_ms: u64,
     },
+    /// RECEIPT of a write that was ordered here: a map of generation, history, epoch, lsn, copies
+    /// (members that hold it durably, this node included) and protection.
+    Receipt {
+        epoch: Epoch,
+        lsn: Lsn,
+    },
     /// Refuse to serve this session from a history that does not contain this point.
     Seen {
         generation: u64,
@@ -73,6 +82,11 @@ pub enum Control {
         who: String,
         why: String,
     },
+    /// Gives up this node's history for the newer one that a peer lives in; what is cut is kept.
+    Rejoin {
+        who: String,
+        why: String,
+    },
     AddMember {
         id: NodeId,
         member: crate::replication::config::Member,
@@ -91,6 +105,11 @@ pub enum Control {
         protection: crate::replication::config::Protection,
         who: String,
     },
+    /// CONFIG SET maxmemory: for this process's life, on this node. 0: no limit.
+    SetMaxMemory {
+        bytes: u64,
+        who: String,
+    },
     /// Snapshot and committed log into a directory on this node.
     BackupNow {
         dir: std::path::PathBuf,
@@ -106,9 +125,92 @@ pub enum Control {
 #[derive(Debug)]
 pub struct Answer {
     pub seq: u64,
-    /// The LSN of the command for a write, the applied LSN the read saw otherwise.
+    /// The LSN of the command for a write, zero if it was never ordered (then the reply is a
+    /// `Refusal`); otherwise the applied LSN that the read saw.
     pub lsn: Lsn,
     /// The epoch a write was ordered in; 0 otherwise.
     pub epoch: Epoch,
     pub reply: Reply,
+}
+
+/// What reaches the engine from its sessions. Calls of one session arrive in the order they were
+/// made. The queue has no bound of its own: each session keeps its operations in flight bounded,
+/// and there are at most `max_clients` sessions.
+#[derive(Debug)]
+pub enum Call {
+    /// Comes before anything else of its session. Answers go to `answers`, grouped: one send, and
+    /// so one wake-up, per session and round. A failed send means that the session has gone.
+    Open {
+        session: SessionId,
+        answers: mpsc::UnboundedSender<Vec<Answer>>,
+    },
+    /// Everything one socket read held, in order. Never empty.
+    Submit {
+        session: SessionId,
+        requests: Vec<Request>,
+    },
+    /// The client has gone; what it had in flight takes effect or not, but is not answered.
+    Close { session: SessionId },
+}
+
+/// The door to the engine, held by every session, by the listeners and by the HTTP side.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    calls: mpsc::UnboundedSender<Call>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+/// The engine's end of the door.
+pub struct Door {
+    pub calls: mpsc::UnboundedReceiver<Call>,
+    pub view: watch::Sender<Arc<View>>,
+}
+
+impl Handle {
+    /// A door and the engine's end of it; `view` is what is shown until the engine shows more.
+    pub fn new(view: View) -> (Handle, Door) {
+        let (to_engine, calls) = mpsc::unbounded_channel();
+        let (view_sender, view) = watch::channel(Arc::new(view));
+        let handle = Handle {
+            calls: to_engine,
+            view,
+        };
+        let door = Door {
+            calls,
+            view: view_sender,
+        };
+        (handle, door)
+    }
+
+    /// Starts a session; what it receives ends when the engine has stopped.
+    pub fn open_session(&self, session: SessionId) -> mpsc::UnboundedReceiver<Vec<Answer>> {
+        let (answers, receiver) = mpsc::unbounded_channel();
+        self.send(Call::Open { session, answers });
+        receiver
+    }
+
+    /// Asks for operations, in order. Once the engine has stopped they are dropped, and the
+    /// session learns it from its receiver.
+    pub fn submit(&self, session: SessionId, requests: Vec<Request>) {
+        self.send(Call::Submit { session, requests });
+    }
+
+    pub fn close_session(&self, session: SessionId) {
+        self.send(Call::Close { session });
+    }
+
+    /// What the engine last showed of itself.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// To wait for changes of the view.
+    pub fn watch_view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    fn send(&self, call: Call) {
+        // A stopped engine has dropped every session's sender; its receiver ends and tells it.
+        let _ = self.calls.send(call);
+    }
 }

@@ -1,2 +1,32 @@
 //! Where the pure parts meet the world.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `engine` | one node's turn: events in, order, step the core, apply, answer |
+//! | `pending`, `desk`, `outcomes` | what clients and operators wait for, and are told |
+//! | `copies` | snapshots: taken, sent, received, installed |
+//! | `show`, `view`, `status` | what the node shows of itself |
+//! | `clock` | log time |
+//! | `wire` | peer frames, pure |
+//! | `run` | the shell: thread, clock, queues |
+//! | `link` | connections to peers |
+//! | `files`, `open`, `meta`, `backup` | what lies in the data directory |
+//! | `client`, `refusal` | the door between sessions and the engine |
+pub mod backup;
 pub mod client;
+pub mod clock;
+pub mod copies;
+pub mod desk;
+pub mod engine;
+pub mod files;
+pub mod link;
+pub mod meta;
+pub mod open;
+pub mod outcomes;
+pub mod pending;
+pub mod refusal;
+pub mod run;
+mod show;
+pub mod status;
+pub mod view;
+pub mod wire;

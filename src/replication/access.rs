@@ -143,6 +143,20 @@ impl Replica {
         self.node.log.tail.after(after)
     }
 
+    /// The first LSN that this node's log still has.
+    pub fn first_lsn(&self) -> Lsn {
+        self.node.log.first_lsn
+    }
+
+    /// Through here every data member holds the log durably, as far as the primary knows; `None`
+    /// on any other node, which does not know.
+    pub fn held_by_all(&self) -> Option<Lsn> {
+        match &self.role {
+            Role::Primary(primary) => Some(primary.held_by_all(&self.node)),
+            _ => None,
+        }
+    }
+
     /// How many data nodes hold `lsn` durably, as far as the primary knows, itself included.
     pub fn copies(&self, lsn: Lsn) -> u32 {
         match &self.role {

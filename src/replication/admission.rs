@@ -138,6 +138,18 @@ impl Primary {
                 .is_some_and(|most| age.is_some_and(|age| age > most))
     }
 
+    /// Through here every data member holds the log durably.
+    pub fn held_by_all(&self, node: &Node) -> Lsn {
+        let data = self
+            .peers
+            .values()
+            .filter(|peer| peer.role != MemberRole::Witness);
+        data.map(|peer| peer.matched)
+            .chain([node.log.durable])
+            .min()
+            .unwrap_or_default()
+    }
+
     /// How many data nodes hold this LSN durably.
     pub fn copies(&self, node: &Node, lsn: Lsn) -> u32 {
         let own = u32::from(node.log.durable >= lsn);

@@ -170,6 +170,14 @@ impl Message {
         }
     }
 
+    /// Takes the records out, for the wire to carry them raw.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        match &mut self.body {
+            Body::Append { records, .. } | Body::Fetched { records, .. } => std::mem::take(records),
+            _ => Vec::new(),
+        }
+    }
+
     /// Puts the records back that the wire carried raw. False where this message has none.
     pub fn set_records(&mut self, received: Vec<Record>) -> bool {
         match &mut self.body {

@@ -17,7 +17,21 @@
 //!   incarnation: one that lost its memory is another voter, and empty.
 //!
 //! With these, by induction over ballots: after a value is chosen at ballot b, every vote at a
-//! ballot above b is for it or for a descendant of it.
+//! ballot above b is for it or for a descendant of it. (Take a vote for u at a ballot above b. If u
+//! is older than the value, a majority of u's own voters promised that ballot; they share a voter
+//! with those who chose u's successor, at a ballot no higher than b, so the promises told of it, and
+//! by induction of nothing but it and its descendants from there up: u was not the highest. If u is
+//! as new as the value and another, the same holds for the voters of their common parent. If u is
+//! newer, its parent is chosen and as new as the value, hence it or its descendant.)
+//!
+//! Two rules serve not safety but going on: a change of voters is offered only when its new voters
+//! have promised, since once it has votes nothing else can be chosen without them; and it is told
+//! done only when its own voters know durably that they alone decide, so that the old may leave.
+//!
+//! To embed it: route `Effect::Send` and `Input::Message` with the sender's proved identity, keep
+//! the newest `Effect::Persist` in the node's meta file and report it durable, call with
+//! `Input::Timeout` at `deadline()`, and tell it by `Input::Learned` of Configs that peers know to be
+//! *chosen*, never of proposed ones.
 
 mod acceptor;
 mod ballot;
@@ -215,7 +229,7 @@ impl ConfigStore for Register {
                     .push_back(Job::Change(Change::new(ticket, expected, next)));
             }
         }
-        self.settle(now, effects);
+        self.drain(now, effects);
         Ok(ticket)
     }
 
@@ -224,7 +238,7 @@ impl ConfigStore for Register {
         if running {
             self.proposer.become_idle();
         }
-        self.settle(now, effects);
+        self.drain(now, effects);
         offered
     }
 
@@ -239,7 +253,7 @@ impl ConfigStore for Register {
             }
             Input::Timeout => self.on_timeout(now, effects),
         }
-        self.settle(now, effects);
+        self.drain(now, effects);
     }
 
     fn deadline(&self) -> Option<Time> {
@@ -253,7 +267,7 @@ impl ConfigStore for Register {
 
 impl Register {
     /// Does what the last input made possible, until nothing is left to do here.
-    fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
+    fn drain(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             if let Some((serial, state)) = self.acceptor.take_edit() {
                 effects.push(Effect::Persist { serial, state });
@@ -368,8 +382,10 @@ impl Register {
             Phase::Idle => unreachable!("an idle proposer has no deadline"),
             Phase::BackOff => self.start_round(now, effects),
             Phase::Prepare(round) => match self.proposer.jobs.front() {
+                // Only while its expected value stands: else its end is known, or about to be.
                 Some(Job::Change(change))
-                    if change.is_hopeless(now, self.proposer.timing.patience) =>
+                    if change.expected == round.base
+                        && change.is_hopeless(now, self.proposer.timing.patience) =>
                 {
                     let base = round.base.clone();
                     self.finish(Outcome::Unready(base), effects);

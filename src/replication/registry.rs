@@ -155,7 +155,8 @@ pub(super) fn open_register(settings: &Settings, meta: &Meta, process: u64) -> R
         resend: settings.heartbeat_interval * 2,
         ..Timing::default()
     };
-    let known = Some(meta.config.clone());
+    // A node that joins has not been told a Config yet: the one it holds names nobody.
+    let known = (meta.config.version > 0).then(|| meta.config.clone());
     Register::open(me, process, meta.acceptor.clone(), known, timing)
 }
 

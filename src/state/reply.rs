@@ -21,3 +21,10 @@ pub enum Reply {
     /// The whole error text with its prefix, without the leading `-`.
     Error(Bytes),
 }
+
+impl Reply {
+    /// An error; the text begins with its prefix.
+    pub fn error(text: impl Into<String>) -> Reply {
+        Reply::Error(Bytes::from(text.into()))
+    }
+}

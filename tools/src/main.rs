@@ -1,2 +1,34 @@
-//! Tools.
-fn main() {}
+//! Tools around Standfast: `cargo run --release -p tools -- <word>`.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "measurements read clocks and files; the ban is for pure rooms"
+)]
+
+mod bench;
+mod simulate;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "tools", about = "Measure Standfast")]
+struct Arguments {
+    #[command(subcommand)]
+    word: Word,
+}
+
+#[derive(Subcommand)]
+enum Word {
+    /// Measure: throughput and latency beside Redis, failover gaps, memory, start-up time.
+    Bench(bench::Arguments),
+    /// Run many nodes under faults and virtual time, from seeds.
+    Simulate(simulate::Arguments),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().word {
+        Word::Bench(arguments) => bench::run(arguments),
+        Word::Simulate(arguments) => simulate::run(&arguments),
+    }
+}

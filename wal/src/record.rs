@@ -186,7 +186,12 @@ pub const fn is_gapless(fields: &[Field], size: usize) -> bool {
     end == size
 }
 
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
+pub(crate) const fn field(
+    at: usize,
+    len: usize,
+    name: &'static str,
+    meaning: &'static str,
+) -> Field {
     Field {
         at,
         len,
@@ -265,7 +270,7 @@ pub enum Damage {
     Order,
 }
 
-fn u32_at(bytes: &[u8], field: Field) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], field: Field) -> u32 {
     u32::from_le_bytes(
         bytes[field.at..field.at + 4]
             .try_into()
@@ -273,12 +278,89 @@ fn u32_at(bytes: &[u8], field: Field) -> u32 {
     )
 }
 
-fn u64_at(bytes: &[u8], field: Field) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], field: Field) -> u64 {
     u64::from_le_bytes(
         bytes[field.at..field.at + 8]
             .try_into()
             .expect("eight bytes"),
     )
+}
+
+/// What a verified record says about itself, without its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Bytes of the whole record, padding included.
+    pub size: usize,
+    pub kind: Kind,
+    pub epoch: Epoch,
+    pub first_lsn: Lsn,
+    pub count: u32,
+    pub timestamp: u64,
+    pub chain: Chain,
+    pub previous_chain: Chain,
+}
+
+impl Head {
+    /// The header at the start of `bytes`, proved by its own checksum; the payload and with it
+    /// `chain` are not (`Record::check` does that).
+    pub fn read(bytes: &[u8]) -> Result<Head, Damage> {
+        let bytes = bytes.get(..HEADER_BYTES).ok_or(Damage::Short)?;
+        if crc32fast::hash(&bytes[8..]) != u32_at(bytes, HEADER_CRC) {
+            return Err(Damage::Header);
+        }
+        if bytes[VERSION.at] != RECORD_VERSION {
+            return Err(Damage::Version(bytes[VERSION.at]));
+        }
+        let payload = u32_at(bytes, PAYLOAD_LEN) as usize;
+        let kind = Kind::from_byte(bytes[KIND.at]).ok_or(Damage::Field)?;
+        let head = Head {
+            size: record_bytes(payload.min(PAYLOAD_MAX)),
+            kind,
+            epoch: Epoch(u64_at(bytes, EPOCH)),
+            first_lsn: Lsn(u64_at(bytes, FIRST_LSN)),
+            count: u32_at(bytes, COUNT),
+            timestamp: u64_at(bytes, TIMESTAMP),
+            chain: Chain(u32_at(bytes, CHAIN)),
+            previous_chain: Chain(u32_at(bytes, PREVIOUS)),
+        };
+        let count = u64::from(head.count);
+        let in_range = payload <= PAYLOAD_MAX
+            && head.count > 0
+            && head.first_lsn > Lsn::ZERO
+            && head.first_lsn.0.checked_add(count).is_some()
+            && head.timestamp.checked_add(count).is_some()
+            && bytes[RESERVED.at..RESERVED.at + 2] == [0, 0];
+        if in_range {
+            Ok(head)
+        } else {
+            Err(Damage::Field)
+        }
+    }
+
+    pub fn last_lsn(&self) -> Lsn {
+        Lsn(self.first_lsn.0 + u64::from(self.count) - 1)
+    }
+
+    /// What the next record must follow.
+    pub fn link(&self) -> Link {
+        Link {
+            position: Position {
+                epoch: self.epoch,
+                lsn: self.last_lsn(),
+            },
+            chain: self.chain,
+            timestamp: self.timestamp + u64::from(self.count) - 1,
+        }
+    }
+
+    /// Whether this record may stand right behind `link`.
+    pub fn follows(&self, link: Link) -> Result<(), Damage> {
+        let ok = self.first_lsn == link.position.lsn.next()
+            && self.previous_chain == link.chain
+            && self.epoch >= link.position.epoch
+            && self.timestamp > link.timestamp;
+        if ok { Ok(()) } else { Err(Damage::Order) }
+    }
 }
 
 /// A verified record: header, payload, padding in one shared buffer. Cloning copies no bytes.
@@ -338,60 +420,49 @@ impl Record {
     /// How many bytes the record that starts at `bytes` takes, once its header is proved.
     /// `bytes` must hold at least the header.
     pub fn measure(bytes: &[u8]) -> Result<usize, Damage> {
-        if bytes.len() < HEADER_BYTES {
-            return Err(Damage::Short);
+        Ok(Head::read(bytes)?.size)
+    }
+
+    /// Verifies the record that starts at `bytes` by its own checksums, whatever came before it,
+    /// without taking hold of it.
+    pub fn check(bytes: &[u8]) -> Result<Head, Damage> {
+        let head = Head::read(bytes)?;
+        let record = bytes.get(..head.size).ok_or(Damage::Short)?;
+        let padding_from = HEADER_BYTES + u32_at(bytes, PAYLOAD_LEN) as usize;
+        if chain_of(head.previous_chain, record) != head.chain
+            || record[padding_from..].iter().any(|byte| *byte != 0)
+        {
+            return Err(Damage::Payload);
         }
-        if crc32fast::hash(&bytes[8..HEADER_BYTES]) != u32_at(bytes, HEADER_CRC) {
-            return Err(Damage::Header);
-        }
-        if bytes[VERSION.at] != RECORD_VERSION {
-            return Err(Damage::Version(bytes[VERSION.at]));
-        }
-        let payload = u32_at(bytes, PAYLOAD_LEN) as usize;
-        let count = u32_at(bytes, COUNT);
-        let first = u64_at(bytes, FIRST_LSN);
-        let in_range = payload <= PAYLOAD_MAX
-            && count > 0
-            && first > 0
-            && first.checked_add(u64::from(count)).is_some()
-            && u64_at(bytes, TIMESTAMP)
-                .checked_add(u64::from(count))
-                .is_some()
-            && bytes[RESERVED.at..RESERVED.at + 2] == [0, 0]
-            && Kind::from_byte(bytes[KIND.at]).is_some();
-        if in_range {
-            Ok(record_bytes(payload))
-        } else {
-            Err(Damage::Field)
-        }
+        Ok(head)
     }
 
     /// Verifies the record that starts at `bytes` by its own checksums, whatever came before it,
     /// and cuts it off the front.
     pub fn split_from(bytes: &mut Bytes) -> Result<Record, Damage> {
-        let size = Record::measure(bytes)?;
-        if bytes.len() < size {
-            return Err(Damage::Short);
-        }
-        let previous = Chain(u32_at(bytes, PREVIOUS));
-        let padding_from = HEADER_BYTES + u32_at(bytes, PAYLOAD_LEN) as usize;
-        if chain_of(previous, &bytes[..size]) != Chain(u32_at(bytes, CHAIN))
-            || bytes[padding_from..size].iter().any(|byte| *byte != 0)
-        {
-            return Err(Damage::Payload);
-        }
+        let size = Record::check(bytes)?.size;
         Ok(Record {
             bytes: bytes.split_to(size),
         })
     }
 
+    /// What the header says, as `check` gives it.
+    pub fn head(&self) -> Head {
+        Head {
+            size: self.bytes.len(),
+            kind: self.kind(),
+            epoch: self.epoch(),
+            first_lsn: self.first_lsn(),
+            count: self.count(),
+            timestamp: self.timestamp(),
+            chain: self.chain(),
+            previous_chain: self.previous_chain(),
+        }
+    }
+
     /// Whether this record may stand right behind `link`.
     pub fn follows(&self, link: Link) -> Result<(), Damage> {
-        let ok = self.first_lsn() == link.position.lsn.next()
-            && self.previous_chain() == link.chain
-            && self.epoch() >= link.position.epoch
-            && self.timestamp() > link.timestamp;
-        if ok { Ok(()) } else { Err(Damage::Order) }
+        self.head().follows(link)
     }
 
     pub fn kind(&self) -> Kind {
@@ -439,14 +510,7 @@ impl Record {
 
     /// What the next record must follow.
     pub fn link(&self) -> Link {
-        Link {
-            position: Position {
-                epoch: self.epoch(),
-                lsn: self.last_lsn(),
-            },
-            chain: self.chain(),
-            timestamp: self.timestamp() + u64::from(self.count()) - 1,
-        }
+        self.head().link()
     }
 }
 

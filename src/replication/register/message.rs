@@ -4,6 +4,7 @@ use super::ballot::Ballot;
 use super::value::{Accepted, Proposal, Value};
 use serde::{Deserialize, Serialize};
 use standfast_wal::History;
+use std::fmt;
 
 /// One message between the registers of two nodes. May be lost, doubled, delayed, reordered.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -32,6 +33,29 @@ pub enum Body {
     Refused { ballot: Ballot, promised: Ballot },
     /// A fact: this value is, or was, chosen. Sent to whoever may not know; never needed.
     Chosen { value: Value },
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::Prepare { ballot, known } => write!(f, "Prepare {ballot} known v{known}"),
+            Body::Promised { ballot, accepted } => match accepted {
+                Some(vote) => write!(
+                    f,
+                    "Promised {ballot} holds {} {:?}",
+                    vote.ballot, vote.proposal.value
+                ),
+                None => write!(f, "Promised {ballot} holds nothing"),
+            },
+            Body::Accept { ballot, proposal } => match &proposal.parent {
+                Some(parent) => write!(f, "Accept {ballot} {:?} after {parent:?}", proposal.value),
+                None => write!(f, "Accept {ballot} {:?} chosen", proposal.value),
+            },
+            Body::Accepted { ballot, .. } => write!(f, "Accepted {ballot}"),
+            Body::Refused { ballot, promised } => write!(f, "Refused {ballot} below {promised}"),
+            Body::Chosen { value } => write!(f, "Chosen {value:?}"),
+        }
+    }
 }
 
 /// An acceptor's memory. Lost memory is a lost voter: it must come back as another incarnation.

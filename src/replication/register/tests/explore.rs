@@ -32,11 +32,12 @@ struct Node {
     lives: u64,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Act {
-    Start(usize),
-    Deliver(usize),
+    Start(u8),
+    Deliver(u16),
     Timeout,
+    Crash,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -121,8 +122,8 @@ struct Explorer {
     cast_ids: HashMap<Cast, usize, Fast>,
     results: HashMap<(u32, Act), Rc<Vec<Branch>>, Fast>,
     tallies: HashMap<[u64; 3], Rc<Ledger>, Fast>,
-    /// How each world was reached: the one before and what happened.
-    trail: Vec<(usize, usize, Act, usize)>,
+    /// How each world was reached: the one before, where and what happened, with which end.
+    trail: Vec<(u32, u8, Act, u8)>,
 }
 
 fn has(bits: &[u64], at: usize) -> bool {
@@ -189,7 +190,7 @@ impl Explorer {
         let hasher = Fast::with_seed(7);
         seen.insert(hasher.hash_one(first));
         self.trail.push((0, 0, Act::Timeout, 0));
-        let mut stack = vec![(first, 0_usize)];
+        let mut stack = vec![(first, 0_u32)];
         while let Some((world, index)) = stack.pop() {
             if reached.worlds == self.scenario.worlds_max {
                 return reached;
@@ -204,8 +205,9 @@ impl Explorer {
                         continue;
                     };
                     if seen.insert(hasher.hash_one(next)) {
-                        self.trail.push((index, at, act.clone(), number));
-                        stack.push((next, self.trail.len() - 1));
+                        let length = u32::try_from(self.trail.len()).expect("fewer worlds");
+                        self.trail.push((index, at as u8, act, number as u8));
+                        stack.push((next, length));
                     }
                 }
             }
@@ -220,7 +222,7 @@ impl Explorer {
         for (number, op) in self.scenario.ops.iter().enumerate() {
             let ready = op.after.is_none_or(|after| world.ended >> after & 1 == 1);
             if world.started >> number & 1 == 0 && ready {
-                acts.push((op.at, Act::Start(number)));
+                acts.push((op.at, Act::Start(number as u8)));
             }
         }
         for at in 0..self.scenario.seats.len() {
@@ -228,12 +230,18 @@ impl Explorer {
             if matches!(node.register.proposer.phase, Phase::BackOff) {
                 acts.push((at, Act::Timeout));
             }
+            if node.lives <= u64::from(self.scenario.crashes_max)
+                && world.crashes < self.scenario.crashes_max
+            {
+                acts.push((at, Act::Crash));
+            }
             let deaf_to = &self.deaf_to[world.nodes[at] as usize];
-            for word in 0..world.net.len() {
-                let mut open = world.net[word] & self.mail[at][word] & !deaf_to[word];
+            let mail = world.net.iter().zip(&self.mail[at]).zip(deaf_to);
+            for (word, ((sent, here), deaf)) in mail.enumerate() {
+                let mut open = sent & here & !deaf;
                 while open != 0 {
                     let packet = word * 64 + open.trailing_zeros() as usize;
-                    acts.push((at, Act::Deliver(packet)));
+                    acts.push((at, Act::Deliver(packet as u16)));
                     open &= open - 1;
                 }
             }
@@ -248,7 +256,7 @@ impl Explorer {
         at: usize,
         act: &Act,
         branch: &Branch,
-        index: usize,
+        index: u32,
         reached: &mut Reached,
     ) -> Option<World> {
         let mut next = *world;
@@ -266,7 +274,7 @@ impl Explorer {
         if let Act::Start(op) = act {
             next.started |= 1 << op;
             let tally = self.tally(&world.cast);
-            next.floors[*op] = tally.chosen.keys().last().map_or(0, |top| *top as u8);
+            next.floors[usize::from(*op)] = tally.chosen.keys().last().map_or(0, |top| *top as u8);
         }
         for cast in &branch.cast {
             set(&mut next.cast, *cast);
@@ -369,26 +377,28 @@ impl Explorer {
 
     /// What node `id` may do on `act`: once per crash that may come in between.
     fn branches(&mut self, id: u32, at: usize, act: &Act) -> Rc<Vec<Branch>> {
-        if let Some(branches) = self.results.get(&(id, act.clone())) {
+        if let Some(branches) = self.results.get(&(id, *act)) {
             return branches.clone();
         }
         let mut node = self.nodes[id as usize].clone();
         let mut effects = Vec::new();
         match act {
             Act::Start(op) => {
-                let request = self.scenario.ops[*op].request.clone();
-                node.tickets.push(*op);
+                let op = usize::from(*op);
+                let request = self.scenario.ops[op].request.clone();
+                node.tickets.push(op);
                 let submitted = node.register.submit(Time::ZERO, request, &mut effects);
                 let ticket = submitted.expect("scenarios start what can be started");
                 assert_eq!(ticket.0 as usize, node.tickets.len(), "tickets count up");
             }
             Act::Deliver(packet) => {
-                let Packet { from, message, .. } = self.packets[*packet].clone();
+                let Packet { from, message, .. } = self.packets[usize::from(*packet)].clone();
                 let from = self.scenario.seats[from].0;
                 let input = Input::Message { from, message };
                 node.register.step(Time::ZERO, input, &mut effects);
             }
             Act::Timeout => node.register.step(Time::ZERO, Input::Timeout, &mut effects),
+            Act::Crash => {}
         }
         let mut branches = Vec::new();
         let begun = Branch {
@@ -398,16 +408,20 @@ impl Explorer {
             events: Vec::new(),
             crashed: false,
         };
-        self.branch(at, node, effects, begun, &mut branches);
+        if *act == Act::Crash {
+            self.crash(at, &node, node.durable.clone(), begun, &mut branches);
+        } else {
+            self.branch(at, node, effects, begun, &mut branches);
+        }
         let changes = |branch: &Branch| {
             branch.node != id
                 || !(branch.sent.is_empty() && branch.cast.is_empty() && branch.events.is_empty())
         };
         if let (Act::Deliver(packet), false) = (act, branches.iter().any(changes)) {
-            set(&mut self.deaf_to[id as usize], *packet);
+            set(&mut self.deaf_to[id as usize], usize::from(*packet));
         }
         let branches = Rc::new(branches);
-        self.results.insert((id, act.clone()), branches.clone());
+        self.results.insert((id, *act), branches.clone());
         branches
     }
 
@@ -551,30 +565,32 @@ impl Explorer {
     }
 
     /// Prints how a world was reached.
-    fn tell(&self, index: usize, at: usize, act: &Act, branch: &Branch) {
-        let mut path = vec![(at, act.clone(), usize::MAX)];
+    fn tell(&self, index: u32, at: usize, act: &Act, branch: &Branch) {
+        let mut path = vec![(at, *act, u8::MAX)];
         let mut cursor = index;
         while cursor != 0 {
-            let (before, at, act, number) = self.trail[cursor].clone();
-            path.push((at, act, number));
+            let (before, at, act, number) = self.trail[cursor as usize];
+            path.push((usize::from(at), act, number));
             cursor = before;
         }
         for (at, act, number) in path.into_iter().rev() {
             match act {
                 Act::Deliver(packet) => {
-                    let packet = &self.packets[packet];
+                    let packet = &self.packets[usize::from(packet)];
                     let from = self.scenario.seats[packet.from].0;
                     let to = self.scenario.seats[at].0;
-                    eprintln!("{from} -> {to} {:?} /{number}", packet.message.body);
+                    eprintln!("{from} -> {to} {} /{number}", packet.message.body);
                 }
                 Act::Start(op) => {
-                    let op = &self.scenario.ops[op];
+                    let op = &self.scenario.ops[usize::from(op)];
                     eprintln!(
                         "{} starts {:?} /{number}",
                         self.scenario.seats[at].0, op.request
                     );
                 }
-                Act::Timeout => eprintln!("{} times out /{number}", self.scenario.seats[at].0),
+                Act::Timeout | Act::Crash => {
+                    eprintln!("{} {act:?} /{number}", self.scenario.seats[at].0);
+                }
             }
         }
         eprintln!("then {:?}, crashed: {}", branch.events, branch.crashed);
@@ -589,145 +605,5 @@ fn ballot_of(message: &Message) -> Ballot {
         | Body::Accepted { ballot, .. }
         | Body::Refused { ballot, .. } => *ballot,
         Body::Chosen { .. } => Ballot::GENESIS,
-    }
-}
-
-/// `count` founding voters of version 1, and `more` seats that are empty.
-fn seats(count: u32, more: &[Voter]) -> (Value, Vec<(Voter, AcceptorState, Option<Value>)>) {
-    let founders: Vec<Voter> = (1..=count).map(|node| voter(node, 0)).collect();
-    let first = value(1, 1, &founders);
-    let mut seats: Vec<_> = founders
-        .iter()
-        .map(|me| (*me, AcceptorState::genesis(first.clone()), None))
-        .collect();
-    for me in more {
-        seats.push((*me, AcceptorState::empty(HISTORY), Some(first.clone())));
-    }
-    (first, seats)
-}
-
-fn cas(at: usize, expected: &Value, next: &Value) -> Op {
-    Op {
-        at,
-        request: Request::CompareAndSet {
-            expected: expected.clone(),
-            next: next.clone(),
-        },
-        after: None,
-    }
-}
-
-fn read(at: usize, after: Option<usize>) -> Op {
-    Op {
-        at,
-        request: Request::Read,
-        after,
-    }
-}
-
-fn report(name: &str, reached: &Reached) {
-    println!("{name}: {reached:?}");
-}
-
-const NONE: [u64; 5] = [0; 5];
-
-fn small(name: &'static str) -> Scenario {
-    Scenario {
-        name,
-        seats: Vec::new(),
-        ops: Vec::new(),
-        rounds_max: [2; 5],
-        crashes_max: 0,
-        gossip: false,
-        worlds_max: 600_000,
-    }
-}
-
-#[test]
-fn measure() {
-    let abc = [voter(1, 0), voter(2, 0), voter(3, 0)];
-    let mut all = Vec::new();
-    for (name, rounds_max, crashes_max, gossip) in [
-        ("race 23", [2, 3, 0, 0, 0], 0, false),
-        ("race 32", [3, 2, 0, 0, 0], 0, false),
-        ("race 23g", [2, 3, 0, 0, 0], 0, true),
-        ("race 22c", [2, 2, 0, 0, 0], 1, false),
-        ("race 22cg", [2, 2, 0, 0, 0], 1, true),
-    ] {
-        let (first, seats) = seats(3, &[]);
-        let (a, b) = (value(2, 21, &abc), value(2, 22, &abc));
-        all.push(Scenario {
-            seats,
-            ops: vec![cas(0, &first, &a), cas(1, &first, &b)],
-            rounds_max,
-            crashes_max,
-            gossip,
-            ..small(name)
-        });
-    }
-    {
-        let (first, seats) = seats(3, &[]);
-        let (a, b) = (value(2, 21, &abc), value(2, 22, &abc));
-        all.push(Scenario {
-            seats,
-            ops: vec![cas(0, &first, &a), cas(1, &first, &b), read(2, None)],
-            ..small("race+read")
-        });
-    }
-    {
-        let (first, seats) = seats(3, &[voter(4, 0)]);
-        let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-        let b = value(2, 22, &abc);
-        all.push(Scenario {
-            seats,
-            ops: vec![cas(0, &first, &a), cas(1, &first, &b)],
-            ..small("replace vs plain")
-        });
-    }
-    {
-        let (first, seats) = seats(3, &[voter(4, 0)]);
-        let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-        let b = value(3, 32, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-        all.push(Scenario {
-            seats,
-            ops: vec![cas(0, &first, &a), cas(1, &a, &b), read(2, None)],
-            ..small("replace, then, old reads")
-        });
-    }
-    {
-        let (first, seats) = seats(3, &[voter(4, 0), voter(5, 0)]);
-        let a = value(2, 21, &[voter(1, 0), voter(2, 0), voter(4, 0)]);
-        let b = value(2, 22, &[voter(1, 0), voter(2, 0), voter(5, 0)]);
-        all.push(Scenario {
-            seats,
-            ops: vec![cas(0, &first, &a), cas(1, &first, &b), read(2, None)],
-            ..small("replace vs replace")
-        });
-    }
-    {
-        let (first, seats) = seats(1, &[voter(2, 0), voter(3, 0)]);
-        let a = value(2, 21, &[voter(1, 0), voter(2, 0)]);
-        let b = value(3, 31, &[voter(1, 0), voter(2, 0), voter(3, 0)]);
-        let c = value(4, 41, &[voter(2, 0), voter(3, 0)]);
-        let mut ops = vec![
-            cas(0, &first, &a),
-            cas(0, &a, &b),
-            cas(0, &b, &c),
-            read(1, None),
-        ];
-        ops[1].after = Some(0);
-        ops[2].after = Some(1);
-        all.push(Scenario {
-            seats,
-            ops,
-            rounds_max: [5, 2, 0, 0, 0],
-            ..small("grow")
-        });
-    }
-    for scenario in all {
-        let name = scenario.name;
-        let start = std::time::Instant::now();
-        let reached = explore(scenario);
-        println!("{name} {:?} {reached:?}", start.elapsed());
     }
 }

@@ -1,8 +1,12 @@
 //! How the register is attacked: by hand, over every order of a small world, and by seeds.
 
+mod cluster;
+mod conformance;
 mod explore;
 mod ledger;
 mod simulate;
+mod unit;
+mod worlds;
 
 use super::*;
 use crate::replication::config::{Acks, Addresses, Config, Member, MemberRole, Protection};

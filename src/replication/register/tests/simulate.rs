@@ -9,6 +9,12 @@ use super::*;
 
 const NODES: u32 = 7;
 const MS: u64 = 1_000_000;
+const TIMING: Timing = Timing {
+    resend: Duration::from_millis(100),
+    backoff_min: Duration::from_millis(5),
+    backoff_max: Duration::from_millis(200),
+    patience: Duration::from_millis(400),
+};
 
 struct Rng(u64);
 
@@ -94,6 +100,8 @@ struct Sim<'a> {
     nodes: BTreeMap<u32, Node>,
     ledger: Ledger,
     lost: Vec<Value>,
+    /// The newest version that each voter, dead ones included, ever knew durably to be chosen.
+    knew: BTreeMap<Voter, u64>,
     /// Changes whose end was never told: some are proposed again, as they are.
     limbo: Vec<(Value, Value)>,
     cut_off: BTreeSet<u32>,
@@ -126,6 +134,7 @@ impl Sim<'_> {
             nodes: BTreeMap::new(),
             ledger,
             lost: Vec::new(),
+            knew: BTreeMap::new(),
             limbo: Vec::new(),
             cut_off: BTreeSet::new(),
             healed: false,
@@ -206,13 +215,7 @@ impl Sim<'_> {
         let at = self.nodes.get_mut(&id).expect("a node");
         at.process = process;
         let state = at.durable.clone();
-        at.register = Some(Register::open(
-            at.me,
-            process,
-            state,
-            None,
-            Timing::default(),
-        ));
+        at.register = Some(Register::open(at.me, process, state, None, TIMING));
     }
 
     fn crash(&mut self, id: u32) {
@@ -246,6 +249,8 @@ impl Sim<'_> {
         assert!(state.promised >= before.promised, "promises never fall");
         node.durable = state.clone();
         if let Some(vote) = state.accepted.as_ref() {
+            let knew = self.knew.entry(me).or_default();
+            *knew = vote.proposal.known_chosen().version.max(*knew);
             if before.accepted.as_ref() != Some(vote) {
                 self.note(|| format!("{me} holds {vote:?}"));
                 if let Err(story) = self.ledger.cast(me, vote) {
@@ -358,13 +363,13 @@ impl Sim<'_> {
             4 => "four voters",
             _ => "five voters",
         });
-        let knows = |voter: Voter| {
-            let node = &self.nodes[&voter.node.0];
-            node.me == voter && knows(&node.durable, after)
+        let knew = |voter| {
+            self.knew
+                .get(&voter)
+                .is_some_and(|version| *version >= after.version)
         };
-        if self.ledger.newest() == after && !after.voters().majority(knows) {
-            // A voter may have been wiped in the meantime, which `wipe` allows only with care.
-            self.fail(&format!("{after:?} is done, its voters do not know"));
+        if !after.voters().majority(knew) {
+            self.fail(&format!("{after:?} is done, its voters never knew"));
         }
         let leaving: Vec<Voter> = before
             .voters()
@@ -437,7 +442,7 @@ impl Sim<'_> {
             Event::Arrive { from, to, message } => {
                 let cut = self.cut_off.contains(&to) != self.cut_off.contains(&from.node.0);
                 if !cut || self.healed {
-                    self.note(|| format!("{from} -> n{to} {:?}", message.body));
+                    self.note(|| format!("{from} -> n{to} {}", message.body));
                     let input = Input::Message { from, message };
                     self.call(to, |register, now, effects| {
                         register.step(now, input, effects)
@@ -740,7 +745,10 @@ fn run(seed: u64, traced: bool, marks: &mut Marks) {
     let mut sim = Sim::new(seed, traced, marks);
     sim.run_until(8_000 * MS);
     let version = sim.ledger.newest().version;
-    assert!(version > 3, "seed {seed} came to version {version} only");
+    if version <= 3 {
+        // Two voters and one of them away: it can wait, if it goes on afterwards.
+        sim.marks.hit("stood still while faults lasted");
+    }
     sim.heal();
 }
 
@@ -757,9 +765,31 @@ fn simulate(seeds: std::ops::Range<u64>) -> Marks {
     marks
 }
 
+/// Run it by name after every change of the rules.
+#[test]
+#[ignore = "minutes, alone"]
+fn many_seeds() {
+    println!("{:#?}", simulate(1_000..2_500));
+}
+
 #[test]
 fn voters_come_and_go_and_nothing_chosen_is_lost() {
-    let start = std::time::Instant::now();
     let marks = simulate(0..40);
-    println!("{:?} {marks:#?}", start.elapsed());
+    println!("{marks:#?}");
+    for mark in [
+        "a voter lost its disk",
+        "cancelled while it may be chosen",
+        "chosen",
+        "crash with a write on the way",
+        "current",
+        "five voters",
+        "healed",
+        "lost",
+        "overtaken",
+        "proposed again",
+        "retired after its removal",
+        "unready",
+    ] {
+        assert!(marks.0.contains_key(mark), "no seed came to: {mark}");
+    }
 }

@@ -1,0 +1,98 @@
+//! Why a file was refused, and where in it.
+
+use standfast_wal::{ClusterId, Damage, History, Lsn};
+use std::fmt;
+use std::io;
+
+/// What went wrong with which file.
+#[derive(Debug)]
+pub struct Error {
+    /// The file as the caller named it.
+    pub file: String,
+    /// The byte where the damage starts, where one byte can be named.
+    pub offset: Option<u64>,
+    pub reason: Reason,
+}
+
+/// What is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is not a {0} of Standfast")]
+    Magic(&'static str),
+    #[error("its format version {0} is not known to this program: use a newer one")]
+    Version(u32),
+    #[error("it ends too early: {needed} bytes are needed, {found} are there")]
+    Truncated { needed: u64, found: u64 },
+    #[error("the checksum of the {0} does not match")]
+    Checksum(&'static str),
+    #[error("{0} is out of range")]
+    Field(&'static str),
+    #[error("it belongs to cluster {found}, not to {expected}")]
+    Cluster {
+        expected: Box<ClusterId>,
+        found: Box<ClusterId>,
+    },
+    #[error("it belongs to history {found}, not to {expected}")]
+    History {
+        expected: Box<History>,
+        found: Box<History>,
+    },
+    #[error("the record at LSN {lsn}: {damage}")]
+    Record { lsn: Lsn, damage: Damage },
+    #[error("the compressed bytes cannot be unpacked: {0}")]
+    Unpack(String),
+    #[error("the contents were refused: {0}")]
+    Contents(String),
+    #[error("another file has this name and holds something else")]
+    Taken,
+}
+
+impl Error {
+    pub(crate) fn new(file: &str, offset: impl Into<Option<u64>>, reason: Reason) -> Error {
+        Error {
+            file: file.to_string(),
+            offset: offset.into(),
+            reason,
+        }
+    }
+
+    pub(crate) fn io(file: impl fmt::Display, error: io::Error) -> Error {
+        Error {
+            file: file.to_string(),
+            offset: None,
+            reason: Reason::Io(error),
+        }
+    }
+
+    /// True where the bytes are at fault, not the disk or the caller: another copy may be good.
+    pub fn is_damage(&self) -> bool {
+        !matches!(
+            self.reason,
+            Reason::Io(_)
+                | Reason::Version(_)
+                | Reason::Cluster { .. }
+                | Reason::History { .. }
+                | Reason::Taken
+        )
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.offset {
+            Some(offset) => write!(f, "{} at byte {offset}: {}", self.file, self.reason),
+            None => write!(f, "{}: {}", self.file, self.reason),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.reason {
+            Reason::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}

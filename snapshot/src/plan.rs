@@ -1,0 +1,489 @@
+//! What a restore to a target reads: one snapshot, and pieces of log in order. Pure.
+//!
+//! A history that forked from others owns their log up to the fork; `Lineage` strings them
+//! together. From every snapshot (and from nothing, where the log reaches back to LSN 1) the log is
+//! followed as far as it goes on unbroken: that is a `Reach`. A target inside a reach is met
+//! exactly; any other is refused with the nearest points on both sides, never moved to one of them.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use crate::catalogue::{Catalogue, HistoryEntry, SnapshotEntry};
+use crate::object::LogHead;
+use standfast_wal::{Chain, History, Link, Lsn, Position};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What to restore.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// All that the archive is known to hold; refused if part of that cannot be reached.
+    Latest,
+    /// The state right after this LSN.
+    Lsn(Lsn),
+    /// Every command up to and including this time (ns since 1970), none later.
+    Time(u64),
+}
+
+/// A state that can be named.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Point {
+    pub lsn: Lsn,
+    /// ns since 1970 of the command at that LSN; `None` where only reading the log would tell.
+    pub timestamp: Option<u64>,
+}
+
+/// Where the replay stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// After this LSN.
+    Lsn(Lsn),
+    /// Before the first command later than this time.
+    Time(u64),
+}
+
+/// One piece of log to be replayed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    pub path: PathBuf,
+    pub head: LogHead,
+    /// Commands behind this LSN belong to a past that was given up; a record may be cut by it.
+    pub through: Lsn,
+}
+
+/// What a restore does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The history restored.
+    pub history: History,
+    /// What it forked from, oldest first, each with the last LSN shared with it.
+    pub ancestors: Vec<(History, u64)>,
+    /// Where it starts; `None`: from nothing, LSN 1 is in the first step.
+    pub snapshot: Option<SnapshotEntry>,
+    pub steps: Vec<Step>,
+    pub stop: Stop,
+    /// Up to this time the log followed is known to miss no command. `None`: it ends inside a
+    /// record, and only the replay can tell whether a target by time was met.
+    pub complete_until: Option<u64>,
+    /// The newest point that the archive is known to hold of this history.
+    pub newest: Point,
+}
+
+/// From where to where the log can be followed without a break.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reach<'a> {
+    /// `None`: from nothing.
+    pub snapshot: Option<&'a SnapshotEntry>,
+    /// The first state that can be had.
+    pub from: Point,
+    /// The last one.
+    pub to: Point,
+    pub steps: Vec<Step>,
+    /// The LSN at which the replay starts; 0 from nothing.
+    start: Lsn,
+    /// An upper bound of the last command's time, where its exact time is not known.
+    latest_timestamp: u64,
+}
+
+/// A hole in the log: nothing between these two points.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The last point before it.
+    pub after: Point,
+    /// The first one behind it; `None` if nothing readable is behind it.
+    pub before: Option<Point>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.before {
+            Some(before) if before.lsn == self.after.lsn.next() => {
+                write!(f, "the chain breaks between {} and {before}", self.after)
+            }
+            Some(before) => write!(f, "no log between {} and {before}", self.after),
+            None => write!(f, "no readable log behind {}", self.after),
+        }
+    }
+}
+
+/// Why there is no plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unmet {
+    /// The archive holds nothing of the cluster or of the history asked for.
+    Nothing,
+    /// Several histories have the highest generation: somebody must choose.
+    Ambiguous(Vec<History>),
+    /// The target is in a hole, or outside of what there is.
+    Between {
+        below: Option<Point>,
+        above: Option<Point>,
+        newest: Point,
+    },
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unmet::Nothing => write!(f, "the archive holds nothing to restore"),
+            Unmet::Ambiguous(histories) => {
+                write!(
+                    f,
+                    "several histories have the highest generation, choose one:"
+                )?;
+                histories.iter().try_for_each(|one| write!(f, " {one}"))
+            }
+            Unmet::Between {
+                below,
+                above,
+                newest,
+            } => {
+                write!(
+                    f,
+                    "the target cannot be met exactly; the nearest restorable points are "
+                )?;
+                match (below, above) {
+                    (Some(below), Some(above)) => write!(f, "{below} and {above}")?,
+                    (Some(one), None) | (None, Some(one)) => write!(f, "{one}")?,
+                    (None, None) => write!(f, "none")?,
+                }
+                write!(f, "; the newest known is {newest}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Unmet {}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.timestamp {
+            Some(ns) => write!(f, "lsn:{} (time {ns} ns)", self.lsn),
+            None => write!(f, "lsn:{}", self.lsn),
+        }
+    }
+}
+
+/// One history's share of a lineage: LSNs above `above` up to `through`.
+struct Segment<'a> {
+    entry: Option<&'a HistoryEntry>,
+    above: Lsn,
+    through: Lsn,
+    /// For each piece of log, the one that reaches furthest among it and those before it.
+    furthest: Vec<usize>,
+}
+
+/// A history with the shares of those that it forked from.
+pub struct Lineage<'a> {
+    pub history: History,
+    pub ancestors: &'a [(History, u64)],
+    segments: Vec<Segment<'a>>,
+}
+
+impl<'a> Lineage<'a> {
+    /// `None` if the archive has no such history.
+    pub fn of(catalogue: &'a Catalogue, history: History) -> Option<Lineage<'a>> {
+        let find = |history| catalogue.histories.iter().find(|e| e.history == history);
+        let tip = find(history)?;
+        let mut segments = Vec::new();
+        let mut above = Lsn::ZERO;
+        for (i, (ancestor, _)) in tip.ancestors.iter().enumerate() {
+            // A restore may have gone back behind an earlier fork: the lowest one counts.
+            let forks = tip.ancestors[i..].iter().map(|(_, lsn)| Lsn(*lsn));
+            let through = forks.min().expect("at least this one");
+            segments.push(Segment::new(find(*ancestor), above, through));
+            above = above.max(through);
+        }
+        segments.push(Segment::new(Some(tip), above, Lsn(u64::MAX)));
+        Some(Lineage {
+            history,
+            ancestors: &tip.ancestors,
+            segments,
+        })
+    }
+
+    /// The newest point that the archive is known to hold, reachable or not, readable or not.
+    pub fn newest(&self) -> Option<Point> {
+        let points = self.segments.iter().flat_map(Segment::known);
+        points.max_by_key(|point| (point.lsn, point.timestamp))
+    }
+
+    /// What can be restored, by where it starts.
+    pub fn reaches(&self) -> Vec<Reach<'a>> {
+        let mut found = Vec::new();
+        let origin = self.follow(Link::default());
+        if let Some(first) = origin.steps.first() {
+            let from = Point {
+                lsn: first.head.first_lsn,
+                timestamp: Some(first.head.first_timestamp),
+            };
+            found.push(Reach { from, ..origin });
+        }
+        for segment in &self.segments {
+            for snapshot in segment.snapshots() {
+                let reach = self.follow(snapshot.link);
+                found.push(Reach {
+                    snapshot: Some(snapshot),
+                    ..reach
+                });
+            }
+        }
+        found.sort_by_key(|reach| reach.from.lsn);
+        found
+    }
+
+    /// The holes between the first and the newest point.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let Some((start, _)) = self.next_start(None) else {
+            return gaps;
+        };
+        let mut to = self.follow(start).to;
+        while let Some((start, before)) = self.next_start(Some(to.lsn)) {
+            gaps.push(Gap {
+                after: to,
+                before: Some(before),
+            });
+            to = self.follow(start).to;
+        }
+        if self.newest().is_some_and(|newest| newest.lsn > to.lsn) {
+            gaps.push(Gap {
+                after: to,
+                before: None,
+            });
+        }
+        gaps
+    }
+
+    /// The pieces of log that hold something of this lineage behind `lsn`.
+    pub(crate) fn logs_behind(&self, lsn: Lsn) -> impl Iterator<Item = &'a Path> {
+        self.segments.iter().flat_map(move |segment| {
+            let (above, through) = (segment.above.max(lsn), segment.through);
+            let logs = segment.entry.into_iter().flat_map(|e| &e.logs);
+            logs.filter(move |l| l.head.last_lsn() > above && l.head.first_lsn <= through)
+                .map(|log| log.path.as_path())
+        })
+    }
+
+    /// Where the log can be taken up again behind `lsn` (from the start if `None`), and the first
+    /// point to be had there.
+    fn next_start(&self, behind: Option<Lsn>) -> Option<(Link, Point)> {
+        let starts = self.segments.iter().flat_map(Segment::starts);
+        let later = starts.filter(|(_, point)| behind.is_none_or(|lsn| point.lsn > lsn));
+        later.min_by_key(|(link, point)| (link.position.lsn, point.lsn))
+    }
+
+    /// Follows the log from `start` as far as it is unbroken.
+    fn follow(&self, start: Link) -> Reach<'a> {
+        let from = Point {
+            lsn: start.position.lsn,
+            timestamp: Some(start.timestamp),
+        };
+        let mut reach = Reach {
+            snapshot: None,
+            from,
+            to: from,
+            steps: Vec::new(),
+            start: start.position.lsn,
+            latest_timestamp: start.timestamp,
+        };
+        // The chain value at `reach.to`; `None` inside a record, where only replay can tell.
+        let mut chain = Some(start.chain);
+        for segment in &self.segments {
+            while segment.through > reach.to.lsn {
+                let Some(step) = segment.next(reach.to.lsn, chain) else {
+                    return reach;
+                };
+                let whole = step.through == step.head.last_lsn();
+                chain = whole.then_some(step.head.end.chain);
+                reach.latest_timestamp = step.head.end.timestamp;
+                reach.to = Point {
+                    lsn: step.through,
+                    timestamp: whole.then_some(step.head.end.timestamp),
+                };
+                reach.steps.push(step);
+            }
+        }
+        reach
+    }
+}
+
+impl<'a> Segment<'a> {
+    fn new(entry: Option<&'a HistoryEntry>, above: Lsn, through: Lsn) -> Segment<'a> {
+        let mut furthest: Vec<usize> = Vec::new();
+        for (i, log) in entry.iter().flat_map(|e| &e.logs).enumerate() {
+            let best = furthest.last().copied().filter(|best| {
+                entry.is_some_and(|e| e.logs[*best].head.last_lsn() >= log.head.last_lsn())
+            });
+            furthest.push(best.unwrap_or(i));
+        }
+        Segment {
+            entry,
+            above,
+            through,
+            furthest,
+        }
+    }
+
+    fn snapshots(&self) -> impl Iterator<Item = &'a SnapshotEntry> {
+        let all = self.entry.iter().flat_map(|e| &e.snapshots);
+        let (above, through) = (self.above, self.through);
+        all.filter(move |s| above <= s.link.position.lsn && s.link.position.lsn <= through)
+    }
+
+    /// The piece that goes on right behind `lsn`, if its chain fits.
+    fn next(&self, lsn: Lsn, chain: Option<Chain>) -> Option<Step> {
+        let entry = self.entry?;
+        let wanted = lsn.next();
+        let behind = entry.logs.partition_point(|l| l.head.first_lsn <= wanted);
+        let log = &entry.logs[self.furthest[behind.checked_sub(1)?]];
+        let head = log.head;
+        let breaks = head.first_lsn == wanted && chain.is_some_and(|c| c != head.before);
+        if head.last_lsn() < wanted || breaks {
+            return None;
+        }
+        Some(Step {
+            path: log.path.clone(),
+            head,
+            through: head.last_lsn().min(self.through),
+        })
+    }
+
+    /// Every place where following the log can begin: a snapshot, the front of a piece.
+    fn starts(&self) -> Vec<(Link, Point)> {
+        let snapshots = self.snapshots().map(|s| {
+            let point = Point {
+                lsn: s.link.position.lsn,
+                timestamp: Some(s.link.timestamp),
+            };
+            (s.link, point)
+        });
+        let logs = self.entry.iter().flat_map(|e| &e.logs).map(|log| {
+            let head = &log.head;
+            let link = Link {
+                position: Position {
+                    epoch: head.first_epoch,
+                    lsn: Lsn(head.first_lsn.0 - 1),
+                },
+                chain: head.before,
+                timestamp: 0,
+            };
+            let point = Point {
+                lsn: head.first_lsn,
+                timestamp: Some(head.first_timestamp),
+            };
+            (link, point)
+        });
+        let (above, through) = (self.above, self.through);
+        let all = snapshots.chain(logs);
+        all.filter(|(_, point)| above <= point.lsn && point.lsn <= through)
+            .collect()
+    }
+
+    fn known(&self) -> Vec<Point> {
+        let mut points: Vec<Point> = self
+            .snapshots()
+            .map(|s| Point {
+                lsn: s.link.position.lsn,
+                timestamp: Some(s.link.timestamp),
+            })
+            .collect();
+        let (above, through) = (self.above, self.through);
+        for log in self.entry.iter().flat_map(|e| &e.logs) {
+            let last = log.head.last_lsn();
+            points.push(Point {
+                lsn: last.min(through),
+                timestamp: (last <= through).then_some(log.head.end.timestamp),
+            });
+        }
+        for (_, last) in self
+            .entry
+            .iter()
+            .flat_map(|e| &e.unreadable)
+            .filter_map(|u| u.lsns)
+        {
+            points.push(Point {
+                lsn: last.min(through),
+                timestamp: None,
+            });
+        }
+        points.retain(|point| point.lsn >= above && point.lsn > Lsn::ZERO);
+        points
+    }
+}
+
+/// The history to restore when nobody named one: that of the highest generation.
+pub fn newest_history(catalogue: &Catalogue) -> Result<History, Unmet> {
+    let generations = catalogue.histories.iter().map(|e| e.history.generation);
+    let highest = generations.max().ok_or(Unmet::Nothing)?;
+    let histories = catalogue.histories.iter().map(|e| e.history);
+    let newest: Vec<History> = histories.filter(|h| h.generation == highest).collect();
+    match newest[..] {
+        [one] => Ok(one),
+        _ => Err(Unmet::Ambiguous(newest)),
+    }
+}
+
+/// Says what a restore of `history` (the newest if `None`) to `target` reads.
+pub fn plan(
+    catalogue: &Catalogue,
+    history: Option<History>,
+    target: Target,
+) -> Result<Plan, Unmet> {
+    let history = history.map_or_else(|| newest_history(catalogue), Ok)?;
+    let lineage = Lineage::of(catalogue, history).ok_or(Unmet::Nothing)?;
+    let newest = lineage.newest().ok_or(Unmet::Nothing)?;
+    let stop = match target {
+        Target::Latest => Stop::Lsn(newest.lsn),
+        Target::Lsn(lsn) => Stop::Lsn(lsn),
+        Target::Time(ns) => Stop::Time(ns),
+    };
+    let reaches = lineage.reaches();
+    // The latest start has the least to replay.
+    let met = reaches.iter().rev().find(|reach| reach.contains(stop));
+    let Some(reach) = met else {
+        return Err(nearest(&reaches, stop, newest));
+    };
+    let is_needed = |step: &&Step| match stop {
+        Stop::Lsn(lsn) => reach.start < lsn && step.head.first_lsn <= lsn,
+        Stop::Time(ns) => step.head.first_timestamp <= ns,
+    };
+    Ok(Plan {
+        history,
+        ancestors: lineage.ancestors.to_vec(),
+        snapshot: reach.snapshot.cloned(),
+        steps: reach.steps.iter().filter(is_needed).cloned().collect(),
+        stop,
+        complete_until: reach.to.timestamp,
+        newest,
+    })
+}
+
+impl Reach<'_> {
+    fn contains(&self, stop: Stop) -> bool {
+        match stop {
+            Stop::Lsn(lsn) => self.from.lsn <= lsn && lsn <= self.to.lsn,
+            // A time behind `to` has a state too, but which one, only later log would tell.
+            Stop::Time(ns) => {
+                self.from.timestamp.is_some_and(|from| from <= ns) && ns <= self.latest_timestamp
+            }
+        }
+    }
+}
+
+fn nearest(reaches: &[Reach<'_>], stop: Stop, newest: Point) -> Unmet {
+    let is_below = |point: &Point| match stop {
+        Stop::Lsn(lsn) => point.lsn < lsn,
+        Stop::Time(ns) => point.timestamp.is_some_and(|at| at < ns),
+    };
+    let is_above = |point: &Point| match stop {
+        Stop::Lsn(lsn) => point.lsn > lsn,
+        Stop::Time(ns) => point.timestamp.is_some_and(|at| at > ns),
+    };
+    let points = reaches.iter().flat_map(|reach| [reach.from, reach.to]);
+    Unmet::Between {
+        below: points.clone().filter(is_below).max(),
+        above: points.filter(is_above).min(),
+        newest,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+//! Opens a snapshot file: refuses it with the place, or hands its blocks out, several at a time.
+//!
+//! Nothing is trusted before its checksum: header, footer and index when the file is opened, a
+//! block's head and frame when the block is loaded. `check_whole` proves with the footer's BLAKE3
+//! that the parts belong together; restore and verify always ask for it.
+
+use crate::Result;
+use crate::error::{Error, Reason};
+use crate::format::{
+    BLOCK_BYTES, BlockHead, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, INDEX_BYTES,
+};
+use bytes::Bytes;
+use standfast_wal::ClusterId;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How much is read at once where the file is read from end to end.
+const STRIDE_BYTES: usize = 1 << 20;
+
+/// Where a snapshot's bytes come from: a file, or memory.
+pub trait Source: Send + Sync {
+    /// How long it is; asked once.
+    fn length(&self) -> io::Result<u64>;
+    /// Fills `into` from `offset` on, or fails.
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        FileExt::read_exact_at(self, into, offset)
+    }
+}
+
+impl Source for Bytes {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).ok();
+        let part = from.and_then(|from| self.get(from..from.checked_add(into.len())?));
+        into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+/// A snapshot whose header, footer and index are proved.
+#[derive(Debug)]
+pub struct Reader<S> {
+    source: S,
+    file: String,
+    length: u64,
+    header: Header,
+    footer: Footer,
+    index: Vec<Entry>,
+}
+
+impl Reader<File> {
+    /// Opens the file at `path`.
+    pub fn open(path: &Path) -> Result<Reader<File>> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|e| Error::io(&name, e))?;
+        Reader::new(file, &name)
+    }
+}
+
+/// Reads only the header of the file at `path`: what a listing shows. Its own checksums are proved,
+/// nothing behind it is.
+pub fn header_of(path: &Path) -> Result<Header> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|e| Error::io(&name, e))?;
+    let length = file.length().map_err(|e| Error::io(&name, e))?;
+    Ok(read_header(&file, &name, length)?.0)
+}
+
+/// The header, its own checksum and its length.
+fn read_header<S: Source>(source: &S, file: &str, length: u64) -> Result<(Header, u32, u64)> {
+    let read = |offset, bytes: &mut [u8]| {
+        let result = source.read_exact_at(offset, bytes);
+        result.map_err(|e| Error::io(file, e))
+    };
+    let mut fixed = vec![0; usize::try_from(length).map_or(HEADER_BYTES, |l| l.min(HEADER_BYTES))];
+    read(0, &mut fixed)?;
+    let tail_bytes = Header::measure(file, &fixed)?;
+    let end = (HEADER_BYTES + tail_bytes) as u64;
+    if end > length {
+        return Err(truncated(file, end, length));
+    }
+    let mut tail = vec![0; tail_bytes];
+    read(HEADER_BYTES as u64, &mut tail)?;
+    let header = Header::decode(file, &fixed, tail.into())?;
+    Ok((header, Header::crc_of(&fixed), end))
+}
+
+fn truncated(file: &str, needed: u64, found: u64) -> Error {
+    Error::new(file, found, Reason::Truncated { needed, found })
+}
+
+impl<S: Source> Reader<S> {
+    /// Opens the snapshot in `source`; `file` names it in errors.
+    pub fn new(source: S, file: &str) -> Result<Reader<S>> {
+        let length = source.length().map_err(|e| Error::io(file, e))?;
+        let (header, header_crc, header_end) = read_header(&source, file, length)?;
+        let least = header_end + FOOTER_BYTES as u64;
+        if length < least {
+            return Err(truncated(file, least, length));
+        }
+        let footer_at = length - FOOTER_BYTES as u64;
+        let mut footer = [0; FOOTER_BYTES];
+        let read = source.read_exact_at(footer_at, &mut footer);
+        read.map_err(|e| Error::io(file, e))?;
+        let footer = Footer::decode(&footer).map_err(|r| Error::new(file, footer_at, r))?;
+        if footer.header_crc != header_crc {
+            let reason = Reason::Checksum("header that the footer closes");
+            return Err(Error::new(file, footer_at, reason));
+        }
+        let mut reader = Reader {
+            source,
+            file: file.to_string(),
+            length,
+            header,
+            footer,
+            index: Vec::new(),
+        };
+        reader.index = reader.read_index(header_end, footer_at)?;
+        Ok(reader)
+    }
+
+    /// The blocks lie one behind another from the header to the index, and the index ends where the
+    /// footer starts: no byte of the file is outside a part.
+    fn read_index(&self, header_end: u64, footer_at: u64) -> Result<Vec<Entry>> {
+        let at = self.footer.index_at;
+        let bytes = self.footer.blocks.checked_mul(INDEX_BYTES as u64);
+        if bytes.and_then(|bytes| at.checked_add(bytes)) != Some(footer_at) {
+            let reason = Reason::Field("the index's place or length");
+            return Err(Error::new(&self.file, footer_at, reason));
+        }
+        let bytes = usize::try_from(footer_at - at).expect("shorter than the file");
+        let mut index = vec![0; bytes];
+        self.read(at, &mut index)?;
+        if crc32fast::hash(&index) != self.footer.index_crc {
+            return Err(Error::new(&self.file, at, Reason::Checksum("index")));
+        }
+        let mut entries = Vec::with_capacity(bytes / INDEX_BYTES);
+        let (mut end, mut raw) = (header_end, 0);
+        for (i, bytes) in index.chunks_exact(INDEX_BYTES).enumerate() {
+            let place = at + (i * INDEX_BYTES) as u64;
+            let entry = Entry::decode(bytes).map_err(|r| Error::new(&self.file, place, r))?;
+            if entry.offset != end || entry.head.number as usize != i {
+                let reason = Reason::Field("a block's place in the index");
+                return Err(Error::new(&self.file, place, reason));
+            }
+            end = entry.end();
+            raw += u64::from(entry.head.raw_bytes);
+            entries.push(entry);
+        }
+        if end != at || raw != self.footer.raw_bytes {
+            let reason = Reason::Field("the length of all blocks");
+            return Err(Error::new(&self.file, at, reason));
+        }
+        Ok(entries)
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let result = self.source.read_exact_at(offset, into);
+        result.map_err(|e| Error::new(&self.file, offset, Reason::Io(e)))
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The name used in errors.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The heads of all blocks, in order.
+    pub fn blocks(&self) -> impl ExactSizeIterator<Item = &BlockHead> {
+        self.index.iter().map(|entry| &entry.head)
+    }
+
+    /// Bytes of all blocks before compression.
+    pub fn raw_bytes(&self) -> u64 {
+        self.footer.raw_bytes
+    }
+
+    /// Bytes of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        self.length
+    }
+
+    /// The footer's BLAKE3 of every byte before the footer.
+    pub fn blake3(&self) -> [u8; 32] {
+        self.footer.blake3
+    }
+
+    /// Refuses another cluster's snapshot.
+    pub fn check_cluster(&self, expected: ClusterId) -> Result<()> {
+        let found = self.header.cluster;
+        if found == expected {
+            return Ok(());
+        }
+        let (expected, found) = (Box::new(expected), Box::new(found));
+        let reason = Reason::Cluster { expected, found };
+        Err(Error::new(&self.file, None, reason))
+    }
+
+    /// Reads the whole file once and holds it against the footer's BLAKE3.
+    pub fn check_whole(&self) -> Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; STRIDE_BYTES];
+        let end = self.length - FOOTER_BYTES as u64;
+        let mut at = 0;
+        while at < end {
+            let rest = usize::try_from(end - at).unwrap_or(STRIDE_BYTES);
+            let part = &mut buffer[..rest.min(STRIDE_BYTES)];
+            self.read(at, part)?;
+            hasher.update(part);
+            at += part.len() as u64;
+        }
+        if *hasher.finalize().as_bytes() == self.footer.blake3 {
+            Ok(())
+        } else {
+            Err(Error::new(&self.file, None, Reason::Checksum("whole file")))
+        }
+    }
+
+    /// At most `max` bytes of the file itself from `offset` on; empty at the end. This is how a
+    /// snapshot is sent to a peer, which takes it with [`crate::Incoming`].
+    pub fn chunk(&self, offset: u64, max: usize) -> Result<Bytes> {
+        let rest = self.length.saturating_sub(offset);
+        let mut bytes = vec![0; usize::try_from(rest).map_or(max, |rest| rest.min(max))];
+        self.read(offset, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// Gives every block to `decode`, on `threads` threads (on this one, in order, if at most 1),
+    /// and what it made of them back in the order of the blocks. The first error, of a block or of
+    /// `decode`, ends it.
+    pub fn load<T: Send>(
+        &self,
+        threads: usize,
+        decode: impl Fn(&BlockHead, &[u8]) -> std::result::Result<T, String> + Sync,
+    ) -> Result<Vec<T>> {
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new((Vec::new(), None));
+        let work = || {
+            let mut loader = Loader::default();
+            let mut mine = Vec::new();
+            let mut failed = None;
+            while let Some(entry) = self.index.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let loaded = self.load_block(&mut loader, entry, &decode);
+                match loaded {
+                    Ok(part) => mine.push((entry.head.number, part)),
+                    Err(error) => {
+                        // Nobody starts another block.
+                        next.store(self.index.len(), Ordering::Relaxed);
+                        failed = Some(error);
+                    }
+                }
+            }
+            let mut found = found.lock().expect("no thread panics while it holds this");
+            found.0.append(&mut mine);
+            if failed.is_some() {
+                found.1 = failed;
+            }
+        };
+        if threads <= 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads.min(self.index.len()) {
+                    scope.spawn(work);
+                }
+            });
+        }
+        let (mut parts, failed) = found.into_inner().expect("every thread has ended");
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        parts.sort_unstable_by_key(|(number, _)| *number);
+        Ok(parts.into_iter().map(|(_, part)| part).collect())
+    }
+
+    fn load_block<T>(
+        &self,
+        loader: &mut Loader,
+        entry: &Entry,
+        decode: &(impl Fn(&BlockHead, &[u8]) -> std::result::Result<T, String> + Sync),
+    ) -> Result<T> {
+        let refuse = |reason| Error::new(&self.file, entry.offset, reason);
+        let head = &entry.head;
+        loader
+            .stored
+            .resize(BLOCK_BYTES + head.stored_bytes as usize, 0);
+        self.read(entry.offset, &mut loader.stored)?;
+        let (found, frame) = loader.stored.split_at(BLOCK_BYTES);
+        if BlockHead::decode(found).map_err(refuse)? != *head {
+            return Err(refuse(Reason::Field("the block that the index names")));
+        }
+        if crc32fast::hash(frame) != head.stored_crc {
+            return Err(refuse(Reason::Checksum("block")));
+        }
+        unpack(frame, head.raw_bytes as usize, &mut loader.raw).map_err(refuse)?;
+        decode(head, &loader.raw).map_err(|text| refuse(Reason::Contents(text)))
+    }
+}
+
+/// One thread's buffers.
+#[derive(Default)]
+struct Loader {
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+/// Unpacks a zstd frame of exactly `raw_bytes` into `raw`. The frame's checksum was proved.
+pub(crate) fn unpack(
+    frame: &[u8],
+    raw_bytes: usize,
+    raw: &mut Vec<u8>,
+) -> std::result::Result<(), Reason> {
+    raw.resize(raw_bytes, 0);
+    match zstd::bulk::decompress_to_buffer(frame, raw.as_mut_slice()) {
+        Ok(bytes) if bytes == raw_bytes => Ok(()),
+        Ok(bytes) => Err(Reason::Unpack(format!("{bytes} bytes, not {raw_bytes}"))),
+        Err(error) => Err(Reason::Unpack(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! What may go from an archive. Pure; never the last restorable point of a history that counts.
+//!
+//! A history counts while it has the highest generation, or had a command within the time to keep.
+//! Of each that counts the newest snapshots are kept, those young enough, and the one that the
+//! oldest point within the time to keep is restored from; and all log behind the oldest of them.
+//! What cannot be read is never removed: somebody has to look at it first.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use crate::catalogue::Catalogue;
+use crate::plan::{Lineage, Reach};
+use standfast_wal::Lsn;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// How much to keep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// At least this many snapshots of each history that counts; 0 is taken for 1.
+    pub keep_full: usize,
+    /// Every point of the last so many nanoseconds.
+    pub keep_for_ns: u64,
+}
+
+/// What may go.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Expiry {
+    pub snapshots: Vec<PathBuf>,
+    pub logs: Vec<PathBuf>,
+}
+
+/// Says what may go at the time `now_ns` (ns since 1970).
+pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
+    let from_ns = now_ns.saturating_sub(policy.keep_for_ns);
+    let generations = catalogue.histories.iter().map(|e| e.history.generation);
+    let highest = generations.max().unwrap_or(0);
+    let mut kept: BTreeSet<&Path> = BTreeSet::new();
+    for entry in &catalogue.histories {
+        let Some(lineage) = Lineage::of(catalogue, entry.history) else {
+            continue;
+        };
+        // A newest point without a known time counts as young: it is better kept.
+        let is_young = lineage
+            .newest()
+            .is_some_and(|newest| newest.timestamp.is_none_or(|at| at >= from_ns));
+        if entry.history.generation == highest || is_young {
+            keep(&lineage, policy, from_ns, &mut kept);
+        }
+    }
+    let may_go = |path: &&PathBuf| !kept.contains(path.as_path());
+    let all = || catalogue.histories.iter();
+    let snapshots = all().flat_map(|e| e.snapshots.iter().map(|s| &s.path));
+    let logs = all().flat_map(|e| e.logs.iter().map(|l| &l.path));
+    Expiry {
+        snapshots: snapshots.filter(may_go).cloned().collect(),
+        logs: logs.filter(may_go).cloned().collect(),
+    }
+}
+
+fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTreeSet<&'a Path>) {
+    let reaches = lineage.reaches();
+    let count = reaches.len();
+    let furthest = reaches.iter().map(|reach| reach.to.lsn).max();
+    let base = reaches
+        .iter()
+        .rposition(|reach| reach.from.timestamp.is_none_or(|at| at <= from_ns));
+    let is_kept = |i: usize, reach: &Reach<'_>| {
+        let is_recent = i + policy.keep_full.max(1) >= count;
+        let is_young = reach.from.timestamp.is_none_or(|at| at >= from_ns);
+        is_recent || is_young || base == Some(i)
+    };
+    let mut oldest: Option<Lsn> = None;
+    for (i, reach) in reaches.iter().enumerate() {
+        // The last start from which the furthest point is reached is needed whatever its age.
+        let is_last_resort = Some(reach.to.lsn) == furthest
+            && reaches[i + 1..].iter().all(|r| Some(r.to.lsn) != furthest);
+        if is_kept(i, reach) || is_last_resort {
+            kept.extend(reach.snapshot.map(|s| s.path.as_path()));
+            oldest.get_or_insert(reach.snapshot.map_or(Lsn::ZERO, |s| s.link.position.lsn));
+        }
+    }
+    // Without anything to restore from, nothing is known to be useless.
+    let oldest = oldest.unwrap_or(Lsn::ZERO);
+    kept.extend(lineage.logs_behind(oldest));
+}
+
+#[cfg(test)]
+mod tests;

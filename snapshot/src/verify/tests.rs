@@ -1,0 +1,180 @@
+//! Each kind of damage and of hole is found and named, and a sound archive has no findings.
+
+use super::*;
+use crate::archive::ship;
+use crate::fixtures::{CLUSTER, card, fine, flip, history, link_at, log, put_piece, snapshot_file};
+use standfast_wal::Link;
+use std::path::Path;
+
+/// Snapshots at 20 and 40, log 1..=60 in pieces of twenty.
+fn build(dir: &Path) -> Vec<Record> {
+    let records = log(Link::default(), 2, 60);
+    let card = card(1, &[]);
+    for (from, to) in [(0, 10), (10, 20), (20, 30)] {
+        put_piece(dir, &card, &records[from..to]);
+    }
+    for lsn in [20, 40] {
+        let path = snapshot_file(dir, link_at(&records, lsn), 1);
+        ship(dir, &card, Some(&path), []).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    records
+}
+
+fn findings(dir: &Path) -> Vec<String> {
+    let report = verify(dir, CLUSTER, 2).unwrap();
+    assert_eq!(report.is_sound(), report.histories[0].findings.is_empty());
+    let one = &report.histories[0];
+    one.findings.iter().map(Finding::to_string).collect()
+}
+
+fn file(dir: &Path, name: &str) -> PathBuf {
+    catalogue::history_dir(dir, CLUSTER, history(1)).join(name)
+}
+
+fn piece(dir: &Path, first: u64, last: u64) -> PathBuf {
+    file(dir, &catalogue::log_name(Lsn(first), Lsn(last)))
+}
+
+#[test]
+fn a_sound_archive_has_no_findings() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    let report = verify(dir.path(), CLUSTER, 2).unwrap();
+    assert!(report.is_sound());
+    assert_eq!((report.files, report.cluster_name.as_str()), (5, "bank"));
+    let on_disk: u64 = std::fs::read_dir(file(dir.path(), ""))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_name() != catalogue::CARD_NAME)
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum();
+    assert_eq!(report.file_bytes, on_disk);
+    let ranges: Vec<_> = report.histories[0]
+        .ranges
+        .iter()
+        .map(|r| (r.snapshot_lsn.map(|lsn| lsn.0), r.from.lsn.0, r.to.lsn.0))
+        .collect();
+    assert_eq!(
+        ranges,
+        [(None, 1, 60), (Some(20), 20, 60), (Some(40), 40, 60)]
+    );
+}
+
+#[test]
+fn a_missing_piece_is_a_hole_by_lsn_and_time() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    std::fs::remove_file(piece(dir.path(), 21, 40)).unwrap();
+    assert_eq!(
+        findings(dir.path()),
+        ["no log between lsn:20 (time 191 ns) and lsn:40 (time 391 ns)"]
+    );
+    std::fs::remove_file(file(dir.path(), &catalogue::snapshot_name(Lsn(40)))).unwrap();
+    assert_eq!(
+        findings(dir.path()),
+        ["no log between lsn:20 (time 191 ns) and lsn:41 (time 410 ns)"]
+    );
+}
+
+#[test]
+fn a_damaged_byte_anywhere_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    let whole = |path: &Path| std::fs::read(path).unwrap();
+    let home = file(dir.path(), "");
+    let paths: Vec<PathBuf> = std::fs::read_dir(home)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(paths.len(), 6);
+    for path in paths {
+        let bytes = whole(&path);
+        for at in (0..bytes.len()).step_by(13).chain([bytes.len() - 1]) {
+            flip(&path, at);
+            let found = findings(dir.path());
+            let named = format!("damaged: {}", path.display());
+            assert!(
+                found.iter().any(|one| one.starts_with(&named)),
+                "{at}: {found:?}"
+            );
+            flip(&path, at);
+        }
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(
+            !findings(dir.path()).is_empty(),
+            "{} cut short",
+            path.display()
+        );
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(findings(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_damaged_newest_piece_is_an_open_end() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    flip(&piece(dir.path(), 41, 60), 250);
+    let found = findings(dir.path());
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("the checksum of the records does not match"));
+    assert_eq!(found[1], "no readable log behind lsn:40 (time 391 ns)");
+}
+
+#[test]
+fn files_that_tell_different_stories_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = build(dir.path());
+    // Another past from LSN 20 on, in a piece that overlaps two others and one snapshot.
+    let other = Link {
+        timestamp: link_at(&records, 20).timestamp + 1,
+        ..link_at(&records, 20)
+    };
+    let mut strange = vec![records[9].clone()];
+    strange.extend(
+        log(
+            Link {
+                chain: records[9].chain(),
+                ..other
+            },
+            1,
+            45,
+        )
+        .into_iter()
+        .take(25),
+    );
+    put_piece(dir.path(), &card(1, &[]), &strange);
+    let found = findings(dir.path());
+    assert!(
+        found
+            .iter()
+            .any(|one| one.contains("disagree on the record that ends at LSN 40")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_file_under_a_wrong_name_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    std::fs::rename(piece(dir.path(), 41, 60), piece(dir.path(), 41, 61)).unwrap();
+    let found = findings(dir.path());
+    assert!(
+        found[0].ends_with("it is not what its name and directory say"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_archive_of_nothing_is_not_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    ship(dir.path(), &card(1, &[]), None, []).unwrap();
+    assert_eq!(
+        findings(dir.path()),
+        ["no snapshot, and no log from LSN 1: nothing to restore"]
+    );
+    let records = log(Link::default(), 2, 20);
+    ship(dir.path(), &card(1, &[]), None, fine(&records)).unwrap();
+    assert_eq!(findings(dir.path()), [""; 0]);
+}

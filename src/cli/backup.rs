@@ -1,0 +1,356 @@
+//! `backup …`: `now` asks a node; the others read what a backup directory holds and can restore.
+
+use super::exit::{ExitCode, Failure, Outcome};
+use serde_json::{Value, json};
+use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry};
+use standfast_snapshot::plan::{Lineage, Point};
+use standfast_snapshot::retention::{Expiry, Policy, expire};
+use standfast_snapshot::verify::{HistoryReport, Report, verify};
+use standfast_wal::ClusterId;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Which backups of whom.
+#[derive(clap::Args, Debug)]
+pub struct Where {
+    /// The backup directory
+    #[arg(long, alias = "from", value_name = "DIR")]
+    dir: PathBuf,
+    /// Which cluster, where the directory has several
+    #[arg(long, value_name = "ID")]
+    cluster: Option<ClusterId>,
+    #[arg(long)]
+    json: bool,
+}
+
+/// Makes, shows, proves and expires backups; all but `now` read the directory and ask no node
+#[derive(clap::Subcommand, Debug)]
+pub enum Backup {
+    Now(super::backup_now::Now),
+    /// Show snapshots, log and what can be restored; reads headers only
+    List(Where),
+    /// Read every byte, and prove what can be restored and what cannot
+    Verify(Where),
+    /// Remove what need not be kept; never the last way to the newest point
+    Expire {
+        #[command(flatten)]
+        place: Where,
+        /// Snapshots of each history to keep at least
+        #[arg(long, value_name = "N", default_value_t = 2)]
+        keep_full: usize,
+        /// How far back every point stays restorable
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration,
+              default_value = "30d")]
+        keep_for: Duration,
+        /// Only show what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+pub fn run(command: &Backup) -> Outcome {
+    match command {
+        Backup::Now(args) => super::backup_now::run(args),
+        Backup::List(place) => list(place),
+        Backup::Verify(place) => prove(place),
+        Backup::Expire {
+            place,
+            keep_full,
+            keep_for,
+            dry_run,
+        } => {
+            let keep_for_ns = u64::try_from(keep_for.as_nanos()).unwrap_or(u64::MAX);
+            let policy = Policy {
+                keep_full: *keep_full,
+                keep_for_ns,
+            };
+            remove(place, policy, *dry_run)
+        }
+    }
+}
+
+/// The cluster asked for, or the only one there is.
+pub fn choose_cluster(dir: &Path, wanted: Option<ClusterId>) -> Result<ClusterId, Failure> {
+    let found = catalogue::clusters(dir).map_err(unreadable)?;
+    match (wanted, &found[..]) {
+        (Some(wanted), _) if found.contains(&wanted) => Ok(wanted),
+        (Some(wanted), _) => {
+            let text = format!("{} holds nothing of cluster {wanted}", dir.display());
+            Err(Failure::new(ExitCode::Failed, text))
+        }
+        (None, [one]) => Ok(*one),
+        (None, []) => {
+            let text = format!("{} holds no backup", dir.display());
+            Err(Failure::new(ExitCode::Failed, text))
+        }
+        (None, several) => {
+            let ids: Vec<String> = several.iter().map(ClusterId::to_string).collect();
+            let text = format!("{} holds backups of several clusters", dir.display());
+            let hint = format!("name one with --cluster: {}", ids.join(", "));
+            Err(Failure::new(ExitCode::Usage, text).hint(hint))
+        }
+    }
+}
+
+fn unreadable(error: impl ToString) -> Failure {
+    Failure::new(ExitCode::Failed, error.to_string())
+}
+
+/// A time in ns since 1970, for people.
+pub fn rfc3339(ns: u64) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(ns)) {
+        Ok(time) => time.to_string(),
+        Err(_) => format!("{ns} ns"),
+    }
+}
+
+/// The time of a point, for people.
+pub fn point(point: &Point) -> String {
+    match point.timestamp {
+        Some(ns) => format!("LSN {}, {}", point.lsn, rfc3339(ns)),
+        None => format!("LSN {}", point.lsn),
+    }
+}
+
+fn point_json(point: &Point) -> Value {
+    json!({
+        "lsn": point.lsn,
+        "time": point.timestamp.map(rfc3339),
+        "time_ns": point.timestamp,
+    })
+}
+
+fn list(place: &Where) -> Outcome {
+    let cluster = choose_cluster(&place.dir, place.cluster)?;
+    let catalogue = catalogue::read(&place.dir, cluster).map_err(unreadable)?;
+    if place.json {
+        println!("{}", list_json(&catalogue));
+    } else {
+        print!("{}", list_text(&catalogue));
+    }
+    Ok(ExitCode::Done)
+}
+
+pub(super) fn list_json(catalogue: &Catalogue) -> Value {
+    let histories = catalogue.histories.iter().map(|entry| {
+        let lineage = Lineage::of(catalogue, entry.history).expect("it is in this catalogue");
+        let ranges = lineage.reaches().into_iter().map(|reach| {
+            json!({
+                "snapshot_lsn": reach.snapshot.map(|s| s.link.position.lsn),
+                "from": point_json(&reach.from),
+                "to": point_json(&reach.to),
+            })
+        });
+        let ancestors = entry
+            .ancestors
+            .iter()
+            .map(|(history, lsn)| json!({"history": history.to_string(), "lsn": lsn}));
+        let snapshots = entry.snapshots.iter().map(|s| {
+            json!({
+                "lsn": s.link.position.lsn,
+                "epoch": s.link.position.epoch,
+                "time": rfc3339(s.link.timestamp),
+                "time_ns": s.link.timestamp,
+                "digest": format!("{:032x}", s.digest),
+                "node": s.node,
+                "keys": s.counts[0],
+                "bytes": s.file_bytes,
+                "path": s.path.display().to_string(),
+            })
+        });
+        let unreadable = entry
+            .unreadable
+            .iter()
+            .map(|u| json!({"path": u.path.display().to_string(), "reason": u.reason}));
+        json!({
+            "history": entry.history.to_string(),
+            "generation": entry.history.generation,
+            "ancestors": ancestors.collect::<Vec<_>>(),
+            "snapshots": snapshots.collect::<Vec<_>>(),
+            "log_pieces": entry.logs.len(),
+            "log_bytes": log_bytes(entry),
+            "newest": lineage.newest().as_ref().map(point_json),
+            "restorable": ranges.collect::<Vec<_>>(),
+            "unreadable": unreadable.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "cluster": catalogue.cluster.to_string(),
+        "cluster_name": catalogue.cluster_name,
+        "histories": histories.collect::<Vec<_>>(),
+    })
+}
+
+fn log_bytes(entry: &HistoryEntry) -> u64 {
+    entry.logs.iter().map(|log| log.head.stored_bytes).sum()
+}
+
+pub(super) fn list_text(catalogue: &Catalogue) -> String {
+    let mut out = format!(
+        "cluster {} ({})\n",
+        catalogue.cluster_name, catalogue.cluster
+    );
+    for entry in &catalogue.histories {
+        let mut line = |text: String| {
+            out.push_str(&text);
+            out.push('\n');
+        };
+        line(format!("\nhistory {}", entry.history));
+        for (ancestor, lsn) in &entry.ancestors {
+            line(format!("  forked from {ancestor} behind LSN {lsn}"));
+        }
+        for snapshot in &entry.snapshots {
+            line(format!(
+                "  snapshot   LSN {:<14} {}  {} keys, {}",
+                snapshot.link.position.lsn.0,
+                rfc3339(snapshot.link.timestamp),
+                snapshot.counts[0],
+                bytesize::ByteSize(snapshot.file_bytes),
+            ));
+        }
+        if !entry.logs.is_empty() {
+            let bytes = bytesize::ByteSize(log_bytes(entry));
+            line(format!("  log        {} pieces, {bytes}", entry.logs.len()));
+        }
+        let lineage = Lineage::of(catalogue, entry.history).expect("it is in this catalogue");
+        for reach in lineage.reaches() {
+            let (from, to) = (point(&reach.from), point(&reach.to));
+            line(format!("  restorable {from}  to  {to}"));
+        }
+        for gap in lineage.gaps() {
+            line(format!("  HOLE       {gap}"));
+        }
+        for bad in &entry.unreadable {
+            line(format!(
+                "  UNREADABLE {}: {}",
+                bad.path.display(),
+                bad.reason
+            ));
+        }
+    }
+    out
+}
+
+fn prove(place: &Where) -> Outcome {
+    let cluster = choose_cluster(&place.dir, place.cluster)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let report = verify(&place.dir, cluster, threads).map_err(unreadable)?;
+    if place.json {
+        println!("{}", report_json(&report));
+    } else {
+        print!("{}", report_text(&report));
+    }
+    Ok(if report.is_sound() {
+        ExitCode::Done
+    } else {
+        ExitCode::Damaged
+    })
+}
+
+pub(super) fn report_json(report: &Report) -> Value {
+    let histories = report.histories.iter().map(|one| {
+        let ranges = one.ranges.iter().map(|range| {
+            json!({
+                "snapshot_lsn": range.snapshot_lsn,
+                "from": point_json(&range.from),
+                "to": point_json(&range.to),
+            })
+        });
+        let findings = one.findings.iter().map(ToString::to_string);
+        json!({
+            "history": one.history.to_string(),
+            "sound": one.is_sound(),
+            "newest": one.newest.as_ref().map(point_json),
+            "attested_lsn": one.attested_lsn,
+            "restorable": ranges.collect::<Vec<_>>(),
+            "findings": findings.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "cluster": report.cluster.to_string(),
+        "cluster_name": report.cluster_name,
+        "sound": report.is_sound(),
+        "files": report.files,
+        "bytes": report.file_bytes,
+        "histories": histories.collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn report_text(report: &Report) -> String {
+    let mut out = String::new();
+    let bytes = bytesize::ByteSize(report.file_bytes);
+    let files = report.files;
+    let (name, cluster) = (&report.cluster_name, report.cluster);
+    let _ = writeln!(
+        out,
+        "cluster {name} ({cluster}): read {files} files, {bytes}"
+    );
+    for one in &report.histories {
+        let HistoryReport {
+            history,
+            newest,
+            ranges,
+            attested_lsn,
+            findings,
+        } = one;
+        let _ = writeln!(out, "\nhistory {history}");
+        if let Some(newest) = newest {
+            let _ = writeln!(out, "  newest     {}", point(newest));
+        }
+        for range in ranges {
+            let (from, to) = (point(&range.from), point(&range.to));
+            let _ = writeln!(out, "  proved     {from}  to  {to}");
+        }
+        let _ = writeln!(out, "  attested   up to LSN {attested_lsn}");
+        for finding in findings {
+            let _ = writeln!(out, "  FINDING    {finding}");
+        }
+    }
+    let verdict = if report.is_sound() {
+        "sound: every restore point reaches the newest record"
+    } else {
+        "NOT sound: see the findings above"
+    };
+    let _ = writeln!(out, "\n{verdict}");
+    out
+}
+
+fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
+    let cluster = choose_cluster(&place.dir, place.cluster)?;
+    let catalogue = catalogue::read(&place.dir, cluster).map_err(unreadable)?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    let expiry = expire(&catalogue, policy, now_ns);
+    if !dry_run {
+        let removed = standfast_snapshot::archive::remove(&expiry);
+        removed.map_err(unreadable)?;
+    }
+    if place.json {
+        println!("{}", expiry_json(&expiry, dry_run));
+    } else {
+        let verb = if dry_run { "would remove" } else { "removed" };
+        for path in expiry.snapshots.iter().chain(&expiry.logs) {
+            println!("{verb} {}", path.display());
+        }
+        let (snapshots, logs) = (expiry.snapshots.len(), expiry.logs.len());
+        println!("{verb} {snapshots} snapshots and {logs} pieces of log");
+    }
+    Ok(ExitCode::Done)
+}
+
+fn expiry_json(expiry: &Expiry, dry_run: bool) -> Value {
+    let names = |paths: &[PathBuf]| -> Vec<String> {
+        paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect()
+    };
+    json!({
+        "dry_run": dry_run,
+        "snapshots": names(&expiry.snapshots),
+        "logs": names(&expiry.logs),
+    })
+}

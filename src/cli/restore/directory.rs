@@ -1,0 +1,176 @@
+//! Makes a data directory out of a rebuilt state: all of it under a temporary name, then renamed.
+//!
+//! 1. Crash before the rename: the target is untouched, and the next attempt clears what is left
+//!    under the temporary name. 2. Crash after it: the directory is whole, and its own. Two restores
+//!    to one target are kept apart by the lock of the directory that becomes it.
+
+use super::rebuild::Rebuilt;
+use crate::cli::exit::{ExitCode, Failure};
+use crate::limits;
+use crate::node::copies::encode_epochs;
+use crate::node::meta::{self, RestoredNode};
+use crate::node::open::{snapshot_dir, snapshot_path, sync_dir};
+use crate::replication::config::Member;
+use standfast_snapshot::{Block, Header, Options, Reader, Writer};
+use standfast_wal::{Disk, Storage};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A data directory that is being made.
+pub struct Building {
+    /// Where it is made.
+    path: PathBuf,
+    target: PathBuf,
+    lock: Option<<Disk as Storage>::Lock>,
+}
+
+impl Building {
+    /// Refuses a target that holds anything, and a restore beside another one.
+    pub fn begin(target: &Path) -> Result<Building, Failure> {
+        let fail = |error: io::Error| {
+            let text = format!("{}: {error}", target.display());
+            Failure::new(ExitCode::Failed, text)
+        };
+        if !is_empty(target).map_err(fail)? {
+            let text = format!("{} holds something already", target.display());
+            return Err(Failure::new(ExitCode::Exists, text)
+                .hint("a restore never writes into a directory that has data: name another one"));
+        }
+        let name = target.file_name().ok_or_else(|| {
+            let text = format!("{} does not name a directory", target.display());
+            Failure::new(ExitCode::Usage, text)
+        })?;
+        let path = target.with_file_name(format!(".{}.restoring", name.to_string_lossy()));
+        let disk = Disk::open(&path).map_err(fail)?;
+        let lock = disk.lock().map_err(|error| {
+            let text = format!("{}: {error}: another restore is making it", path.display());
+            Failure::new(ExitCode::InUse, text)
+        })?;
+        let building = Building {
+            path,
+            target: target.to_path_buf(),
+            lock: Some(lock),
+        };
+        building.clear().map_err(fail)?;
+        Ok(building)
+    }
+
+    /// Removes what an interrupted restore left, but not the lock.
+    fn clear(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else if entry.file_name() != "LOCK" {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the state and the identity. The log is made by the node's first start, which knows
+    /// the settings of its segments, behind the snapshot's position.
+    pub fn fill(
+        &self,
+        rebuilt: &mut Rebuilt,
+        new: RestoredNode,
+        member: Member,
+        threads: usize,
+    ) -> Result<u64, Failure> {
+        fs::create_dir(snapshot_dir(&self.path))?;
+        let path = snapshot_path(&self.path, rebuilt.link.position.lsn);
+        let file_bytes = write_snapshot(&path, rebuilt, &new, threads).map_err(|error| {
+            let text = format!("the restored state was not written: {error}");
+            Failure::new(ExitCode::Failed, text)
+        })?;
+        meta::create_restored(&self.path, new, member)?;
+        Ok(file_bytes)
+    }
+
+    /// Gives the directory its name.
+    pub fn publish(mut self) -> Result<(), Failure> {
+        sync_dir(&self.path)?;
+        // An empty directory may have the name; a rename replaces it, and nothing else.
+        fs::rename(&self.path, &self.target)?;
+        self.lock = None;
+        // Durable here: the restored directory, whole, under its name.
+        Ok(sync_dir(&parent_of(&self.target))?)
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // What cannot be removed now is cleared by the next attempt.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Whether nothing lies in `dir`; a directory that does not exist is empty.
+fn is_empty(dir: &Path) -> std::io::Result<bool> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().transpose()?.is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn write_snapshot(
+    path: &Path,
+    rebuilt: &mut Rebuilt,
+    new: &RestoredNode,
+    threads: usize,
+) -> standfast_snapshot::Result<u64> {
+    let head = rebuilt.state.begin_snapshot();
+    assert_eq!(
+        head.lsn, rebuilt.link.position.lsn,
+        "I2: the state and the log stand at one LSN"
+    );
+    let header = Header {
+        cluster: new.cluster,
+        cluster_name: new.cluster_name.clone(),
+        node: new.node,
+        history: new.history,
+        ancestors: new.ancestors.clone(),
+        link: rebuilt.link,
+        digest: head.digest.0,
+        counts: [head.keys, head.tokens, 0, 0],
+        epoch_table: encode_epochs(&rebuilt.epochs),
+        state_head: bytes::Bytes::new(),
+    };
+    let options = Options {
+        threads,
+        ..Options::default()
+    };
+    let mut writer = Writer::create(path, &header, options)?;
+    let mut blocks = Vec::new();
+    loop {
+        let done = rebuilt
+            .state
+            .snapshot_step(limits::SNAPSHOT_BLOCK_BYTES, &mut blocks);
+        for block in blocks.drain(..) {
+            writer.push(Block {
+                section: 0,
+                first: u32::from(block.first_slot),
+                last: u32::from(block.last_slot),
+                bytes: block.bytes,
+            })?;
+        }
+        if done {
+            break;
+        }
+    }
+    let summary = writer.publish()?;
+    // Read back: what the node will start from is what was meant.
+    Reader::open(path)?.check_whole()?;
+    Ok(summary.file_bytes)
+}

@@ -1,0 +1,302 @@
+//! Rebuilds the state of one point from an archive: loads a snapshot, replays log, proves it.
+//!
+//! Everything that is read is proved before it counts: the snapshot's checksums, its BLAKE3 and its
+//! state digest; each piece's checksums; each record's place in the chain; and the digest of the
+//! state at every Attestation on the way. The next piece is unpacked while this one is applied.
+
+use crate::cli::exit::{ExitCode, Failure};
+use crate::node::copies::decode_epochs;
+use crate::node::open::state_limits;
+use crate::replication::{EpochEntry, EpochTable};
+use crate::state::{self, Attestation, Digest, State};
+use standfast_snapshot::object::{LogHead, link_inside};
+use standfast_snapshot::plan::{Plan, Step, Stop};
+use standfast_snapshot::{Reader, archive, catalogue::SnapshotEntry};
+use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// Digests kept while replaying: an Attestation names a point that is applied, not far behind it.
+const DIGESTS_KEPT: usize = 64 << 10;
+/// Pieces that are unpacked ahead of the one being applied.
+const PIECES_AHEAD: usize = 2;
+
+/// What was read and proved on the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    pub snapshot_lsn: Option<Lsn>,
+    pub records: u64,
+    pub commands: u64,
+    /// Attestations whose digest was held against the state's.
+    pub attestations: u64,
+    /// The last LSN whose digest was attested.
+    pub attested_lsn: Lsn,
+    /// Bytes of state and records, unpacked.
+    pub raw_bytes: u64,
+}
+
+/// A state, and where it stands.
+pub struct Rebuilt {
+    pub state: State,
+    pub link: Link,
+    pub epochs: EpochTable,
+    pub tally: Tally,
+}
+
+/// How far a restore is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    Loading { file_bytes: u64 },
+    Replaying { piece: usize, pieces: usize },
+    Writing { raw_bytes: u64 },
+}
+
+/// Does what `plan` says, with `threads` threads to load with.
+pub fn rebuild(
+    cluster: ClusterId,
+    plan: &Plan,
+    threads: usize,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Rebuilt, Failure> {
+    let mut replay = match &plan.snapshot {
+        Some(snapshot) => {
+            let file_bytes = snapshot.file_bytes;
+            on_progress(Progress::Loading { file_bytes });
+            load(cluster, plan, snapshot, threads)?
+        }
+        None => Replay::new(State::new(state_limits(cluster)), plan.stop),
+    };
+    std::thread::scope(|scope| {
+        let (sender, pieces) = sync_channel(PIECES_AHEAD);
+        let paths = plan.steps.iter().map(|step| step.path.clone());
+        let paths: Vec<_> = paths.collect();
+        scope.spawn(move || {
+            for path in paths {
+                // Nobody listens any more once the target is reached or something failed.
+                if sender.send(archive::read_log(&path)).is_err() {
+                    return;
+                }
+            }
+        });
+        replay.follow(plan, cluster, &pieces, on_progress)
+    })?;
+    replay.check_target(plan)?;
+    Ok(replay.done)
+}
+
+/// Reads one snapshot of the plan's history or of one that it forked from, and proves it.
+fn load(
+    cluster: ClusterId,
+    plan: &Plan,
+    entry: &SnapshotEntry,
+    threads: usize,
+) -> Result<Replay, Failure> {
+    let reader = Reader::open(&entry.path).map_err(damaged)?;
+    reader.check_cluster(cluster).map_err(damaged)?;
+    let header = reader.header();
+    let known = |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
+    if header.link != entry.link || !known(header.history) {
+        let file = reader.file();
+        return Err(damaged(format!(
+            "{file}: it is not the one that was listed"
+        )));
+    }
+    reader.check_whole().map_err(damaged)?;
+    let limits = state_limits(cluster);
+    let decode = |_: &_, block: &[u8]| {
+        let part = state::load_block(&limits, block);
+        part.map_err(|error| error.to_string())
+    };
+    let parts = reader.load(threads, decode).map_err(damaged)?;
+    let head = state::SnapshotHead {
+        lsn: header.link.position.lsn,
+        timestamp: header.link.timestamp,
+        digest: Digest(header.digest),
+        keys: header.counts[0],
+        tokens: header.counts[1],
+    };
+    let refuse = |error| damaged(format!("{}: {error}", reader.file()));
+    let state = State::assemble(limits, &head, parts).map_err(|e| refuse(e.to_string()))?;
+    let epochs = decode_epochs(&header.epoch_table);
+    let mut replay = Replay::new(state, plan.stop);
+    replay.done.epochs = epochs.map_err(|e| refuse(format!("the table of epochs: {e}")))?;
+    replay.done.link = header.link;
+    replay.done.tally.snapshot_lsn = Some(head.lsn);
+    replay.done.tally.raw_bytes = reader.raw_bytes();
+    replay.digests.push_back((head.lsn, head.digest));
+    Ok(replay)
+}
+
+/// A state on its way through the log.
+struct Replay {
+    done: Rebuilt,
+    stop: Stop,
+    /// After the last records applied, oldest first.
+    digests: VecDeque<(Lsn, Digest)>,
+    /// A command behind the target was seen: nothing before it can be missing.
+    passed_target: bool,
+}
+
+impl Replay {
+    fn new(state: State, stop: Stop) -> Replay {
+        Replay {
+            done: Rebuilt {
+                state,
+                link: Link::default(),
+                epochs: EpochTable::default(),
+                tally: Tally::default(),
+            },
+            stop,
+            digests: VecDeque::new(),
+            passed_target: false,
+        }
+    }
+
+    fn follow(
+        &mut self,
+        plan: &Plan,
+        cluster: ClusterId,
+        pieces: &Receiver<standfast_snapshot::Result<(LogHead, Vec<Record>)>>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Failure> {
+        for (i, step) in plan.steps.iter().enumerate() {
+            let (piece, pieces_all) = (i + 1, plan.steps.len());
+            on_progress(Progress::Replaying {
+                piece,
+                pieces: pieces_all,
+            });
+            let read = pieces.recv().expect("one answer for each path");
+            let (head, records) = read.map_err(damaged)?;
+            if head != step.head || head.cluster != cluster {
+                let file = step.path.display();
+                return Err(damaged(format!(
+                    "{file}: it is not the one that was listed"
+                )));
+            }
+            self.done.tally.raw_bytes += head.raw_bytes;
+            for record in &records {
+                self.take(step, record)?;
+                if self.passed_target {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the part of the record that belongs to the target's past, if there is any.
+    fn take(&mut self, step: &Step, record: &Record) -> Result<(), Failure> {
+        let (first, last) = (record.first_lsn(), record.last_lsn());
+        if last <= self.done.link.position.lsn || first > step.through {
+            return Ok(());
+        }
+        let wanted = match self.stop {
+            Stop::Lsn(lsn) => lsn,
+            Stop::Time(ns) => match ns.checked_sub(record.timestamp()) {
+                Some(later) => Lsn(first.0.saturating_add(later)),
+                None => Lsn(first.0 - 1),
+            },
+        };
+        if wanted < first {
+            self.passed_target = true;
+            return Ok(());
+        }
+        let through = wanted.min(step.through).min(last);
+        record.follows(self.done.link).map_err(|damage| {
+            let file = step.path.display();
+            damaged(format!("{file}: the record at LSN {first}: {damage}"))
+        })?;
+        self.apply(step, record, through)?;
+        self.passed_target = through == wanted && matches!(self.stop, Stop::Lsn(_))
+            || through < last.min(step.through);
+        Ok(())
+    }
+
+    fn apply(&mut self, step: &Step, record: &Record, through: Lsn) -> Result<(), Failure> {
+        let refuse = |what: &str| {
+            let (file, lsn) = (step.path.display(), record.first_lsn());
+            Err(damaged(format!("{file}: the record at LSN {lsn}: {what}")))
+        };
+        self.done.state.apply_prefix(record, through, |_, _| ());
+        self.done.link = link_inside(record, through);
+        let tally = &mut self.done.tally;
+        tally.records += 1;
+        tally.commands += record.first_lsn().distance_to(through) + 1;
+        match record.kind() {
+            Kind::EpochStart => {
+                let Some(entry) = EpochEntry::decode(record) else {
+                    return refuse("it is no EpochStart that this program knows");
+                };
+                let rises = self.done.epochs.last().is_none_or(|last| {
+                    entry.fence() > last.fence()
+                        && entry.epoch > last.epoch
+                        && entry.first_lsn > last.first_lsn
+                });
+                if !rises {
+                    return refuse("its epoch is not above the one before");
+                }
+                self.done.epochs.push(entry);
+            }
+            Kind::Attestation => match Attestation::decode(&record.payload()) {
+                Some(attestation) => self.check(attestation)?,
+                None => return refuse("it is no Attestation that this program knows"),
+            },
+            Kind::Commands | Kind::Tick | Kind::Operator => {}
+        }
+        if self.digests.len() == DIGESTS_KEPT {
+            self.digests.pop_front();
+        }
+        self.digests.push_back((through, self.done.state.digest()));
+        Ok(())
+    }
+
+    /// I2: whoever has applied an LSN of one history has the same state there.
+    fn check(&mut self, attestation: Attestation) -> Result<(), Failure> {
+        let at = self
+            .digests
+            .partition_point(|(lsn, _)| *lsn < attestation.lsn);
+        // One from before the start of the replay cannot be checked, and proves nothing.
+        let Some((lsn, digest)) = self.digests.get(at).filter(|d| d.0 == attestation.lsn) else {
+            return Ok(());
+        };
+        if *digest != attestation.digest {
+            let attested = attestation.digest;
+            return Err(damaged(format!(
+                "I2: the restored state differs from the primary's at LSN {lsn}: digest {digest} \
+                 here, {attested} attested"
+            ))
+            .hint("restore an earlier point or another history, and keep this archive"));
+        }
+        self.done.tally.attestations += 1;
+        self.done.tally.attested_lsn = *lsn;
+        Ok(())
+    }
+
+    /// The state is exactly the one that was asked for, or it is not handed out.
+    fn check_target(&self, plan: &Plan) -> Result<(), Failure> {
+        let link = self.done.link;
+        let is_exact = match self.stop {
+            Stop::Lsn(lsn) => link.position.lsn == lsn,
+            Stop::Time(ns) => {
+                self.passed_target
+                    || link.timestamp == ns
+                    || plan.complete_until.is_some_and(|until| ns <= until)
+            }
+        };
+        if is_exact {
+            assert_eq!(
+                self.done.state.applied().lsn,
+                link.position.lsn,
+                "I2: the state and the log stand at one LSN"
+            );
+            return Ok(());
+        }
+        let (lsn, ns) = (link.position.lsn, link.timestamp);
+        let text = format!("the log ends at LSN {lsn} (time {ns} ns), before the target");
+        Err(Failure::new(ExitCode::NotExact, text).hint(format!("--target lsn:{lsn}")))
+    }
+}
+
+fn damaged(error: impl ToString) -> Failure {
+    Failure::new(ExitCode::Damaged, error.to_string())
+}

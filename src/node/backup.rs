@@ -1,0 +1,106 @@
+//! `backup now`: the newest snapshot, and the committed log behind the last backup, in a directory.
+//!
+//! Runs on a thread of its own. Only what is committed and durable here is shipped (I6): the engine
+//! says through which LSN that is.
+
+use crate::limits;
+use crate::node::open;
+use serde_json::json;
+use standfast_snapshot::{Card, Reader as SnapshotReader, Shipper};
+use standfast_wal::{ClusterId, Disk, Lsn, ReadError, Reader, Record};
+use std::io;
+use std::path::Path;
+
+/// Ships into `dir` and says what it did, as JSON.
+pub fn back_up(
+    data: &Path,
+    cluster: ClusterId,
+    log: &Reader<Disk>,
+    dir: &Path,
+    through: Lsn,
+    who: &str,
+) -> Result<String, String> {
+    let text = |error: standfast_snapshot::Error| error.to_string();
+    let found = open::snapshots(data).map_err(|e| format!("cannot list snapshots: {e}"))?;
+    let (_, path) = found.first().ok_or("this node has no snapshot yet")?;
+    let reader = SnapshotReader::open(path).map_err(text)?;
+    reader.check_cluster(cluster).map_err(text)?;
+    let header = reader.header();
+    let card = Card {
+        cluster,
+        cluster_name: header.cluster_name.clone(),
+        history: header.history,
+        ancestors: header.ancestors.clone(),
+    };
+    let mut shipper = Shipper::open(dir, &card).map_err(text)?;
+    let mut shipped = shipper
+        .put_log(records(log, start(&shipper, &card, log), through))
+        .map_err(text)?;
+    let (lsn, bytes) = shipper.put_snapshot(path).map_err(text)?;
+    shipped.stored_bytes += bytes;
+    tracing::info!(dir = %dir.display(), %lsn, %through, %who, "backup written");
+    Ok(json!({
+        "dir": dir.display().to_string(),
+        "history": card.history.to_string(),
+        "snapshot_lsn": lsn.0,
+        "log_through_lsn": shipper.end().map(|end| end.position.lsn.0),
+        "log_pieces": shipped.pieces,
+        "records": shipped.records,
+        "stored_bytes": shipped.stored_bytes,
+        "gap": shipped.gap.map(|(before, behind)| [before.0, behind.0]),
+    })
+    .to_string())
+}
+
+/// The last LSN that needs not be read: what the archive has, what belongs to an earlier history,
+/// and what this node's log no longer holds.
+fn start(shipper: &Shipper, card: &Card, log: &Reader<Disk>) -> Lsn {
+    let end = shipper.end().map_or(Lsn::ZERO, |end| end.position.lsn);
+    let fork = card
+        .ancestors
+        .last()
+        .map_or(Lsn::ZERO, |(_, last)| Lsn(*last));
+    let before_log = Lsn(log.first_lsn().0.saturating_sub(1));
+    end.max(fork).max(before_log)
+}
+
+/// The records behind `after` through `through`, read in stretches.
+fn records(
+    log: &Reader<Disk>,
+    mut after: Lsn,
+    through: Lsn,
+) -> impl Iterator<Item = io::Result<Record>> {
+    let mut stretch = Vec::new().into_iter();
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(record) = stretch.next() {
+                let record: Record = record;
+                after = record.last_lsn();
+                return (after <= through).then_some(Ok(record));
+            }
+            if after >= through {
+                return None;
+            }
+            match log.read(after, limits::APPEND_BYTES) {
+                Ok(records) if records.is_empty() => return None,
+                Ok(records) => stretch = records.into_iter(),
+                Err(error) => return Some(Err(read_error(error))),
+            }
+        }
+    })
+}
+
+fn read_error(error: ReadError) -> io::Error {
+    io::Error::other(match error {
+        ReadError::Gone { first_lsn } => {
+            format!("the log begins at {first_lsn} by now: it was trimmed meanwhile; try again")
+        }
+        ReadError::Damaged(range) => {
+            format!(
+                "{} offset {} LSN {}: damaged",
+                range.file, range.offset, range.first_lsn
+            )
+        }
+        ReadError::Failed(error) => error.to_string(),
+    })
+}

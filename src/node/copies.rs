@@ -1,0 +1,590 @@
+//! Snapshots: taken while writes go on, sent to members that lag, received and installed.
+//!
+//! Owns what is under way; the bytes are moved by the shell. The state is copied slot by slot in
+//! the engine's own turns (3-storage, "Snapshot"), never beyond what is committed and durable
+//! here (I6). An install is made atomic by the log: the received file is durable under its waiting
+//! name first, then the log is reset to its LSN, then the file gets its final name; a crash in
+//! between is finished or forgotten at the next start by what the log's base says.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use crate::limits;
+use crate::node::engine::{Engine, Output};
+use crate::node::pending::Client;
+use crate::node::refusal::Refusal;
+use crate::node::wire::{Head, Piece};
+use crate::replication::{EpochTable, Input, Loss, SnapshotHead, Time};
+use crate::state::{Block, Reply, State};
+use bytes::Bytes;
+use standfast_snapshot::Header;
+use standfast_wal::{Link, Lsn, NodeId};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What the shell tells of snapshot work.
+#[derive(Debug)]
+pub enum CopyEvent {
+    /// The snapshot that was begun is durable under its name, or came to nothing.
+    Written(Result<u64, String>),
+    /// How many blocks the writer takes without waiting.
+    Room(usize),
+    /// What `from` sent is whole, proved and loaded; it waits under its waiting name.
+    Loaded {
+        from: NodeId,
+        header: Box<Header>,
+        state: Box<State>,
+    },
+    ReceiveFailed {
+        from: NodeId,
+        why: String,
+    },
+    /// A backup is in its directory; the text is JSON.
+    BackedUp {
+        ticket: u64,
+        result: Result<String, String>,
+    },
+}
+
+/// What the shell must do for snapshots, in order.
+#[derive(Debug)]
+pub enum CopyOutput {
+    Begin(Box<Header>),
+    Blocks(Vec<Block>),
+    Finish,
+    /// Stream the newest snapshot file to this peer.
+    Stream {
+        to: NodeId,
+        lsn: Lsn,
+    },
+    /// A file of `total` bytes comes from this peer.
+    Receive {
+        from: NodeId,
+        lsn: Lsn,
+        total: u64,
+    },
+    Receiving {
+        from: NodeId,
+        offset: u64,
+        bytes: Bytes,
+    },
+    StopReceiving,
+    /// The log stands at this LSN now: the received file becomes the newest snapshot.
+    Adopt {
+        lsn: Lsn,
+    },
+    /// Put the newest snapshot and the committed log through `through` into a directory.
+    BackUp {
+        ticket: u64,
+        dir: PathBuf,
+        through: Lsn,
+        who: String,
+    },
+}
+
+/// A snapshot on this node's disk.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    pub head: SnapshotHead,
+    pub bytes: u64,
+    /// Seconds since 1970.
+    pub finished: u64,
+}
+
+#[derive(Debug)]
+struct Job {
+    head: SnapshotHead,
+    /// Everything is copied; the file is being finished.
+    copied: bool,
+}
+
+#[derive(Debug)]
+struct Backup {
+    client: Client,
+    dir: PathBuf,
+    who: String,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Receiving {
+        from: NodeId,
+        head: SnapshotHead,
+        total: u64,
+    },
+    Installing {
+        from: NodeId,
+        head: SnapshotHead,
+        state: Box<State>,
+    },
+}
+
+#[derive(Debug, Default)]
+pub struct Copies {
+    pub newest: Option<Newest>,
+    /// Where the applied state stands in the chain.
+    pub applied: Link,
+    job: Option<Job>,
+    room: usize,
+    /// Members that wait for the snapshot under way.
+    waiting: BTreeMap<NodeId, Lsn>,
+    /// Members that were offered the newest snapshot, or are being sent it.
+    offered: BTreeMap<NodeId, Lsn>,
+    incoming: Option<Incoming>,
+    loaded: Option<(NodeId, Box<State>)>,
+    /// Somebody asked for a snapshot that begins from now on.
+    wanted: bool,
+    asked: Vec<Client>,
+    backups: Vec<Backup>,
+    shipping: BTreeMap<u64, Client>,
+    next_ticket: u64,
+    last_begun: Time,
+    poll: Option<Time>,
+}
+
+impl Copies {
+    /// `newest`: the snapshot that the state was loaded from; `applied`: where the state stands.
+    pub fn new(newest: Option<Newest>, applied: Link) -> Copies {
+        Copies {
+            newest,
+            applied,
+            ..Copies::default()
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// The state is about to be replaced: nothing is applied to it any more.
+    pub fn is_installing(&self) -> bool {
+        matches!(self.incoming, Some(Incoming::Installing { .. }))
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        if self.wanted && self.job.is_none() {
+            Some(Time::ZERO)
+        } else {
+            self.poll
+        }
+    }
+
+    /// A snapshot that begins after now was asked for; `client` is told when it has begun.
+    pub fn want(&mut self, client: Option<Client>) {
+        self.wanted = true;
+        self.asked.extend(client);
+    }
+
+    pub fn want_backup(&mut self, client: Client, dir: PathBuf, who: String) {
+        self.wanted = true;
+        self.backups.push(Backup { client, dir, who });
+    }
+}
+
+impl Engine {
+    /// Begins, continues or ends the snapshot under way.
+    pub(super) fn copies_turn(&mut self) {
+        self.copies.poll = None;
+        if self.copies.job.is_none() && self.is_snapshot_due() {
+            self.begin_snapshot();
+        }
+        let Some(job) = &mut self.copies.job else {
+            return;
+        };
+        if job.copied {
+            return;
+        }
+        let mut blocks = Vec::new();
+        let budget = self.copies.room.min(limits::SNAPSHOT_BLOCKS_PER_TURN);
+        let copied = self
+            .state
+            .snapshot_step(budget * limits::SNAPSHOT_BLOCK_BYTES, &mut blocks);
+        job.copied = copied;
+        if !blocks.is_empty() {
+            self.copies.room = self.copies.room.saturating_sub(blocks.len());
+            self.emit(Output::Snapshot(CopyOutput::Blocks(blocks)));
+        }
+        if copied {
+            self.emit(Output::Snapshot(CopyOutput::Finish));
+        } else {
+            self.copies.poll = Some(self.time().after(limits::SNAPSHOT_POLL));
+        }
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let applied = self.copies.applied.position.lsn;
+        let newest = self
+            .copies
+            .newest
+            .as_ref()
+            .map_or(Lsn::ZERO, |n| n.head.link.position.lsn);
+        if self.is_witness || applied == Lsn::ZERO || self.copies.incoming.is_some() {
+            return false;
+        }
+        if self.copies.wanted {
+            return true;
+        }
+        let by_time = self.settings.snapshot_interval.is_some_and(|interval| {
+            self.copies.last_begun.after(interval) <= self.time()
+                && newest.distance_to(applied) > limits::SNAPSHOT_LSNS_MIN
+        });
+        let by_size = self
+            .settings
+            .snapshot_after
+            .is_some_and(|bytes| self.log_bytes_behind(newest) > bytes && newest < applied);
+        by_time || by_size
+    }
+
+    fn log_bytes_behind(&self, lsn: Lsn) -> u64 {
+        // The log's size is known as a whole; what lies behind the newest snapshot is its share.
+        let tip = self.replica.tip().position.lsn;
+        let first = self.replica.first_lsn();
+        let all = first.distance_to(tip).max(1);
+        let behind = lsn.max(first).distance_to(tip).min(all);
+        u64::try_from(u128::from(self.log_bytes) * u128::from(behind) / u128::from(all))
+            .unwrap_or(u64::MAX)
+    }
+
+    fn begin_snapshot(&mut self) {
+        let applied = self.copies.applied;
+        let begun = self.state.begin_snapshot();
+        assert_eq!(
+            begun.lsn, applied.position.lsn,
+            "a snapshot begins between two records"
+        );
+        assert!(
+            begun.lsn <= self.replica.commit() && begun.lsn <= self.replica.durable(),
+            "I6: a snapshot at {} above commit or durable",
+            begun.lsn
+        );
+        let mut epochs = self.replica.epochs().clone();
+        epochs.cut(begun.lsn);
+        let config = self.replica.config();
+        let header = Header {
+            cluster: self.identity.cluster,
+            cluster_name: self.identity.cluster_name.clone(),
+            node: self.identity.node,
+            history: self.replica.history(),
+            ancestors: config.ancestors.clone(),
+            link: applied,
+            digest: begun.digest.0,
+            counts: [begun.keys, begun.tokens, 0, 0],
+            epoch_table: encode_epochs(&epochs),
+            state_head: Bytes::new(),
+        };
+        let head = SnapshotHead {
+            history: self.replica.history(),
+            link: applied,
+            epochs,
+        };
+        self.copies.job = Some(Job {
+            head,
+            copied: false,
+        });
+        self.copies.wanted = false;
+        self.copies.last_begun = self.time();
+        self.copies.room = limits::SNAPSHOT_BLOCKS_PER_TURN;
+        for client in std::mem::take(&mut self.copies.asked) {
+            let text = Reply::Simple("Background saving started");
+            self.pending
+                .answer(client, begun.lsn, Default::default(), text);
+        }
+        self.emit(Output::Snapshot(CopyOutput::Begin(Box::new(header))));
+    }
+
+    pub(super) fn on_copy(&mut self, event: CopyEvent) {
+        match event {
+            CopyEvent::Room(room) => self.copies.room = room,
+            CopyEvent::Written(result) => self.on_written(result),
+            CopyEvent::Loaded {
+                from,
+                header,
+                state,
+            } => self.on_loaded(from, &header, state),
+            CopyEvent::ReceiveFailed { from, why } => {
+                self.copies.incoming = None;
+                self.note(format!(
+                    "the snapshot from node {from} came to nothing: {why}"
+                ));
+                self.send(from, Head::Copy(Piece::Refuse(why)));
+                self.step(Input::SnapshotAborted { from });
+            }
+            CopyEvent::BackedUp { ticket, result } => {
+                let Some(client) = self.copies.shipping.remove(&ticket) else {
+                    return;
+                };
+                match result {
+                    Ok(json) => {
+                        let reply = Reply::Bulk(json.into());
+                        self.pending
+                            .answer(client, Lsn::ZERO, Default::default(), reply);
+                    }
+                    Err(why) => self.pending.refuse(client, Refusal::Operator(why)),
+                }
+            }
+        }
+    }
+
+    fn on_written(&mut self, result: Result<u64, String>) {
+        let Some(job) = self.copies.job.take() else {
+            return;
+        };
+        match result {
+            Ok(bytes) => {
+                let lsn = job.head.link.position.lsn;
+                self.copies.newest = Some(Newest {
+                    head: job.head,
+                    bytes,
+                    finished: self.now.wall / 1_000_000_000,
+                });
+                self.note(format!("snapshot at {lsn} written, {bytes} bytes"));
+                self.trim_log();
+                for (to, at_least) in std::mem::take(&mut self.copies.waiting) {
+                    self.offer_snapshot(to, at_least);
+                }
+                self.ship_backups();
+            }
+            Err(why) => {
+                self.state.abort_snapshot();
+                self.note(format!("no snapshot was written: {why}"));
+                for (to, _) in std::mem::take(&mut self.copies.waiting) {
+                    self.step(Input::SnapshotFailed { to });
+                }
+                for backup in std::mem::take(&mut self.copies.backups) {
+                    let text = format!("the backup's snapshot was not written: {why}");
+                    self.pending.refuse(backup.client, Refusal::Operator(text));
+                }
+            }
+        }
+    }
+
+    fn ship_backups(&mut self) {
+        for backup in std::mem::take(&mut self.copies.backups) {
+            self.copies.next_ticket += 1;
+            let ticket = self.copies.next_ticket;
+            self.copies.shipping.insert(ticket, backup.client);
+            let through = self.copies.applied.position.lsn;
+            let Backup { dir, who, .. } = backup;
+            self.emit(Output::Snapshot(CopyOutput::BackUp {
+                ticket,
+                dir,
+                through,
+                who,
+            }));
+        }
+    }
+
+    /// Log that the newest snapshot covers goes, once every member has it or too much is kept.
+    pub(super) fn trim_log(&mut self) {
+        let Some(newest) = &self.copies.newest else {
+            return;
+        };
+        let covered = newest.head.link.position.lsn;
+        let through = if self.log_bytes > self.settings.wal_keep {
+            covered
+        } else {
+            covered.min(self.replica.held_by_all().unwrap_or(Lsn::ZERO))
+        };
+        if through > Lsn::ZERO {
+            self.emit(Output::Trim { through });
+        }
+    }
+
+    // --- Sending ------------------------------------------------------------------------------
+
+    /// Offers a snapshot behind which this node's log goes on; takes one first if need be.
+    pub(super) fn offer_snapshot(&mut self, to: NodeId, at_least: Lsn) {
+        let first = self.replica.first_lsn();
+        let usable = self.copies.newest.as_ref().filter(|newest| {
+            newest.head.link.position.lsn.next() >= first
+                && newest.head.link.position.lsn >= at_least
+                && newest.head.history == self.replica.history()
+        });
+        match usable {
+            Some(newest) => {
+                let (head, total) = (newest.head.clone(), newest.bytes);
+                self.copies.offered.insert(to, head.link.position.lsn);
+                self.send(to, Head::Copy(Piece::Offer { head, total }));
+            }
+            None => {
+                self.copies.waiting.insert(to, at_least);
+                if self.copies.job.is_none() {
+                    self.copies.wanted = true;
+                }
+            }
+        }
+    }
+
+    /// The connection to `peer` broke: whatever was being copied either way is void.
+    pub(super) fn lost_link(&mut self, peer: NodeId) {
+        self.desk.lost_link(peer, &mut self.pending);
+        let was_waiting = self.copies.waiting.remove(&peer).is_some();
+        if self.copies.offered.remove(&peer).is_some() || was_waiting {
+            self.step(Input::SnapshotFailed { to: peer });
+        }
+        if let Some(Incoming::Receiving { from, .. }) = &self.copies.incoming
+            && *from == peer
+        {
+            self.copies.incoming = None;
+            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
+            self.step(Input::SnapshotAborted { from: peer });
+        }
+    }
+
+    pub(super) fn on_piece(&mut self, from: NodeId, piece: Piece) {
+        match piece {
+            Piece::Offer { head, total } => self.on_offer(from, head, total),
+            Piece::Accept => {
+                if let Some(lsn) = self.copies.offered.get(&from).copied() {
+                    self.emit(Output::Snapshot(CopyOutput::Stream { to: from, lsn }));
+                }
+            }
+            Piece::Refuse(why) => {
+                if self.copies.offered.remove(&from).is_some() {
+                    self.note(format!("node {from} did not take the snapshot: {why}"));
+                    self.step(Input::SnapshotSent { to: from });
+                }
+            }
+            Piece::Installed => {
+                if self.copies.offered.remove(&from).is_some() {
+                    self.step(Input::SnapshotSent { to: from });
+                }
+            }
+            Piece::Chunk { offset, bytes } => {
+                if matches!(&self.copies.incoming,
+                    Some(Incoming::Receiving { from: sender, .. }) if *sender == from)
+                {
+                    let receiving = CopyOutput::Receiving {
+                        from,
+                        offset,
+                        bytes,
+                    };
+                    self.emit(Output::Snapshot(receiving));
+                }
+            }
+        }
+    }
+
+    // --- Receiving ----------------------------------------------------------------------------
+
+    fn on_offer(&mut self, from: NodeId, head: SnapshotHead, total: u64) {
+        if self.copies.is_installing() || self.is_witness {
+            let why = "not now: one is being installed".to_string();
+            return self.send(from, Head::Copy(Piece::Refuse(why)));
+        }
+        if matches!(self.copies.incoming, Some(Incoming::Receiving { .. })) {
+            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
+        }
+        self.copies.incoming = Some(Incoming::Receiving {
+            from,
+            head: head.clone(),
+            total,
+        });
+        self.step(Input::SnapshotOffered { from, head });
+    }
+
+    pub(super) fn accept_snapshot(&mut self, from: NodeId) {
+        if let Some(Incoming::Receiving {
+            from: sender,
+            head,
+            total,
+        }) = &self.copies.incoming
+            && *sender == from
+        {
+            let (lsn, total) = (head.link.position.lsn, *total);
+            self.emit(Output::Snapshot(CopyOutput::Receive { from, lsn, total }));
+            self.send(from, Head::Copy(Piece::Accept));
+        }
+    }
+
+    pub(super) fn refuse_snapshot(&mut self, from: NodeId, why: &str) {
+        if matches!(&self.copies.incoming, Some(Incoming::Receiving { from: f, .. }) if *f == from)
+        {
+            self.copies.incoming = None;
+            self.copies.loaded = None;
+            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
+        }
+        self.send(from, Head::Copy(Piece::Refuse(why.to_string())));
+    }
+
+    fn on_loaded(&mut self, from: NodeId, header: &Header, state: Box<State>) {
+        let Some(Incoming::Receiving {
+            from: sender, head, ..
+        }) = &self.copies.incoming
+        else {
+            return;
+        };
+        if *sender != from || header.link != head.link || header.history != head.history {
+            return self.refuse_snapshot(from, "the file is not the one that was offered");
+        }
+        let head = head.clone();
+        self.copies.loaded = Some((from, state));
+        self.step(Input::SnapshotReceived { from, head });
+    }
+
+    pub(super) fn install_snapshot(&mut self, head: &SnapshotHead, loss: Option<Loss>) {
+        let Some((from, state)) = self.copies.loaded.take() else {
+            return self.halt("a snapshot is to be installed that is not loaded".to_string());
+        };
+        if self.copies.job.take().is_some() {
+            self.state.abort_snapshot();
+        }
+        self.copies.incoming = Some(Incoming::Installing {
+            from,
+            head: head.clone(),
+            state,
+        });
+        let mut verified = self.replica.commit();
+        if let Some(loss) = loss {
+            // What differs goes into divergent/ whole; the statement says which part.
+            verified = verified.min(Lsn(loss.first_lsn.0 - 1));
+            let (wall, node) = (self.now.wall, self.identity.node);
+            self.desk.cutting(wall, node, verified, loss);
+            let removed = self.records_from(loss.first_lsn);
+            let mut written = Vec::new();
+            self.desk.removed(removed, &mut written);
+            written.into_iter().for_each(|output| self.emit(output));
+        }
+        self.emit(Output::ResetLog {
+            base: head.link,
+            history: head.history,
+            verified,
+        });
+    }
+
+    pub(super) fn on_log_reset(&mut self) {
+        let Some(Incoming::Installing { from, head, state }) = self.copies.incoming.take() else {
+            return self.halt("the log was reset without a snapshot to install".to_string());
+        };
+        let lsn = head.link.position.lsn;
+        self.state = *state;
+        self.copies.applied = head.link;
+        self.copies.newest = Some(Newest {
+            head: head.clone(),
+            bytes: 0,
+            finished: self.now.wall / 1_000_000_000,
+        });
+        let generation = head.history.generation;
+        self.pending.skipped(generation, lsn);
+        self.emit(Output::Snapshot(CopyOutput::Adopt { lsn }));
+        self.note(format!("snapshot at {lsn} from node {from} installed"));
+        self.send(from, Head::Copy(Piece::Installed));
+        self.step(Input::SnapshotInstalled(head));
+    }
+
+    /// Tells the size of the newest snapshot's file once the shell knows it.
+    pub fn set_snapshot_bytes(&mut self, bytes: u64) {
+        if let Some(newest) = &mut self.copies.newest {
+            newest.bytes = bytes;
+        }
+    }
+}
+
+/// The epoch table as snapshots carry it.
+pub fn encode_epochs(epochs: &EpochTable) -> Bytes {
+    postcard::to_stdvec(epochs)
+        .expect("a table of numbers can be encoded")
+        .into()
+}
+
+pub fn decode_epochs(bytes: &[u8]) -> Result<EpochTable, postcard::Error> {
+    postcard::from_bytes(bytes)
+}

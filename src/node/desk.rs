@@ -1,0 +1,625 @@
+//! The rare operations of clients and operators: questions, orders, waits, forwarding, losses.
+//!
+//! Owns who waits for which of them, the event list and the loss statements to be written. All of
+//! it is bounded: events by count, waits by their own timeouts, forwarded commands by the sessions'.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use crate::limits;
+use crate::node::client::{Answer, Control, SessionId};
+use crate::node::engine::{Engine, Output};
+use crate::node::outcomes::Known;
+use crate::node::pending::{Client, Pending};
+use crate::node::refusal::Refusal;
+use crate::node::wire::{ForwardReply, Forwarded, Head};
+use crate::replication::{Input, Loss, Order, Time};
+use crate::state::{Command, Reply};
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+use standfast_wal::{Epoch, Kind, Lsn, NodeId, Record};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+#[derive(Debug)]
+enum Wait {
+    /// WAITLSN: until applied.
+    Applied { lsn: Lsn },
+    /// WAIT: until so many other members hold it.
+    Copies { lsn: Lsn, copies: u32 },
+}
+
+#[derive(Debug)]
+struct Waiting {
+    client: Client,
+    until: Time,
+    wait: Wait,
+}
+
+/// One line of the event list.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Nanoseconds since 1970.
+    pub wall: u64,
+    pub text: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Desk {
+    events: VecDeque<Entry>,
+    orders: BTreeMap<u64, Option<Client>>,
+    next_ticket: u64,
+    silent: Option<u64>,
+    silent_failed: bool,
+    waits: Vec<Waiting>,
+    /// Cuts whose removed records have not come yet, in order.
+    cuts: VecDeque<(String, serde_json::Value)>,
+    /// Commands of this node's clients that were passed on, by ticket.
+    forwarded: BTreeMap<u64, (NodeId, Client)>,
+    /// Tickets of other nodes' clients: the session number says the node, the ticket the rest.
+    losses: u64,
+}
+
+/// Sessions that stand for another node's clients have this bit set; the node is below it.
+const FORWARDED_SESSION: u64 = 1 << 63;
+
+impl Desk {
+    pub fn note(&mut self, wall: u64, text: &str) {
+        self.events.push_back(Entry {
+            wall,
+            text: text.to_string(),
+        });
+        if self.events.len() > limits::EVENTS_KEPT {
+            self.events.pop_front();
+        }
+    }
+
+    pub fn events(&self) -> impl Iterator<Item = &Entry> {
+        self.events.iter()
+    }
+
+    /// How many loss statements this process has written.
+    pub fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    fn ticket(&mut self, client: Option<Client>) -> u64 {
+        self.next_ticket += 1;
+        self.orders.insert(self.next_ticket, client);
+        self.next_ticket
+    }
+
+    /// For the switchover of a process that stops: nobody waits for its answer.
+    pub fn silent_ticket(&mut self) -> u64 {
+        let ticket = self.ticket(None);
+        self.silent = Some(ticket);
+        ticket
+    }
+
+    pub fn silent_order_failed(&self) -> bool {
+        self.silent_failed
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        self.waits.iter().map(|waiting| waiting.until).min()
+    }
+
+    /// A cut begins: what is known of it before the records are at hand.
+    pub fn cutting(&mut self, wall: u64, node: NodeId, after: Lsn, loss: Loss) {
+        let name = format!("loss-{}-{}-{wall}.json", loss.first_lsn, loss.last_lsn);
+        let facts = json!({
+            "node": node.0,
+            "when_ns": wall,
+            "log_kept_through": after.0,
+            "replaced_by": loss.by.to_string(),
+            "first_lsn": loss.first_lsn.0,
+            "last_lsn": loss.last_lsn.0,
+            "acknowledged_through": loss.committed.0,
+            "rest_acknowledged": if loss.possibly_acknowledged { "possibly" } else { "no" },
+        });
+        self.cuts.push_back((name, facts));
+    }
+
+    /// The records of the oldest cut: its loss statement can be written.
+    pub fn removed(&mut self, removed: Vec<Record>, out: &mut Vec<Output>) {
+        let Some((name, mut facts)) = self.cuts.pop_front() else {
+            return;
+        };
+        let acknowledged_through = facts["acknowledged_through"].as_u64().unwrap_or(0);
+        let possibly = facts["rest_acknowledged"] == "possibly";
+        let mut commands = Vec::new();
+        for record in removed
+            .iter()
+            .filter(|record| record.kind() == Kind::Commands)
+        {
+            for (i, command) in crate::state::command::iter(record.payload())
+                .flatten()
+                .enumerate()
+            {
+                let lsn = record.first_lsn().0 + i as u64;
+                commands.push(json!({
+                    "lsn": lsn,
+                    "epoch": record.epoch().0,
+                    "timestamp_ns": record.timestamp() + i as u64,
+                    "acknowledged": match (lsn <= acknowledged_through, possibly) {
+                        (true, _) => "yes",
+                        (false, true) => "possibly",
+                        (false, false) => "no",
+                    },
+                    "command": describe(&command),
+                    "bytes": hex(&command),
+                }));
+            }
+        }
+        facts["commands"] = commands.into();
+        self.losses += 1;
+        let text = serde_json::to_string_pretty(&facts).expect("plain JSON");
+        out.push(Output::LossStatement { name, text });
+    }
+
+    pub fn operator_record(&mut self, record: &Record) {
+        let text = String::from_utf8_lossy(&record.payload()).into_owned();
+        self.note(record.timestamp(), &format!("operator: {text}"));
+    }
+
+    /// The link to `peer` broke: what was passed on to it has an unknown outcome.
+    pub fn lost_link(&mut self, peer: NodeId, pending: &mut Pending) {
+        let lost = self
+            .forwarded
+            .extract_if(.., |_, (to, _)| *to == peer)
+            .collect::<Vec<_>>();
+        for (_, (_, client)) in lost {
+            let (generation, epoch, lsn) = (0, Epoch(0), Lsn::ZERO);
+            pending.refuse(
+                client,
+                Refusal::Unknown {
+                    generation,
+                    epoch,
+                    lsn,
+                },
+            );
+        }
+    }
+}
+
+/// A logged command for people.
+fn describe(command: &Bytes) -> String {
+    match Command::from_encoded(command.clone()) {
+        Ok(command) => format!("{command:?}"),
+        Err(error) => format!("not readable: {error}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl Engine {
+    pub(super) fn on_control(&mut self, client: Client, control: Control) {
+        match control {
+            Control::Outcome {
+                generation,
+                epoch,
+                lsn,
+            } => {
+                let reply = self.outcome(generation, epoch, lsn);
+                self.tell(client, reply);
+            }
+            Control::WaitLsn { lsn, timeout_ms } => {
+                self.wait(client, timeout_ms, Wait::Applied { lsn });
+            }
+            Control::Wait {
+                lsn,
+                copies,
+                timeout_ms,
+            } => {
+                self.wait(client, timeout_ms, Wait::Copies { lsn, copies });
+            }
+            Control::Receipt { epoch, lsn } => {
+                let reply = self.receipt(epoch, lsn);
+                self.tell(client, reply);
+            }
+            Control::Seen {
+                generation,
+                history_id,
+                lsn,
+            } => {
+                let reply = self.seen(generation, history_id, lsn);
+                self.tell(client, reply);
+            }
+            Control::Digest { slots } => {
+                let reply = self.digest_reply(slots);
+                self.tell(client, reply);
+            }
+            Control::Status => {
+                let text = self.status().to_string();
+                self.tell(client, Reply::Bulk(text.into()));
+            }
+            Control::SetMaxMemory { bytes, who } => {
+                self.settings.max_memory = bytes;
+                self.note(format!("max_memory is {bytes} bytes now, by {who}"));
+                self.tell(client, Reply::Ok);
+            }
+            Control::BackupNow { dir, who } => {
+                if self.is_witness {
+                    let text = "a witness has no data to back up; ask a data node".to_string();
+                    return self.pending.refuse(client, Refusal::Operator(text));
+                }
+                self.copies.want_backup(client, dir, who);
+            }
+            Control::Snapshot => {
+                if self.is_witness || self.copies.is_running() {
+                    let what = if self.is_witness {
+                        "a witness, nothing"
+                    } else {
+                        "a snapshot"
+                    };
+                    return self.pending.refuse(client, Refusal::Busy { what });
+                }
+                self.copies.want(Some(client));
+            }
+            Control::Shutdown => self.handle_shutdown(client),
+            order => self.order(client, order),
+        }
+    }
+
+    fn handle_shutdown(&mut self, client: Client) {
+        let now = self.now;
+        let event = crate::node::engine::Event::Shutdown {
+            client: Some(client),
+        };
+        self.handle(now, event);
+    }
+
+    fn tell(&mut self, client: Client, reply: Reply) {
+        let lsn = self.state.applied().lsn;
+        self.pending.answer(client, lsn, Epoch(0), reply);
+    }
+
+    /// An operator's order: a record in the log with who and why, then the deed.
+    fn order(&mut self, client: Client, control: Control) {
+        let (what, who, why, order) = match control {
+            Control::Switchover { to, who, why } => {
+                ("switchover", who, why, Order::Switchover { to })
+            }
+            Control::ForcePromote {
+                confirm,
+                ignore_old_primary,
+                who,
+                why,
+            } => {
+                if confirm != self.identity.cluster_name {
+                    let text = self.force_warning();
+                    return self.pending.refuse(client, Refusal::Operator(text));
+                }
+                (
+                    "promote --force",
+                    who,
+                    why,
+                    Order::ForcePromote { ignore_old_primary },
+                )
+            }
+            Control::Rejoin { who, why } => ("rejoin", who, why, Order::Rejoin),
+            Control::AddMember {
+                id,
+                member,
+                voter,
+                who,
+            } => (
+                "member add",
+                who,
+                String::new(),
+                Order::AddMember { id, member, voter },
+            ),
+            Control::RemoveMember { id, who } => (
+                "member remove",
+                who,
+                String::new(),
+                Order::RemoveMember { id },
+            ),
+            Control::SetAcks { acks, who } => {
+                ("set acks", who, String::new(), Order::SetAcks(acks))
+            }
+            Control::SetProtection { protection, who } => (
+                "set protection",
+                who,
+                String::new(),
+                Order::SetProtection(protection),
+            ),
+            other => unreachable!("{other:?} is no order"),
+        };
+        let payload =
+            json!({ "what": what, "order": format!("{order:?}"), "who": who, "why": why });
+        self.close_batch();
+        if self.replica.is_primary() {
+            // Where nothing can be ordered now, the order itself is still tried and noted.
+            let _ = self.propose(Kind::Operator, 1, payload.to_string().as_bytes());
+        }
+        self.note(format!("{what} asked for by {who}"));
+        let ticket = self.desk.ticket(Some(client));
+        self.step(Input::Operator { ticket, order });
+    }
+
+    pub(super) fn on_order_done(
+        &mut self,
+        ticket: u64,
+        result: Result<String, crate::replication::Refusal>,
+    ) {
+        if self.desk.silent == Some(ticket) {
+            self.desk.silent_failed = result.is_err();
+        }
+        let Some(client) = self.desk.orders.remove(&ticket) else {
+            return;
+        };
+        match result {
+            Ok(text) => {
+                self.note(text.clone());
+                let Some(client) = client else { return };
+                let reply = json!({ "done": text }).to_string();
+                self.tell(client, Reply::Bulk(reply.into()));
+            }
+            Err(refusal) => {
+                let refusal = self.refusal(refusal);
+                self.note(format!("an order was not carried out: {refusal}"));
+                if let Some(client) = client {
+                    self.pending.refuse(client, refusal);
+                }
+            }
+        }
+    }
+
+    fn force_warning(&self) -> String {
+        let applied = self.state.applied();
+        let known = self.replica.commit();
+        format!(
+            "a forced promotion here loses every command after LSN {} (log time {} ns); the last \
+             commit LSN known here is {known}, the old primary may have gone further. Repeat with \
+             the cluster's name {:?} to confirm",
+            applied.lsn, applied.timestamp, self.identity.cluster_name
+        )
+    }
+
+    fn outcome(&self, generation: u64, epoch: Epoch, lsn: Lsn) -> Reply {
+        let word = |text: &'static str| Reply::Array(vec![Reply::Bulk(text.into())]);
+        let applied = self.state.applied().lsn;
+        let Some(reign) = self.replica.epochs().at(lsn.min(applied)) else {
+            return word("pending");
+        };
+        if lsn > applied {
+            // A later reign has begun at or below what is applied: that LSN is or will be its.
+            let passed = (reign.history.generation, reign.epoch) > (generation, epoch);
+            return word(if passed { "never" } else { "pending" });
+        }
+        if (reign.history.generation, reign.epoch) != (generation, epoch) {
+            return word("never");
+        }
+        match self.outcomes.get(lsn) {
+            Known::Reply(reply) => Reply::Array(vec![Reply::Bulk("done".into()), reply]),
+            Known::NotKept | Known::Gone => word("done"),
+        }
+    }
+
+    fn receipt(&self, epoch: Epoch, lsn: Lsn) -> Reply {
+        let history = self.replica.history();
+        let config = self.replica.config();
+        let protection = serde_json::to_value(config.protection).unwrap_or_default();
+        let text = |text: String| Reply::Bulk(text.into());
+        let int = |number: u64| Reply::Int(i64::try_from(number).unwrap_or(i64::MAX));
+        let pairs = [
+            ("generation", int(history.generation)),
+            ("history", text(format!("{:032x}", history.id))),
+            ("epoch", int(epoch.0)),
+            ("lsn", int(lsn.0)),
+            ("copies", int(u64::from(self.replica.copies(lsn)))),
+            (
+                "protection",
+                text(protection.as_str().unwrap_or_default().to_string()),
+            ),
+        ];
+        Reply::Map(
+            pairs
+                .map(|(name, value)| (Reply::Bulk(name.into()), value))
+                .into(),
+        )
+    }
+
+    fn seen(&self, generation: u64, history_id: u128, lsn: Lsn) -> Reply {
+        let mine = self.replica.history();
+        let same = mine.generation == generation && mine.id == history_id;
+        let shared = self
+            .replica
+            .config()
+            .ancestors
+            .iter()
+            .any(|(history, last)| {
+                history.generation == generation && history.id == history_id && lsn.0 <= *last
+            });
+        if same || shared {
+            return Reply::Ok;
+        }
+        let (generation, history_id) = (mine.generation, mine.id);
+        Refusal::TimeTravel {
+            generation,
+            history_id,
+        }
+        .into()
+    }
+
+    fn digest_reply(&self, slots: bool) -> Reply {
+        let applied = self.state.applied().lsn;
+        let mut reply = vec![
+            Reply::Int(i64::try_from(applied.0).unwrap_or(i64::MAX)),
+            Reply::Bulk(self.state.digest().to_string().into()),
+        ];
+        if slots {
+            let digests = self.state.slot_digests();
+            let texts = digests
+                .iter()
+                .map(|digest| Reply::Bulk(digest.to_string().into()));
+            reply.push(Reply::Array(texts.collect()));
+        }
+        Reply::Array(reply)
+    }
+
+    // --- Waiting ------------------------------------------------------------------------------
+
+    fn wait(&mut self, client: Client, timeout_ms: u64, wait: Wait) {
+        // Redis: 0 waits for ever. Here for as long as any write may wait, at least.
+        let timeout = match timeout_ms {
+            0 => limits::WAIT_MAX,
+            ms => millis(ms).min(limits::WAIT_MAX),
+        };
+        let until = self.time().after(timeout);
+        self.desk.waits.push(Waiting {
+            client,
+            until,
+            wait,
+        });
+    }
+
+    pub(super) fn desk_turn(&mut self) {
+        if self.desk.waits.is_empty() {
+            return;
+        }
+        let now = self.time();
+        let waits = std::mem::take(&mut self.desk.waits);
+        for waiting in waits {
+            let (done, answer) = match waiting.wait {
+                Wait::Applied { lsn } => {
+                    let done = self.state.applied().lsn >= lsn;
+                    (done, i64::from(done))
+                }
+                Wait::Copies { lsn, copies } => {
+                    let others = self.replica.copies(lsn).saturating_sub(1);
+                    (others >= copies, i64::from(others))
+                }
+            };
+            if done || waiting.until <= now {
+                self.tell(waiting.client, Reply::Int(answer));
+            } else {
+                self.desk.waits.push(waiting);
+            }
+        }
+    }
+
+    // --- Forwarding ---------------------------------------------------------------------------
+
+    /// Passes on a command that never got an LSN, once.
+    pub(super) fn forward_write(&mut self, to: NodeId, client: Client, command: Bytes) {
+        self.forward(to, client, true, command);
+    }
+
+    pub(super) fn forward_read(&mut self, to: NodeId, client: Client, command: &Command) {
+        let mut encoded = BytesMut::new();
+        command.encode(&mut encoded);
+        self.forward(to, client, false, encoded.freeze());
+    }
+
+    /// Passes on every read that waits here.
+    pub(super) fn forward_reads(&mut self, to: NodeId) {
+        for (client, command) in self.pending.take_reads() {
+            self.forward_read(to, client, &command);
+        }
+    }
+
+    fn forward(&mut self, to: NodeId, client: Client, write: bool, command: Bytes) {
+        if client.session.0 & FORWARDED_SESSION != 0 {
+            // It was passed on to us already: once is enough, the client asks anew.
+            return self.pending.refuse(client, self.not_primary());
+        }
+        self.desk.next_ticket += 1;
+        let ticket = self.desk.next_ticket;
+        self.desk.forwarded.insert(ticket, (to, client));
+        let commands = vec![Forwarded {
+            ticket,
+            write,
+            command,
+        }];
+        self.send(to, Head::Forward { commands });
+    }
+
+    pub(super) fn on_forward(&mut self, from: NodeId, commands: Vec<Forwarded>) {
+        use crate::node::client::{Op, Request};
+        let session = SessionId(FORWARDED_SESSION | u64::from(from.0));
+        let mut requests = Vec::with_capacity(commands.len());
+        for Forwarded {
+            ticket,
+            write,
+            command,
+        } in commands
+        {
+            // Nothing that does not decode is ever ordered: it would halt every node.
+            let Ok(decoded) = Command::from_encoded(command.clone()) else {
+                continue;
+            };
+            let op = match write {
+                true => Op::Write(command),
+                false => Op::Read {
+                    command: decoded,
+                    stale: false,
+                },
+            };
+            requests.push(Request { seq: ticket, op });
+        }
+        let now = self.now;
+        self.handle(
+            now,
+            crate::node::engine::Event::Submit { session, requests },
+        );
+    }
+
+    pub(super) fn on_replied(&mut self, from: NodeId, replies: Vec<ForwardReply>) {
+        for ForwardReply {
+            ticket,
+            lsn,
+            epoch,
+            reply,
+        } in replies
+        {
+            let Some((to, client)) = self.desk.forwarded.remove(&ticket) else {
+                continue;
+            };
+            assert_eq!(to, from, "a reply comes from where the command went");
+            match Reply::decode(reply) {
+                Some(reply) => self.pending.answer(client, lsn, Epoch(epoch), reply),
+                None => {
+                    let text = "the successor's reply is not readable".to_string();
+                    self.pending.refuse(client, Refusal::Operator(text));
+                }
+            }
+        }
+    }
+
+    /// This turn's answers to this node's own sessions; those of others go back as frames.
+    pub(super) fn take_answers(&mut self) -> Vec<(SessionId, Answer)> {
+        let mut answers = self.pending.take_answers();
+        if answers
+            .iter()
+            .all(|(session, _)| session.0 & FORWARDED_SESSION == 0)
+        {
+            return answers;
+        }
+        let mut back: BTreeMap<NodeId, Vec<ForwardReply>> = BTreeMap::new();
+        answers.retain(|(session, answer)| {
+            if session.0 & FORWARDED_SESSION == 0 {
+                return true;
+            }
+            let to = NodeId(u32::try_from(session.0 & !FORWARDED_SESSION).unwrap_or(u32::MAX));
+            let mut reply = Vec::new();
+            answer.reply.encode(&mut reply);
+            back.entry(to).or_default().push(ForwardReply {
+                ticket: answer.seq,
+                lsn: answer.lsn,
+                epoch: answer.epoch.0,
+                reply: reply.into(),
+            });
+            false
+        });
+        for (to, replies) in back {
+            self.send(to, Head::Replied { replies });
+        }
+        answers
+    }
+}

@@ -1,0 +1,442 @@
+//! Connections to peers: each node dials every other one and sends only on what it dialled.
+//!
+//! Owns the sockets, one task per direction. Frames leave in the order they were queued; what was
+//! queued for a connection that broke is dropped, for the protocol repairs itself from what the
+//! peer says it has. Nothing here decides anything.
+
+use crate::limits;
+use crate::node::wire::{self, Frame, Head, Hello, WireError};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use standfast_wal::{Incarnation, NodeId};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{ErrorKind, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio_util::codec::FramedRead;
+
+/// What the engine hears from the links.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The outgoing connection to `peer` stands; it is this life of it.
+    Up {
+        peer: NodeId,
+        hello: Box<Hello>,
+    },
+    Down {
+        peer: NodeId,
+    },
+    /// The peer's port refuses: its process is dead.
+    Refused {
+        peer: NodeId,
+    },
+    Frame {
+        from: NodeId,
+        incarnation: Incarnation,
+        frame: Frame,
+    },
+}
+
+/// Takes what the links tell; must not block.
+pub type Sink = Arc<dyn Fn(LinkEvent) + Send + Sync>;
+
+/// The outgoing side of every link of this node.
+pub struct Links {
+    me: watch::Sender<Hello>,
+    sink: Sink,
+    peers: BTreeMap<NodeId, Outgoing>,
+}
+
+struct Outgoing {
+    address: String,
+    frames: mpsc::UnboundedSender<Frame>,
+    queued: Arc<AtomicUsize>,
+    bulk: mpsc::Sender<Frame>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Links {
+    /// `me` is sent as this node's Hello with `to` filled in; `sink` must not block.
+    pub fn new(me: Hello, sink: Sink) -> Links {
+        Links {
+            me: watch::Sender::new(me),
+            sink,
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// Whom to keep connected; links to others are closed, changed addresses are dialled anew.
+    pub fn set_peers(&mut self, peers: &BTreeMap<NodeId, String>) {
+        self.peers.retain(|id, link| {
+            let keep = peers.get(id) == Some(&link.address);
+            if !keep {
+                link.task.abort();
+            }
+            keep
+        });
+        for (id, address) in peers {
+            if !self.peers.contains_key(id) {
+                let link = Outgoing::start(*id, address.clone(), self.me.subscribe(), &self.sink);
+                self.peers.insert(*id, link);
+            }
+        }
+    }
+
+    /// A view of this node's Hello for the accepting side.
+    pub fn hello(&self) -> watch::Receiver<Hello> {
+        self.me.subscribe()
+    }
+
+    /// Queues a frame; drops it when the peer is not known or its queue is full. A full queue
+    /// means a peer that reads nothing: the protocol's windows and timeouts deal with it.
+    pub fn send(&self, to: NodeId, frame: Frame) {
+        let Some(link) = self.peers.get(&to) else {
+            return;
+        };
+        let size: usize = frame
+            .records
+            .iter()
+            .map(|record| record.bytes().len())
+            .sum();
+        if link.queued.load(Ordering::Relaxed) > limits::LINK_QUEUE_BYTES_MAX {
+            return;
+        }
+        link.queued
+            .fetch_add(size + wire::HEADER_BYTES, Ordering::Relaxed);
+        // The receiver lives as long as the task, which is only aborted with the entry.
+        let _ = link.frames.send(frame);
+    }
+
+    /// A queue with back-pressure for snapshot pieces; they yield to all other frames.
+    pub fn bulk(&self, to: NodeId) -> Option<mpsc::Sender<Frame>> {
+        self.peers.get(&to).map(|link| link.bulk.clone())
+    }
+}
+
+impl Outgoing {
+    fn start(peer: NodeId, address: String, me: watch::Receiver<Hello>, sink: &Sink) -> Outgoing {
+        let (frames, frames_out) = mpsc::unbounded_channel();
+        let (bulk, bulk_out) = mpsc::channel(limits::BULK_QUEUE_FRAMES);
+        let queued = Arc::new(AtomicUsize::new(0));
+        let dialler = Dialler {
+            peer,
+            address: address.clone(),
+            me,
+            sink: sink.clone(),
+            frames: frames_out,
+            bulk: bulk_out,
+            queued: queued.clone(),
+        };
+        let task = tokio::spawn(dialler.run());
+        Outgoing {
+            address,
+            frames,
+            queued,
+            bulk,
+            task,
+        }
+    }
+}
+
+struct Dialler {
+    peer: NodeId,
+    address: String,
+    me: watch::Receiver<Hello>,
+    sink: Sink,
+    frames: mpsc::UnboundedReceiver<Frame>,
+    bulk: mpsc::Receiver<Frame>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl Dialler {
+    async fn run(mut self) {
+        let mut pause = limits::DIAL_PAUSE_MIN;
+        let mut complaint = String::new();
+        loop {
+            match self.connect().await {
+                Ok((stream, hello)) => {
+                    tracing::info!(peer = %self.peer, address = %self.address, "link up");
+                    pause = limits::DIAL_PAUSE_MIN;
+                    complaint.clear();
+                    self.discard_queued();
+                    (self.sink)(LinkEvent::Up {
+                        peer: self.peer,
+                        hello: Box::new(hello),
+                    });
+                    let error = self.pump(stream).await;
+                    tracing::info!(peer = %self.peer, %error, "link down");
+                    (self.sink)(LinkEvent::Down { peer: self.peer });
+                    continue;
+                }
+                Err(error) => {
+                    if matches!(&error, WireError::Io(e) if e.kind() == ErrorKind::ConnectionRefused)
+                    {
+                        (self.sink)(LinkEvent::Refused { peer: self.peer });
+                    }
+                    if complaint != error.to_string() {
+                        complaint = error.to_string();
+                        tracing::warn!(peer = %self.peer, address = %self.address, %error, "no link");
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(limits::DIAL_PAUSE_MAX);
+            self.discard_queued();
+        }
+    }
+
+    fn discard_queued(&mut self) {
+        while self.frames.try_recv().is_ok() {}
+        while self.bulk.try_recv().is_ok() {}
+        self.queued.store(0, Ordering::Relaxed);
+    }
+
+    async fn connect(&mut self) -> Result<(TcpStream, Hello), WireError> {
+        let timed_out = || WireError::Io(ErrorKind::TimedOut.into());
+        let dial = TcpStream::connect(&self.address);
+        let mut stream = tokio::time::timeout(limits::DIAL_TIMEOUT, dial)
+            .await
+            .map_err(|_| timed_out())??;
+        stream.set_nodelay(true)?;
+        let hello = Hello {
+            to: self.peer,
+            ..self.me.borrow().clone()
+        };
+        write_frame(&mut stream, Head::Hello(hello)).await?;
+        let answer = tokio::time::timeout(limits::DIAL_TIMEOUT, read_head(&mut stream))
+            .await
+            .map_err(|_| timed_out())??;
+        match answer {
+            Head::Hello(hello) if hello.from == self.peer => Ok((stream, hello)),
+            Head::Hello(hello) => Err(other(format!("node {} answered there", hello.from))),
+            Head::Refused(why) => Err(other(format!("refused: {why}"))),
+            _ => Err(other("no Hello came back".to_owned())),
+        }
+    }
+
+    /// Writes what is queued until the connection breaks; returns why.
+    async fn pump(&mut self, mut stream: TcpStream) -> std::io::Error {
+        let (mut reader, mut writer) = stream.split();
+        let mut buffers = Vec::new();
+        let mut batch = Vec::new();
+        let mut byte = [0u8; 1];
+        loop {
+            let bulk_frame = tokio::select! {
+                biased;
+                n = self.frames.recv_many(&mut batch, limits::LINK_BATCH_FRAMES) => {
+                    if n == 0 {
+                        return ErrorKind::ConnectionAborted.into();
+                    }
+                    None
+                }
+                Some(frame) = self.bulk.recv() => Some(frame),
+                read = reader.read(&mut byte) => {
+                    // Nothing is ever sent this way: any result ends the connection.
+                    return read.err().unwrap_or_else(|| ErrorKind::UnexpectedEof.into());
+                }
+            };
+            let mut size = 0;
+            for frame in batch.drain(..) {
+                let body: usize = frame
+                    .records
+                    .iter()
+                    .map(|record| record.bytes().len())
+                    .sum();
+                size += body + wire::HEADER_BYTES;
+                wire::encode(&frame, &mut buffers);
+            }
+            if let Some(frame) = bulk_frame {
+                wire::encode(&frame, &mut buffers);
+            }
+            if let Err(error) = write_all(&mut writer, &mut buffers).await {
+                return error;
+            }
+            let _ = self
+                .queued
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
+                    Some(queued.saturating_sub(size))
+                });
+        }
+    }
+}
+
+fn other(text: String) -> WireError {
+    WireError::Io(std::io::Error::other(text))
+}
+
+/// Writes all buffers with as few calls as the kernel allows, and empties the list.
+async fn write_all(
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    buffers: &mut Vec<Bytes>,
+) -> std::io::Result<()> {
+    let mut left: VecDeque<Bytes> = buffers.drain(..).collect();
+    while !left.is_empty() {
+        let slices: Vec<IoSlice<'_>> = left
+            .iter()
+            .take(limits::IOV_MAX)
+            .map(|bytes| IoSlice::new(bytes))
+            .collect();
+        let mut written = writer.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+        while let Some(front) = left.front_mut() {
+            if written < front.len() {
+                let _ = front.split_to(written);
+                break;
+            }
+            written -= front.len();
+            left.pop_front();
+        }
+    }
+    Ok(())
+}
+
+async fn write_frame(stream: &mut TcpStream, head: Head) -> Result<(), WireError> {
+    let mut buffers = Vec::new();
+    wire::encode(&Frame::plain(head), &mut buffers);
+    Ok(write_all(stream, &mut buffers).await?)
+}
+
+async fn read_head(stream: &mut TcpStream) -> Result<Head, WireError> {
+    let mut buffer = bytes::BytesMut::new();
+    loop {
+        if let Some(frame) = wire::decode(&mut buffer)? {
+            return Ok(frame.head);
+        }
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Err(WireError::Io(ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
+
+/// Which process of each peer dialled us last, to notice two live copies of one data directory.
+#[derive(Default)]
+struct Guests {
+    current: BTreeMap<NodeId, (Incarnation, u64)>,
+    /// Processes that a later one of the same incarnation has replaced.
+    replaced: VecDeque<(Incarnation, u64)>,
+}
+
+impl Guests {
+    /// A restarted node comes back once with a new process number; a copied disk comes back
+    /// again and again with an old one.
+    fn admit(&mut self, hello: &Hello) -> Result<(), String> {
+        let life = (hello.incarnation, hello.process);
+        if self.replaced.contains(&life) {
+            return Err(format!(
+                "two processes run on copies of one data directory (node {}, incarnation {}): \
+                 stop one of them and give it an empty data directory",
+                hello.from, hello.incarnation
+            ));
+        }
+        if let Some(before) = self.current.insert(hello.from, life)
+            && before.0 == life.0
+            && before.1 != life.1
+        {
+            self.replaced.push_back(before);
+            if self.replaced.len() > limits::REPLACED_PROCESSES_MAX {
+                self.replaced.pop_front();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Accepts peers for ever; each accepted connection only brings frames in.
+pub async fn accept(listener: TcpListener, me: watch::Receiver<Hello>, sink: Sink) {
+    let guests = Arc::new(Mutex::new(Guests::default()));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (me, sink, guests) = (me.clone(), sink.clone(), guests.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = receive(stream, me, sink, guests).await {
+                        tracing::debug!(%error, "incoming peer connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a peer");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn receive(
+    mut stream: TcpStream,
+    me: watch::Receiver<Hello>,
+    sink: Sink,
+    guests: Arc<Mutex<Guests>>,
+) -> Result<(), WireError> {
+    stream.set_nodelay(true)?;
+    let greeting = tokio::time::timeout(limits::DIAL_TIMEOUT, read_head(&mut stream))
+        .await
+        .map_err(|_| WireError::Io(ErrorKind::TimedOut.into()))??;
+    let Head::Hello(hello) = greeting else {
+        return Err(other("the first frame was no Hello".to_owned()));
+    };
+    let mine = me.borrow().clone();
+    let verdict =
+        judge(&mine, &hello).and_then(|()| guests.lock().map_err(|e| e.to_string())?.admit(&hello));
+    if let Err(why) = verdict {
+        tracing::warn!(from = %hello.from, %why, "peer refused");
+        return write_frame(&mut stream, Head::Refused(why)).await;
+    }
+    write_frame(
+        &mut stream,
+        Head::Hello(Hello {
+            to: hello.from,
+            ..mine
+        }),
+    )
+    .await?;
+    let (from, incarnation) = (hello.from, hello.incarnation);
+    let mut frames = FramedRead::with_capacity(stream, wire::Decoder, limits::LINK_READ_BYTES);
+    while let Some(frame) = frames.next().await {
+        sink(LinkEvent::Frame {
+            from,
+            incarnation,
+            frame: frame?,
+        });
+    }
+    Ok(())
+}
+
+/// Whether a peer that says this of itself may talk to us; in words for both logs if not.
+fn judge(mine: &Hello, theirs: &Hello) -> Result<(), String> {
+    if theirs.version != wire::WIRE_VERSION {
+        return Err(format!(
+            "peer protocol version {} is not known here ({}); upgrade one of the two",
+            theirs.version,
+            wire::WIRE_VERSION
+        ));
+    }
+    if theirs.to != mine.from {
+        return Err(format!("this is node {}, not {}", mine.from, theirs.to));
+    }
+    if theirs.from == mine.from {
+        return Err(format!(
+            "node id {} is mine; ids are unique in a cluster",
+            mine.from
+        ));
+    }
+    if theirs.cluster_name != mine.cluster_name {
+        return Err(format!(
+            "cluster name {:?} is not {:?}; check `cluster` in the settings",
+            theirs.cluster_name, mine.cluster_name
+        ));
+    }
+    if theirs.cluster != mine.cluster {
+        return Err(format!(
+            "cluster id {} is not {}: another cluster of the same name; check `peers`",
+            theirs.cluster, mine.cluster
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! What clients wait for: ordered writes, reads at an LSN, reads to be confirmed; pure.
+//!
+//! Owns every unanswered operation of this node. A write is answered when its (epoch, LSN) is
+//! applied, on whatever role the node has by then, and gets UNKNOWN after `write_timeout`: never a
+//! definite failure (2-replication, "Outcome of a write"). A read is evaluated exactly when its
+//! LSN is applied, so that a session sees its own earlier writes and none of its later ones, and
+//! is answered once primacy has been confirmed after it came in.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use crate::node::client::{Answer, SessionId};
+use crate::node::refusal::Refusal;
+use crate::replication::Time;
+use crate::state::{Command, Reply};
+use standfast_wal::{Epoch, Lsn, Record};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Who waits for one operation. A session of `FORWARDED` is another node's client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Client {
+    pub session: SessionId,
+    pub seq: u64,
+}
+
+/// The commands of one record, in order, and who waits for each. Emptied once told UNKNOWN.
+#[derive(Debug)]
+struct Ordered {
+    first_lsn: Lsn,
+    last_lsn: Lsn,
+    epoch: Epoch,
+    since: Time,
+    clients: Vec<Client>,
+}
+
+#[derive(Debug)]
+struct Read {
+    client: Client,
+    command: Command,
+    round: u64,
+    since: Time,
+}
+
+#[derive(Debug)]
+struct Unconfirmed {
+    client: Client,
+    command: Command,
+    round: u64,
+    since: Time,
+    lsn: Lsn,
+    reply: Reply,
+}
+
+/// Everything unanswered, and the answers of this turn.
+#[derive(Debug, Default)]
+pub struct Pending {
+    ordered: VecDeque<Ordered>,
+    /// How many at the front of `ordered` have been told UNKNOWN.
+    told: usize,
+    /// Reads by the LSN that must be applied, exactly, when they are evaluated.
+    reads: BTreeMap<Lsn, Vec<Read>>,
+    unconfirmed: VecDeque<Unconfirmed>,
+    answers: Vec<(SessionId, Answer)>,
+}
+
+impl Pending {
+    /// Notes who waits for the commands of a record that was just ordered.
+    pub fn ordered(&mut self, now: Time, record: &Record, clients: Vec<Client>) {
+        assert_eq!(
+            clients.len(),
+            record.count() as usize,
+            "one client per command"
+        );
+        if let Some(last) = self.ordered.back() {
+            assert!(
+                record.first_lsn() > last.last_lsn || record.epoch() > last.epoch,
+                "an LSN is ordered once per epoch: {record:?} after {last:?}"
+            );
+        }
+        self.ordered.push_back(Ordered {
+            first_lsn: record.first_lsn(),
+            last_lsn: record.last_lsn(),
+            epoch: record.epoch(),
+            since: now,
+            clients,
+        });
+    }
+
+    /// Answers the clients of an applied record. `replies` are those of its commands, in order.
+    pub fn applied(&mut self, generation: u64, record: &Record, replies: &mut Vec<Reply>) {
+        while let Some(front) = self.ordered.front() {
+            if front.first_lsn > record.first_lsn()
+                || (front.first_lsn == record.first_lsn() && front.epoch > record.epoch())
+            {
+                break;
+            }
+            let ours = front.first_lsn == record.first_lsn() && front.epoch == record.epoch();
+            let Some(front) = self.ordered.pop_front() else {
+                break;
+            };
+            self.told = self.told.saturating_sub(1);
+            if !ours {
+                // Another epoch's record stands at this LSN: ours was cut and never happened. The
+                // client learns that by OUTCOME, which looks at the log itself.
+                self.tell_unknown(generation, &front);
+                continue;
+            }
+            let clients = front.clients.into_iter().zip(replies.drain(..));
+            for (i, (client, reply)) in clients.enumerate() {
+                let lsn = Lsn(front.first_lsn.0 + i as u64);
+                self.answer(client, lsn, front.epoch, reply);
+            }
+        }
+    }
+
+    fn tell_unknown(&mut self, generation: u64, ordered: &Ordered) {
+        for (i, client) in ordered.clients.iter().enumerate() {
+            let lsn = Lsn(ordered.first_lsn.0 + i as u64);
+            let refusal = Refusal::Unknown {
+                generation,
+                epoch: ordered.epoch,
+                lsn,
+            };
+            self.answer(*client, lsn, ordered.epoch, refusal.into());
+        }
+    }
+
+    /// A linearizable read that must see exactly everything up to `lsn`, which is not applied yet.
+    pub fn read_at(&mut self, now: Time, lsn: Lsn, client: Client, command: Command, round: u64) {
+        let read = Read {
+            client,
+            command,
+            round,
+            since: now,
+        };
+        self.reads.entry(lsn).or_default().push(read);
+    }
+
+    /// The first LSN at which reads wait to be evaluated.
+    pub fn next_read(&self) -> Option<Lsn> {
+        self.reads.first_key_value().map(|(lsn, _)| *lsn)
+    }
+
+    /// Evaluates the reads whose LSN is applied now.
+    pub fn evaluate(
+        &mut self,
+        applied: Lsn,
+        confirmed: u64,
+        mut read: impl FnMut(&Command) -> Reply,
+    ) {
+        while let Some(entry) = self.reads.first_entry() {
+            if *entry.key() > applied {
+                break;
+            }
+            for waiting in entry.remove() {
+                let reply = read(&waiting.command);
+                let Read {
+                    client,
+                    command,
+                    round,
+                    since,
+                } = waiting;
+                self.evaluated(since, client, command, applied, round, confirmed, reply);
+            }
+        }
+    }
+
+    /// A read has its reply; it goes out once `round` is confirmed.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of them are what one read is"
+    )]
+    pub fn evaluated(
+        &mut self,
+        since: Time,
+        client: Client,
+        command: Command,
+        lsn: Lsn,
+        round: u64,
+        confirmed: u64,
+        reply: Reply,
+    ) {
+        if round <= confirmed {
+            self.answer(client, lsn, Epoch(0), reply);
+        } else {
+            let waiting = Unconfirmed {
+                client,
+                command,
+                round,
+                since,
+                lsn,
+                reply,
+            };
+            self.unconfirmed.push_back(waiting);
+        }
+    }
+
+    /// Primacy was confirmed for every read of `round` and before.
+    pub fn confirmed(&mut self, round: u64) {
+        // Rounds nearly always rise along the queue; a read that waited for its LSN may stand
+        // behind later ones and is let out by the next call at the latest.
+        let mut i = 0;
+        while i < self.unconfirmed.len() {
+            if self.unconfirmed[i].round > round {
+                i += 1;
+                continue;
+            }
+            let Some(read) = self.unconfirmed.remove(i) else {
+                break;
+            };
+            self.answer(read.client, read.lsn, Epoch(0), read.reply);
+        }
+    }
+
+    /// Reads that wait for an LSN or for confirmation, to be asked again elsewhere.
+    pub fn take_reads(&mut self) -> Vec<(Client, Command)> {
+        let mut taken = Vec::new();
+        for (_, reads) in std::mem::take(&mut self.reads) {
+            taken.extend(reads.into_iter().map(|read| (read.client, read.command)));
+        }
+        let unconfirmed = std::mem::take(&mut self.unconfirmed);
+        taken.extend(
+            unconfirmed
+                .into_iter()
+                .map(|read| (read.client, read.command)),
+        );
+        taken
+    }
+
+    /// A snapshot has taken the state past everything up to `lsn`: the replies are not known here.
+    pub fn skipped(&mut self, generation: u64, lsn: Lsn) {
+        while self
+            .ordered
+            .front()
+            .is_some_and(|ordered| ordered.first_lsn <= lsn)
+        {
+            let Some(front) = self.ordered.pop_front() else {
+                break;
+            };
+            self.told = self.told.saturating_sub(1);
+            self.tell_unknown(generation, &front);
+        }
+        self.refuse_reads(&Refusal::Loading);
+    }
+
+    /// The node may no longer answer reads: all that wait are refused, none was ordered.
+    pub fn refuse_reads(&mut self, refusal: &Refusal) {
+        for (_, reads) in std::mem::take(&mut self.reads) {
+            for read in reads {
+                self.answer(read.client, Lsn::ZERO, Epoch(0), refusal.clone().into());
+            }
+        }
+        for read in std::mem::take(&mut self.unconfirmed) {
+            self.answer(read.client, Lsn::ZERO, Epoch(0), refusal.clone().into());
+        }
+    }
+
+    /// Tells UNKNOWN to writes, and refuses reads, that have waited for `timeout`.
+    pub fn expire(&mut self, now: Time, timeout: Duration, generation: u64) {
+        while let Some(ordered) = self.ordered.get_mut(self.told) {
+            if ordered.since.after(timeout) > now {
+                break;
+            }
+            let silent = Ordered {
+                clients: Vec::new(),
+                ..*ordered
+            };
+            let told = std::mem::replace(ordered, silent);
+            self.tell_unknown(generation, &told);
+            self.told += 1;
+        }
+        if self
+            .next_read_timeout(timeout)
+            .is_some_and(|due| due <= now)
+        {
+            self.refuse_reads(&Refusal::Isolated);
+        }
+    }
+
+    /// When `expire` has something to do at the earliest.
+    pub fn deadline(&self, timeout: Duration) -> Option<Time> {
+        let write = self
+            .ordered
+            .get(self.told)
+            .map(|ordered| ordered.since.after(timeout));
+        let read = self.next_read_timeout(timeout);
+        [write, read].into_iter().flatten().min()
+    }
+
+    fn next_read_timeout(&self, timeout: Duration) -> Option<Time> {
+        let waiting = self
+            .reads
+            .first_key_value()
+            .and_then(|(_, reads)| reads.first());
+        let waiting = waiting.map(|read| read.since);
+        let unconfirmed = self.unconfirmed.front().map(|read| read.since);
+        [waiting, unconfirmed]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|since| since.after(timeout))
+    }
+
+    pub fn answer(&mut self, client: Client, lsn: Lsn, epoch: Epoch, reply: Reply) {
+        self.answers.push((
+            client.session,
+            Answer {
+                seq: client.seq,
+                lsn,
+                epoch,
+                reply,
+            },
+        ));
+    }
+
+    pub fn refuse(&mut self, client: Client, refusal: Refusal) {
+        self.answer(client, Lsn::ZERO, Epoch(0), refusal.into());
+    }
+
+    /// The answers of this turn, in the order in which they came to be.
+    pub fn take_answers(&mut self) -> Vec<(SessionId, Answer)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Whether anything ordered by this node has not been applied.
+    pub fn has_ordered(&self) -> bool {
+        !self.ordered.is_empty()
+    }
+}

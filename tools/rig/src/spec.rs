@@ -1,0 +1,90 @@
+//! What cluster to start, and what `cluster.json` says of it.
+
+use serde_json::Value as Json;
+use std::path::PathBuf;
+
+/// What cluster to start.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    pub sync: u32,
+    pub asynchronous: u32,
+    pub witness: u32,
+    /// The `--protection` argument; `None` leaves the default.
+    pub protection: Option<&'static str>,
+}
+
+impl Spec {
+    /// A primary, one synchronous backup and a witness.
+    pub fn pair() -> Spec {
+        Spec {
+            sync: 1,
+            witness: 1,
+            ..Spec::default()
+        }
+    }
+
+    /// Three full copies, acknowledged by a majority.
+    pub fn triple() -> Spec {
+        Spec {
+            sync: 2,
+            ..Spec::default()
+        }
+    }
+
+    /// One node.
+    pub fn standalone() -> Spec {
+        Spec::default()
+    }
+
+    /// How many nodes it makes.
+    pub fn nodes(&self) -> u32 {
+        1 + self.sync + self.asynchronous + self.witness
+    }
+
+    /// How many of them hold data.
+    pub fn data_nodes(&self) -> u32 {
+        1 + self.sync + self.asynchronous
+    }
+}
+
+/// One line of `cluster.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub id: String,
+    /// `primary`, `sync-backup`, `async-backup` or `witness`.
+    pub role: String,
+    pub client: String,
+    pub http: String,
+    /// `None` for a node that is down.
+    pub pid: Option<u32>,
+    pub data_dir: PathBuf,
+    /// The command line that starts the node again.
+    pub start: String,
+}
+
+impl Node {
+    /// Reads one entry of `nodes`; `None` when a field is missing.
+    pub fn from_json(json: &Json) -> Option<Node> {
+        let text = |key: &str| json.get(key)?.as_str().map(str::to_owned);
+        Some(Node {
+            id: match json.get("id")? {
+                Json::String(id) => id.clone(),
+                other => other.to_string(),
+            },
+            role: text("role")?,
+            client: text("client")?,
+            http: text("http")?,
+            pid: json
+                .get("pid")?
+                .as_u64()
+                .and_then(|pid| pid.try_into().ok()),
+            data_dir: text("data_dir")?.into(),
+            start: text("start")?,
+        })
+    }
+
+    /// Whether it may hold data.
+    pub fn holds_data(&self) -> bool {
+        self.role != "witness"
+    }
+}

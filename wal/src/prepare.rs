@@ -1,0 +1,124 @@
+//! Prepares the next segment: space that is taken, zero-filled and synced before it is needed.
+//!
+//! An append into such space changes no metadata, so its fdatasync is one write of the disk's,
+//! and it cannot find the disk full.
+
+use crate::durable;
+use crate::error::{Error, is_full};
+use crate::log::{Log, Space};
+use crate::scan::used_end;
+use crate::segment::STAMP_BYTES;
+use crate::storage::{File, Storage};
+use std::io::{self, ErrorKind};
+
+/// The name of the prepared file. It has this name only once it is zero-filled and durable.
+pub const PREPARED: &str = "prepared";
+
+/// Space for one segment.
+pub struct Prepared<S: Storage> {
+    pub(crate) file: S::File,
+    pub(crate) bytes: u64,
+}
+
+/// The work of preparing a segment, to be done on any thread.
+pub struct Preparation<S: Storage> {
+    storage: S,
+    bytes: u64,
+    /// What must stay free besides: the small files of the node are written too.
+    margin_bytes: u64,
+}
+
+impl<S: Storage> Prepared<S> {
+    /// Bytes for stamps and records.
+    pub(crate) fn room(&self) -> u64 {
+        self.bytes - crate::segment::HEADER_AREA - STAMP_BYTES as u64
+    }
+}
+
+impl<S: Storage> Preparation<S> {
+    pub(crate) fn new(storage: S, bytes: u64, margin_bytes: u64) -> Preparation<S> {
+        Preparation {
+            storage,
+            bytes,
+            margin_bytes,
+        }
+    }
+
+    /// `None` if the disk is too full; nothing is left behind then.
+    pub fn run(self) -> Result<Option<Prepared<S>>, Error> {
+        let temporary = durable::temporary(PREPARED);
+        match self.fill(&temporary) {
+            Ok(file) => Ok(Some(Prepared {
+                file,
+                bytes: self.bytes,
+            })),
+            Err(error) if is_full(&error) => {
+                durable::remove(&self.storage, &temporary)
+                    .map_err(Error::io(&temporary, "give space back"))?;
+                Ok(None)
+            }
+            Err(error) => Err(Error::io(&temporary, "prepare a segment")(error)),
+        }
+    }
+
+    fn fill(&self, temporary: &str) -> io::Result<S::File> {
+        // What an earlier attempt or an earlier life left counts as free.
+        durable::remove(&self.storage, temporary)?;
+        durable::remove(&self.storage, PREPARED)?;
+        if self.storage.free_space()? < self.bytes.saturating_add(self.margin_bytes) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        let file = self.storage.create(temporary)?;
+        file.zero(0, self.bytes)?;
+        file.sync()?;
+        // Durable here: the space, all zeros, under the name that says so.
+        durable::publish(&self.storage, temporary, PREPARED)?;
+        Ok(file)
+    }
+}
+
+impl<S: Storage> Log<S> {
+    /// Prepares the next segment in the foreground if it is missing and nobody is at it.
+    pub fn prepare(&mut self) -> Result<Space, Error> {
+        if let Some(preparation) = self.preparation() {
+            let prepared = preparation.run();
+            self.adopt(prepared)?;
+        }
+        Ok(self.space())
+    }
+
+    /// The preparation of the next segment, if it is missing and nobody is at it. Its result
+    /// must be given to `adopt`.
+    pub fn preparation(&mut self) -> Option<Preparation<S>> {
+        if self.failed || self.preparing || self.prepared.is_some() {
+            return None;
+        }
+        self.preparing = true;
+        Some(self.preparation_of(self.options.segment_bytes))
+    }
+
+    /// Takes over what a `Preparation` made.
+    pub fn adopt(&mut self, result: Result<Option<Prepared<S>>, Error>) -> Result<(), Error> {
+        self.preparing = false;
+        self.prepared = self.latch(result)?;
+        self.disk_full = self.prepared.is_none();
+        Ok(())
+    }
+
+    /// Takes over what an earlier life prepared, if it is whole and still all zeros.
+    pub(crate) fn find_prepared(&mut self) -> Result<(), Error> {
+        let found = match self.storage.open(PREPARED) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other.and_then(|file| {
+                let bytes = file.len()?;
+                let mut contents = vec![0; usize::try_from(bytes).unwrap_or(0)];
+                file.read_at(0, &mut contents)?;
+                let fits = bytes == self.options.segment_bytes && used_end(&contents, 0) == 0;
+                Ok(fits.then_some(Prepared { file, bytes }))
+            }),
+        };
+        // What cannot be read is made anew.
+        self.prepared = found.unwrap_or_default();
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! The only unsafe code of the log: a sealed file as memory.
+#![expect(clippy::disallowed_types, reason = "maps a file that disk.rs opened")]
+
+use bytes::Bytes;
+use memmap2::{Advice, Mmap, MmapOptions};
+use std::fs::File;
+use std::io;
+
+/// The first `len` bytes of `file`. They are read from the disk here, so that a sector that
+/// cannot be read is an error now and not a signal later.
+pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
+    if file.metadata()?.len() < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if len == 0 {
+        return Ok(Bytes::new());
+    }
+    let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let map = map_shared(file, len)?;
+    #[cfg(target_os = "linux")]
+    match map.advise(Advice::PopulateRead) {
+        // A kernel before 5.14 does not know the advice; the pages then come in one by one.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+        other => other?,
+    }
+    Ok(Bytes::from_owner(map))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a map is sound while nobody changes the mapped bytes or shortens the file. Only \
+              sealed segments are mapped: this program never writes to one again and never \
+              truncates any file; repair and cut build a new file and rename it into place, which \
+              leaves the mapped one as it is; and the directory's lock keeps other processes of \
+              this program out. Whoever changes the file by other means can change what is read, \
+              but every record is verified by its checksums after it was taken from the map"
+)]
+fn map_shared(file: &File, len: usize) -> io::Result<Mmap> {
+    // SAFETY: see the reason above.
+    unsafe { MmapOptions::new().len(len).map(file) }
+}
