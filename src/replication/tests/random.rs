@@ -325,6 +325,8 @@ impl Run {
         self.world.faults.slow = 0;
         self.world.faults.slow_sync = 0;
         self.world.faults.spite = 0;
+        // What was on its way to happen happens yet.
+        self.world.run(Duration::from_secs(4));
         self.world.heal();
         for id in self.world.ids() {
             self.world.resume(id);
