@@ -279,7 +279,8 @@ impl Run {
     fn lose_a_disk(&mut self) {
         let id = self.pick();
         let config = self.newest();
-        let tolerable = !config.sync_set.contains(&id) || config.acks_needed >= 2;
+        let holders = config.sync_set.len().min(config.acks_needed as usize);
+        let tolerable = !config.sync_set.contains(&id) || holders >= 2;
         let voter = config.voters.contains(&id) && config.voters.len() < 3;
         let calm = self.is_calm(&config);
         if tolerable && !voter && calm && !config.members[&id].role.eq(&MemberRole::Witness) {
@@ -292,7 +293,11 @@ impl Run {
         let id = self.pick();
         let config = self.newest();
         let calm = self.is_calm(&config);
-        if config.members[&id].role.holds_data() && calm && config.acks_needed >= 2 {
+        if config.members[&id].role.holds_data()
+            && calm
+            && config.acks_needed >= 2
+            && config.sync_set.len() >= 2
+        {
             let lost = self.world.dice.below(4) as usize;
             self.world.damage(id, lost);
             self.ailing = Some(id);
