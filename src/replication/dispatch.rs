@@ -21,7 +21,20 @@ impl Replica {
             ));
         }
         let named = self.node.config().names(from, incarnation);
+        let past = history.generation < self.node.history().generation;
         match body {
+            // It lives in a past that was ended by force, and acts in it.
+            Body::Register(_)
+            | Body::Ask { .. }
+            | Body::Follow { .. }
+            | Body::Append { .. }
+            | Body::Heartbeat(_)
+            | Body::HandOver { .. }
+            | Body::Fetch { .. }
+                if past =>
+            {
+                self.node.refuse(from);
+            }
             // What even a stranger may say: it changes no count.
             Body::Register(message) => {
                 self.node.on_register_message(
@@ -40,10 +53,13 @@ impl Replica {
                 }
             }
             Body::Sound { attempt } => self.on_sound(from, attempt),
-            // Everything else counts only from a member; perhaps the Config here is old.
-            _ if !named && history.generation < self.node.history().generation => {
-                self.node.refuse(from); // It lives in a past that was ended by force.
+            // The old history's members, which the new one does not name, say that they have ended.
+            Body::Fenced { fence, attempt, .. } if matches!(self.role, Role::Forcing(_)) => {
+                if let Role::Forcing(forcing) = &mut self.role {
+                    forcing.on_fenced(&mut self.node, from, fence, attempt);
+                }
             }
+            // Everything else counts only from a member; perhaps the Config here is old.
             _ if !named => {
                 let version = self.node.config().version;
                 self.node.send(from, Body::AskConfig { version });
@@ -252,9 +268,6 @@ impl Replica {
                 },
             ) => {
                 role.on_fetched(node, from, attempt, previous, records);
-            }
-            (Role::Forcing(role), Body::Fenced { fence, attempt, .. }) => {
-                role.on_fenced(node, from, fence, attempt);
             }
             // Answers to an attempt that is over.
             _ => {}

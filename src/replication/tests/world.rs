@@ -720,7 +720,6 @@ impl World {
             Effect::Send(to, message) => self.send(id, to, message),
             Effect::Append(record) => {
                 if record.kind() == Kind::EpochStart && self.replica_is_primary(id) {
-                    self.fork_truth(&record);
                     self.check_new_primary(id, &record);
                 }
                 self.queue(id, Work::Append(record));
@@ -1114,24 +1113,28 @@ impl World {
         );
     }
 
-    /// A forced promotion begins another past: what it lacks is lost, as its operator wished.
-    fn fork_truth(&mut self, start: &Record) {
-        let entry = EpochEntry::decode(start).expect("just built");
-        if !self.pasts.contains_key(&entry.history) {
-            let newest = self.pasts.values().next_back().expect("the first one");
-            let mut past = newest.clone();
-            past.truth
-                .retain(|record| record.last_lsn() < entry.first_lsn);
-            past.acked.clear();
-            self.pasts.insert(entry.history, past);
-        }
-    }
-
-    /// What has happened in the history that this node lives in.
+    /// What has happened in the history that this node lives in. A forced promotion begins another
+    /// past: what it lacks is lost, as its operator wished.
     fn past(&mut self, id: NodeId) -> &mut Past {
-        let history = self
-            .replica(id)
-            .map_or(self.first.history, Replica::history);
+        let config = self.replica(id).map_or(&self.first, Replica::config);
+        let (history, parent) = (config.history, config.ancestors.last().copied());
+        if let Some((parent, fork)) = parent.filter(|_| !self.pasts.contains_key(&history)) {
+            let mut past = self.pasts[&parent].clone();
+            // Its founder is the first to be seen in it; what that one had of its own, uncommitted,
+            // belongs to the new past from now on.
+            let log = self.written(id);
+            let base = self.sites[&id].disk.base().position.lsn;
+            past.truth.retain(|record| {
+                let lsn = record.last_lsn();
+                lsn.0 <= fork && (lsn <= base || log.get(&lsn) == Some(record))
+            });
+            let end = past.truth.last().map_or(Lsn::ZERO, Record::last_lsn);
+            let own = log.into_values().filter(|record| record.last_lsn() > end);
+            past.truth
+                .extend(own.filter(|record| record.last_lsn().0 <= fork));
+            past.acked.clear();
+            self.pasts.insert(history, past);
+        }
         self.pasts.entry(history).or_default()
     }
 
