@@ -144,7 +144,16 @@ fn a_restored_directory_serves_what_was_backed_up() {
     std::fs::rename(&node.data_dir, cluster.scratch().join("lost")).expect("a rename");
     let to = node.data_dir.display().to_string();
     cluster
-        .cli(&["restore", "--from", &place, "--to", &to, "--activate"])
+        .cli(&[
+            "restore",
+            "--from",
+            &place,
+            "--to",
+            &to,
+            "--node",
+            &node.id,
+            "--activate",
+        ])
         .success();
     put_back_config(cluster.scratch(), &node.data_dir);
     cluster.restart(&node);

@@ -67,15 +67,13 @@ fn a_new_user_meets_a_cluster_that_survives_its_primary() {
         || cluster.node(&old.id).pid.is_none().then_some(()),
     );
     cluster.restart(&old);
-    cluster.wait_sync_backups(1);
-    let back = cluster.node(&old.id);
-    assert_eq!(
-        back.role, "sync-backup",
-        "the killed node is back in the sync set"
-    );
-    assert!(
-        back.pid.is_some(),
-        "cluster.json has the pid of the restarted node"
+    until(
+        "cluster.json shows the killed node back in the sync set, with its new pid",
+        PATIENCE,
+        || {
+            let back = cluster.node(&old.id);
+            (back.role == "sync-backup" && back.pid.is_some()).then_some(())
+        },
     );
     cluster.wait_equal_digests(&cluster.data_nodes());
     assert_eq!(
