@@ -9,7 +9,7 @@ use crate::replication::io::Effect;
 use crate::replication::message::{Body, Message};
 use crate::replication::register::{Value, Voter};
 use crate::replication::replica::{Replica, Role};
-use standfast_wal::{Incarnation, Lsn, NodeId, Nonce, Record};
+use standfast_wal::{Epoch, Incarnation, Lsn, NodeId, Nonce, Record};
 use std::time::Duration;
 
 impl Replica {
@@ -34,6 +34,16 @@ impl Replica {
                 if past =>
             {
                 self.node.refuse(from);
+            }
+            Body::Register(_) if history != self.node.history() => {
+                // Its sender lives in a newer history, or in another of the same number.
+                let reign = Fence {
+                    history,
+                    epoch: Epoch(0),
+                };
+                if named {
+                    self.node.meet_history(from, reign);
+                }
             }
             // What even a stranger may say: it changes no count.
             Body::Register(message) => {

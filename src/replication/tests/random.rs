@@ -396,10 +396,9 @@ impl Run {
                 self.bring_back();
             }
             if last == Lsn::ZERO {
-                if let Some(id) = self.world.serving().first().copied() {
-                    if let Ok(lsn) = self.world.propose(id, 1) {
-                        last = lsn;
-                    }
+                let primary = self.world.serving().first().copied();
+                if let Some(Ok(lsn)) = primary.map(|id| self.world.propose(id, 1)) {
+                    last = lsn;
                 }
             } else if self.is_whole(last) {
                 return;

@@ -229,6 +229,8 @@ pub struct World {
     pub pasts: BTreeMap<History, Past>,
     /// Who was primary of what: I3.
     reigns: BTreeMap<Fence, (NodeId, u64)>,
+    /// Bytes of records sent to each node since it was last paused.
+    sent: BTreeMap<NodeId, u64>,
     /// Who counted for the node that steps, before it did: a step may send, and then drop.
     counted: BTreeSet<NodeId>,
     pub trace: Option<Vec<String>>,
@@ -324,6 +326,7 @@ impl World {
             cut_links: BTreeSet::new(),
             pasts: BTreeMap::from([(history, Past::default())]),
             reigns: BTreeMap::new(),
+            sent: BTreeMap::new(),
             counted: BTreeSet::new(),
             trace: None,
             print: false,
@@ -452,10 +455,15 @@ impl World {
         self.crash(id);
     }
 
+    pub fn sent_to(&self, id: NodeId) -> u64 {
+        self.sent.get(&id).copied().unwrap_or(0)
+    }
+
     /// It stands still; what happens to it waits. Time passes all the same.
     pub fn pause(&mut self, id: NodeId, wait: u64) {
         let until = self.now + wait;
         self.sites.get_mut(&id).expect("a site").paused_until = until;
+        self.sent.remove(&id);
         self.note(format!("n{id} pauses"));
         self.schedule(wait, id, 0, What::Resume);
     }
@@ -819,6 +827,11 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        let bytes = message
+            .records()
+            .iter()
+            .map(|record| record.bytes().len() as u64);
+        *self.sent.entry(to).or_default() += bytes.sum::<u64>();
         let quiet = matches!(message.body, Body::Heartbeat(_) | Body::Heard { .. });
         if !quiet {
             self.note(format!("n{from} → n{to} {message}"));
