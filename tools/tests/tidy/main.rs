@@ -141,6 +141,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("replication", &["limits"]),
     ("state", &["limits"]),
     ("limits", &[]),
+    ("docs_test", &["server", "node", "replication", "state"]),
     ("lib", &[]),
     ("main", &[]),
 ];
