@@ -475,7 +475,10 @@ impl Process {
         if appended {
             events.push(Event::Durable(log.flush().map_err(text)?));
         }
-        events.push(Event::LogSize { log_bytes: log.bytes(), free_bytes: u64::MAX });
+        events.push(Event::LogSize {
+            log_bytes: log.bytes(),
+            free_bytes: u64::MAX,
+        });
         Ok(events)
     }
 
