@@ -162,11 +162,11 @@ impl Desk {
 
     /// The link to `peer` broke: what was passed on to it has an unknown outcome.
     pub fn lost_link(&mut self, peer: NodeId, pending: &mut Pending) {
-        let lost = self
-            .forwarded
-            .extract_if(.., |_, (to, _)| *to == peer)
-            .collect::<Vec<_>>();
-        for (_, (_, client)) in lost {
+        let all = std::mem::take(&mut self.forwarded);
+        let (lost, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.into_iter().partition(|(_, (to, _))| *to == peer);
+        self.forwarded = kept;
+        for (_, client) in lost.into_values() {
             let (generation, epoch, lsn) = (0, Epoch(0), Lsn::ZERO);
             pending.refuse(
                 client,

@@ -337,10 +337,10 @@ impl Run {
                 self.bring_back();
             }
             if last == Lsn::ZERO {
-                if let Some(id) = self.world.serving().first().copied() {
-                    if let Ok(lsn) = self.world.propose(id, 1) {
-                        last = lsn;
-                    }
+                if let Some(id) = self.world.serving().first().copied()
+                    && let Ok(lsn) = self.world.propose(id, 1)
+                {
+                    last = lsn;
                 }
             } else if self.is_whole(last) {
                 return;
