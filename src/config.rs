@@ -82,7 +82,8 @@ fn set<V: Value>(
 /// `name: Type = "default" in "least".."most", "sentence";`
 macro_rules! settings {
     ($($group:literal { $(
-        $name:ident: $type:ty = $default:literal $(in $least:literal to $most:literal)?, $about:literal;
+        $name:ident: $type:ty = $default:literal $(in $least:literal to $most:literal)?,
+            $about:literal;
     )* })*) => {
         /// One node's settings. What each is for stands in `SETTINGS`.
         #[derive(Clone, PartialEq, Debug)]

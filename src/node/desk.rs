@@ -1,7 +1,8 @@
 //! The rare operations of clients and operators: questions, orders, waits, forwarding, losses.
 //!
 //! Owns who waits for which of them, the event list and the loss statements to be written. All of
-//! it is bounded: events by count, waits by their own timeouts, forwarded commands by the sessions'.
+//! it is bounded: events by count, waits by their own timeouts, forwarded commands by the
+//! sessions'.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod forward;

@@ -173,8 +173,7 @@ impl Dialler {
                     continue;
                 }
                 Err(error) => {
-                    if matches!(&error, WireError::Io(e) if e.kind() == ErrorKind::ConnectionRefused)
-                    {
+                    if error.is_refusal() {
                         (self.sink)(LinkEvent::Refused { peer: self.peer });
                     }
                     if complaint != error.to_string() {

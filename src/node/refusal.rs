@@ -77,7 +77,8 @@ pub enum Refusal {
     OutcomeGone,
     /// The process stops.
     Stopping,
-    /// An operator's request that cannot be done as it stands: the sentence says why and what to do.
+    /// An operator's request that cannot be done as it stands: the sentence says why and what to
+    /// do.
     Operator(String),
 }
 

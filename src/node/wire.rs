@@ -138,6 +138,14 @@ pub enum WireError {
     Io(#[from] std::io::Error),
 }
 
+impl WireError {
+    /// The port refuses: no process listens there.
+    pub fn is_refusal(&self) -> bool {
+        let refused = std::io::ErrorKind::ConnectionRefused;
+        matches!(self, WireError::Io(error) if error.kind() == refused)
+    }
+}
+
 /// Appends the frame's buffers to `out`: one with header and head, then the records' own bytes.
 pub fn encode(frame: &Frame, out: &mut Vec<Bytes>) {
     let mut head = BytesMut::with_capacity(256);

@@ -24,7 +24,8 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Rounds go on from `round`, the last of this process's earlier reigns: a ticket is confirmed by
+    /// Rounds go on from `round`, the last of this process's earlier reigns: a ticket is confirmed
+    /// by
     /// no round of another reign, whoever compares them.
     pub fn new(round: u64) -> Reads {
         Reads {

@@ -279,13 +279,14 @@ impl Session {
             return Ok(());
         }
         let mut written = 0;
+        let patience = self.front.settings.write_timeout;
         while written < out.len() {
             match stream.try_write(&out[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let writable = stream.writable();
                     tokio::select! {
-                        ready = tokio::time::timeout(self.front.settings.write_timeout, writable) => {
+                        ready = tokio::time::timeout(patience, writable) => {
                             ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
                         }
                         () = self.client.killed() => {

@@ -208,7 +208,8 @@ fn a_piece_of_another_chain_is_no_continuation() {
     );
 }
 
-/// Three histories: 1 up to 30 is 2's past; 3 went back to 25, behind that fork and inside a record.
+/// Three histories: 1 up to 30 is 2's past; 3 went back to 25, behind that fork and inside a
+/// record.
 #[test]
 fn a_history_owns_the_log_of_its_ancestors_up_to_the_forks() {
     let first = log(Link::default(), 2, 40);

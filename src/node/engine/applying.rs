@@ -77,7 +77,8 @@ impl Engine {
         self.state
             .apply_each(record, record.last_lsn(), |state, lsn, reply| {
                 replies.push(reply);
-                // Reads that wait for an LSN inside this record are answered from exactly that state.
+                // Reads that wait for an LSN inside this record are answered from exactly that
+                // state.
                 if pending.next_read() == Some(lsn) {
                     pending.evaluate(lsn, confirmed, |command| state.read(command));
                 }

@@ -347,7 +347,8 @@ fn a_change_is_not_offered_before_its_new_voter_has_answered() {
 }
 
 /// Seed 1465 was told `Unready`, "nothing was offered, the old value stands", for a change that had
-/// waited for a silent voter, after another change had been chosen in its place: the patience of the
+/// waited for a silent voter, after another change had been chosen in its place: the patience of
+/// the
 /// first round ran out in a later one, which had come to stand on the other value.
 #[test]
 fn a_change_that_lost_is_not_called_unready() {

@@ -252,7 +252,8 @@ fn one_voter_becomes_three_and_reads_stay_true() {
     exhaust(grow("grow", 2), &[(1, "chosen"), (2, "current")]);
 }
 
-/// Far more worlds than a test run has time for, or than can be gone through to the end. Each of the
+/// Far more worlds than a test run has time for, or than can be gone through to the end. Each of
+/// the
 /// tests below takes minutes and up to a gigabyte: run one by name after a change of the rules.
 fn survey(scenario: Scenario) {
     let name = scenario.name;
