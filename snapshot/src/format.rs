@@ -1,6 +1,7 @@
 //! The layout of a snapshot file, field by field; pure: bytes in, types out.
 //!
-//! `header | name, ancestors, epoch table, state head | (block head | zstd frame)* | index | footer`
+//! `header | name, ancestors, epoch table, state head | (block head | zstd frame)* | index |
+//! footer`
 //!
 //! Everything lies gapless, and every byte is under a checksum of its own part, so that damage is
 //! named by its place; the footer's BLAKE3 over all that lies before it is the proof that the parts

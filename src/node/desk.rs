@@ -1,38 +1,25 @@
 //! The rare operations of clients and operators: questions, orders, waits, forwarding, losses.
 //!
 //! Owns who waits for which of them, the event list and the loss statements to be written. All of
-//! it is bounded: events by count, waits by their own timeouts, forwarded commands by the sessions'.
+//! it is bounded: events by count, waits by their own timeouts, forwarded commands by the
+//! sessions'.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod forward;
 mod questions;
 
 use crate::limits;
-use crate::node::client::Answer;
-use crate::node::client::Control;
-use crate::node::client::SessionId;
-use crate::node::engine::Engine;
-use crate::node::engine::Output;
-use crate::node::pending::Client;
-use crate::node::pending::Pending;
+use crate::node::client::{Answer, Control, SessionId};
+use crate::node::engine::{Engine, Output};
+use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
-use crate::node::wire::ForwardReply;
-use crate::node::wire::Head;
-use crate::replication::Input;
-use crate::replication::Loss;
-use crate::replication::Order;
-use crate::replication::Time;
-use crate::state::Command;
-use crate::state::Reply;
+use crate::node::wire::{ForwardReply, Head};
+use crate::replication::{Input, Loss, Order, Time};
+use crate::state::{Command, Reply};
 use bytes::Bytes;
 use serde_json::json;
-use standfast_wal::Epoch;
-use standfast_wal::Kind;
-use standfast_wal::Lsn;
-use standfast_wal::NodeId;
-use standfast_wal::Record;
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use standfast_wal::{Epoch, Kind, Lsn, NodeId, Record};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 #[derive(Debug)]

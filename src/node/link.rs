@@ -173,13 +173,14 @@ impl Dialler {
                     continue;
                 }
                 Err(error) => {
-                    if matches!(&error, WireError::Io(e) if e.kind() == ErrorKind::ConnectionRefused)
-                    {
+                    let is_refusal = |e: &std::io::Error| e.kind() == ErrorKind::ConnectionRefused;
+                    if matches!(&error, WireError::Io(e) if is_refusal(e)) {
                         (self.sink)(LinkEvent::Refused { peer: self.peer });
                     }
                     if complaint != error.to_string() {
                         complaint = error.to_string();
-                        tracing::warn!(peer = %self.peer, address = %self.address, %error, "no link");
+                        let (peer, address) = (self.peer, &self.address);
+                        tracing::warn!(%peer, %address, %error, "no link");
                     }
                 }
             }

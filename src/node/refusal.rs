@@ -77,7 +77,8 @@ pub enum Refusal {
     OutcomeGone,
     /// The process stops.
     Stopping,
-    /// An operator's request that cannot be done as it stands: the sentence says why and what to do.
+    /// An operator's request that cannot be done as it stands: the sentence says why and what to
+    /// do.
     Operator(String),
 }
 
@@ -138,8 +139,8 @@ impl fmt::Display for Refusal {
             }
             Refusal::Loading => f.write_str("LOADING this node is loading its data; retry shortly"),
             Refusal::Quarantined => f.write_str(
-                "READONLY this node was restored from a backup and takes no writes yet; stop it, run \
-                 `standfast activate --data-dir DIR`, and start it again",
+                "READONLY this node was restored from a backup and takes no writes yet; stop it, \
+                 run `standfast activate --data-dir DIR`, and start it again",
             ),
             Refusal::Witness { primary } => write!(
                 f,

@@ -2,7 +2,8 @@
 //!
 //! Paxos over a single value, in the manner of CASPaxos (Rystsov, 2018), both phases always: it is
 //! cold. A `Register` is a node's acceptor and its proposer in one; a node that does not vote, or
-//! proposes nothing, uses the half it needs. It has no clock, socket or disk: see `Input`, `Effect`.
+//! proposes nothing, uses the half it needs. It has no clock, socket or disk: see `Input`,
+//! `Effect`.
 //!
 //! Why a value once chosen is never lost, although the voters change:
 //!
@@ -19,10 +20,10 @@
 //! With these, by induction over ballots: after a value is chosen at ballot b, every vote at a
 //! ballot above b is for it or for a descendant of it. (Take a vote for u at a ballot above b. If u
 //! is older than the value, a majority of u's own voters promised that ballot; they share a voter
-//! with those who chose u's successor, at a ballot no higher than b, so the promises told of it, and
-//! by induction of nothing but it and its descendants from there up: u was not the highest. If u is
-//! as new as the value and another, the same holds for the voters of their common parent. If u is
-//! newer, its parent is chosen and as new as the value, hence it or its descendant.)
+//! with those who chose u's successor, at a ballot no higher than b, so the promises told of it,
+//! and by induction of nothing but it and its descendants from there up: u was not the highest. If
+//! u is as new as the value and another, the same holds for the voters of their common parent. If u
+//! is newer, its parent is chosen and as new as the value, hence it or its descendant.)
 //!
 //! Two rules serve not safety but going on: a change of voters is offered only when its new voters
 //! have promised, since once it has votes nothing else can be chosen without them; and it is told
@@ -30,8 +31,8 @@
 //!
 //! To embed it: route `Effect::Send` and `Input::Message` with the sender's proved identity, keep
 //! the newest `Effect::Persist` in the node's meta file and report it durable, call with
-//! `Input::Timeout` at `deadline()`, and tell it by `Input::Learned` of Configs that peers know to be
-//! *chosen*, never of proposed ones.
+//! `Input::Timeout` at `deadline()`, and tell it by `Input::Learned` of Configs that peers know to
+//! be *chosen*, never of proposed ones.
 
 mod acceptor;
 mod ballot;

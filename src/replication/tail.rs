@@ -76,8 +76,8 @@ impl Tail {
         };
     }
 
-    /// Drops records from the front that end at or below `keep_after`, while more than `max_bytes` are
-    /// kept.
+    /// Drops records from the front that end at or below `keep_after`, while more than `max_bytes`
+    /// are kept.
     pub fn trim(&mut self, keep_after: Lsn, max_bytes: u64) {
         while self.end_bytes() - self.base_bytes > max_bytes {
             match self.kept.front() {

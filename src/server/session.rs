@@ -121,7 +121,8 @@ pub async fn run(front: Arc<Front>, client: Arc<Client>, stream: TcpStream) {
     let mut answers = front.handle.open_session(client.id);
     let mut session = Session::new(front.clone(), client.clone());
     if let Err(error) = session.serve(&stream, &mut answers).await {
-        tracing::debug!(client = client.id.0, address = %client.address, %error, "connection ended");
+        let (client, address) = (client.id.0, &client.address);
+        tracing::debug!(client, %address, %error, "connection ended");
     }
     front.handle.close_session(client.id);
     front.clients.remove(client.id);
@@ -283,9 +284,10 @@ impl Session {
             match stream.try_write(&out[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let writable = stream.writable();
+                    let patience = self.front.settings.write_timeout;
+                    let writable = tokio::time::timeout(patience, stream.writable());
                     tokio::select! {
-                        ready = tokio::time::timeout(self.front.settings.write_timeout, writable) => {
+                        ready = writable => {
                             ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
                         }
                         () = self.client.killed() => {

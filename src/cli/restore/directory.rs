@@ -1,8 +1,8 @@
 //! Makes a data directory out of a rebuilt state: all of it under a temporary name, then renamed.
 //!
 //! 1. Crash before the rename: the target is untouched, and the next attempt clears what is left
-//!    under the temporary name. 2. Crash after it: the directory is whole, and its own. Two restores
-//!    to one target are kept apart by the lock of the directory that becomes it.
+//!    under the temporary name. 2. Crash after it: the directory is whole, and its own. Two
+//!    restores to one target are kept apart by the lock of the directory that becomes it.
 
 use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};

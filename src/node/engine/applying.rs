@@ -3,9 +3,7 @@
 use super::Engine;
 use crate::limits;
 use crate::replication::Input;
-use standfast_wal::Kind;
-use standfast_wal::Lsn;
-use standfast_wal::Record;
+use standfast_wal::{Kind, Lsn, Record};
 
 impl Engine {
     fn may_apply(&self) -> Lsn {
@@ -77,7 +75,8 @@ impl Engine {
         self.state
             .apply_each(record, record.last_lsn(), |state, lsn, reply| {
                 replies.push(reply);
-                // Reads that wait for an LSN inside this record are answered from exactly that state.
+                // Reads that wait for an LSN inside this record are answered from exactly that
+                // state.
                 if pending.next_read() == Some(lsn) {
                     pending.evaluate(lsn, confirmed, |command| state.read(command));
                 }

@@ -62,7 +62,8 @@ impl Register {
             }
             _ => return Err(Reason::Late),
         };
-        // R2: a majority of its own voters and of its parent's have it on their disks. It is chosen.
+        // R2: a majority of its own voters and of its parent's have it on their disks. It is
+        // chosen.
         self.raise_known(&proposal.value, effects);
         if proposal.parent.is_some() {
             self.announce(&proposal, effects);

@@ -27,8 +27,9 @@ pub enum Outcome {
     /// The change was not chosen and never will be; this value, which is chosen, is why.
     Lost(Value),
     /// The voters that the change would make needed have not answered in time, and this operation
-    /// offered nothing: this, which is chosen, goes on being the value. (Unless the identical change
-    /// was submitted before and cancelled, or by an earlier process: that one may still be chosen.)
+    /// offered nothing: this, which is chosen, goes on being the value. (Unless the identical
+    /// change was submitted before and cancelled, or by an earlier process: that one may still be
+    /// chosen.)
     Unready(Value),
     /// The register is past the change, at this value or later. Whether the change was chosen in
     /// between cannot be told: it is not the current value, in any case.
