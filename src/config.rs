@@ -141,11 +141,13 @@ settings! {
         cluster: Name = "standfast",
             "The cluster's name: what Sentinel clients ask for and what is typed to confirm force.";
         cluster_id: Option<ClusterId> = "",
-            "The cluster's random identity as `init` prints it: with it and peers, a node whose disk was lost joins again by itself.";
+            "The cluster's random identity as `init` prints it: with it and peers, a node whose \
+             disk was lost joins again by itself.";
         data_dir: PathBuf = "standfast-data",
             "The directory that holds everything this node must not lose; one process at a time.";
         role: MemberRole = "data",
-            "What this node is for when it joins: data, asynchronous (a DR copy, never votes) or witness (votes, holds no data).";
+            "What this node is for when it joins: data, asynchronous (a DR copy, never votes) or \
+             witness (votes, holds no data).";
         site: Name = "main",
             "Where this node stands; shown by status.";
         priority: u32 = "100" in "0" to "1000",
@@ -165,7 +167,8 @@ settings! {
         http_advertised: Option<HostPort> = "",
             "The HTTP address that status shows; empty means http_listen.";
         peers: Vec<Peer> = "",
-            "The other nodes, by their peer addresses: how this node finds its cluster after a start.";
+            "The other nodes, by their peer addresses: how this node finds its cluster after a \
+             start.";
     }
     "Replication" {
         heartbeat_interval: Duration = "50ms" in "5ms" to "5s",
@@ -173,21 +176,27 @@ settings! {
         failover_timeout: Duration = "500ms" in "50ms" to "60s",
             "How long a node hears nothing from the primary before it suspects it.";
         sync_timeout: Duration = "1s" in "50ms" to "60s",
-            "How long writes wait for a synchronous backup before max-availability takes it out of the sync set.";
+            "How long writes wait for a synchronous backup before max-availability takes it out \
+             of the sync set.";
         degraded_timeout: Duration = "2s" in "100ms" to "60s",
-            "How long the primary's own disk may stall before it stops accepting writes and heartbeats.";
+            "How long the primary's own disk may stall before it stops accepting writes and \
+             heartbeats.";
         write_timeout: Duration = "5s" in "100ms" to "10m",
-            "How long an ordered write waits for its acknowledgement before it is answered UNKNOWN.";
+            "How long an ordered write waits for its acknowledgement before it is answered \
+             UNKNOWN.";
         join_timeout: Duration = "30s" in "1s" to "1h",
             "How long a joining backup may slow down commits before it is dropped again.";
         hold_down: Duration = "1s" in "0" to "10m",
-            "How long a backup that was removed by timeout waits to be put back; doubles with every removal.";
+            "How long a backup that was removed by timeout waits to be put back; doubles with \
+             every removal.";
         hold_down_max: Duration = "30s" in "0" to "1h",
             "Where the doubling of hold_down ends.";
         max_staleness: Duration = "5s" in "100ms" to "1h",
-            "How old a read on a backup may be (READONLY connections); beyond it the read is refused.";
+            "How old a read on a backup may be (READONLY connections); beyond it the read is \
+             refused.";
         max_clock_step: Duration = "1s" in "10ms" to "1h",
-            "How far a new primary's clock may be ahead of the median of its peers before it starts from the median.";
+            "How far a new primary's clock may be ahead of the median of its peers before it \
+             starts from the median.";
         attest_interval: Duration = "1s" in "10ms" to "1h",
             "How often the log names the digest of the state, while there are writes.";
     }
@@ -207,17 +216,21 @@ settings! {
         snapshot_interval: Duration = "15m" in "0" to "7days",
             "How often a snapshot is taken while there are writes; 0 is never by time.";
         snapshot_after: ByteSize = "1GiB" in "0B" to "",
-            "A snapshot is taken once this much log lies behind the newest one; 0B is never by size.";
+            "A snapshot is taken once this much log lies behind the newest one; 0B is never by \
+             size.";
         backup_dir: Option<PathBuf> = "",
-            "Where `backup now` puts its files on this node when no directory is given; empty means backups in data_dir.";
+            "Where `backup now` puts its files on this node when no directory is given; empty \
+             means backups in data_dir.";
     }
     "Memory" {
         max_memory: MaxMemory = "80%",
-            "Writes are refused with OOM once the state takes this much; a share is of the memory this process may use.";
+            "Writes are refused with OOM once the state takes this much; a share is of the memory \
+             this process may use.";
         once_ttl: Duration = "24h" in "1m" to "90days",
             "How long the reply of a ONCE token is remembered.";
         once_max: u64 = "1000000" in "0" to "1000000000",
-            "How many ONCE tokens are remembered at a time; more are refused, none is forgotten early.";
+            "How many ONCE tokens are remembered at a time; more are refused, none is forgotten \
+             early.";
     }
     "Clients" {
         max_clients: u32 = "10000" in "1" to "1000000",

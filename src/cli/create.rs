@@ -219,8 +219,8 @@ fn report(config: &Config, cluster: ClusterId, incarnation: Incarnation, what: &
 pub fn identity(dir: &Path) -> Result<Option<Identity>, Failure> {
     meta::identity(dir).map_err(|error| {
         Failure::new(ExitCode::Damaged, error.to_string()).hint(
-            "where other nodes hold the data, `standfast join --afresh` keeps this directory beside \
-             and joins anew; else restore it from a backup",
+            "where other nodes hold the data, `standfast join --afresh` keeps this directory \
+             beside and joins anew; else restore it from a backup",
         )
     })
 }

@@ -62,7 +62,12 @@ pub struct Switchover {
     #[command(flatten)]
     reason: Reason,
     /// How long to wait for it
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = humantime::parse_duration
+    )]
     timeout: Duration,
     #[arg(long)]
     json: bool,

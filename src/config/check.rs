@@ -147,7 +147,8 @@ fn times(config: &Config, problems: &mut Vec<String>) {
     for (low_name, low, high_name, high, why) in pairs {
         if low > high {
             problems.push(format!(
-                "{high_name} {} is too short beside {low_name}: at least {} is needed, because {why}",
+                "{high_name} {} is too short beside {low_name}: at least {} is \
+                 needed, because {why}",
                 humantime::format_duration(high),
                 humantime::format_duration(low)
             ));

@@ -8,7 +8,8 @@ use std::fmt::Write;
 pub fn example() -> String {
     let mut out = String::from(
         "# Standfast: one node's settings.\n\
-         # Every setting may also be given as a flag (--failover-timeout 1s) or in the environment\n\
+         # Every setting may also be given as a flag (--failover-timeout 1s) or in the \
+         environment\n\
          # (STANDFAST_FAILOVER_TIMEOUT=1s). Flags win over the environment, the environment wins\n\
          # over this file. Lines that begin with # show the defaults.\n",
     );

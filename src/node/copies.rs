@@ -10,24 +10,15 @@
 mod transfer;
 
 use crate::limits;
-use crate::node::engine::Engine;
-use crate::node::engine::Output;
+use crate::node::engine::{Engine, Output};
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
-use crate::node::wire::Head;
-use crate::node::wire::Piece;
-use crate::replication::EpochTable;
-use crate::replication::Input;
-use crate::replication::SnapshotHead;
-use crate::replication::Time;
-use crate::state::Block;
-use crate::state::Reply;
-use crate::state::State;
+use crate::node::wire::{Head, Piece};
+use crate::replication::{EpochTable, Input, SnapshotHead, Time};
+use crate::state::{Block, Reply, State};
 use bytes::Bytes;
 use standfast_snapshot::Header;
-use standfast_wal::Link;
-use standfast_wal::Lsn;
-use standfast_wal::NodeId;
+use standfast_wal::{Link, Lsn, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

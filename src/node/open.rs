@@ -413,7 +413,8 @@ fn open_log(
     }
     let suspect = matches!(recovered.end, End::Suspect { .. });
     if recovered.end != End::Clean {
-        tracing::warn!(end = ?recovered.end, tail = %recovered.tail.position, "the log's end was cut");
+        let (end, tail) = (&recovered.end, recovered.tail.position);
+        tracing::warn!(?end, %tail, "the log's end was cut");
     }
     let starts = recovered.epoch_starts;
     let facts = facts_of(recovered.tail, recovered.first_lsn, newest, starts, suspect)?;

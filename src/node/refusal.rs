@@ -139,8 +139,8 @@ impl fmt::Display for Refusal {
             }
             Refusal::Loading => f.write_str("LOADING this node is loading its data; retry shortly"),
             Refusal::Quarantined => f.write_str(
-                "READONLY this node was restored from a backup and takes no writes yet; stop it, run \
-                 `standfast activate --data-dir DIR`, and start it again",
+                "READONLY this node was restored from a backup and takes no writes yet; stop it, \
+                 run `standfast activate --data-dir DIR`, and start it again",
             ),
             Refusal::Witness { primary } => write!(
                 f,

@@ -130,8 +130,8 @@ pub fn standfast(args: &[Bytes], who: String) -> Parse<Control> {
         }
         _ => {
             return Err(Reply::error(format!(
-                "ERR unknown subcommand '{subcommand}': STATUS, SWITCHOVER, PROMOTE, REJOIN, MEMBER, ACKS, \
-                 PROTECTION, BACKUP, SNAPSHOT, SHUTDOWN"
+                "ERR unknown subcommand '{subcommand}': STATUS, SWITCHOVER, PROMOTE, REJOIN, \
+                 MEMBER, ACKS, PROTECTION, BACKUP, SNAPSHOT, SHUTDOWN"
             )));
         }
     };

@@ -1,17 +1,12 @@
 //! Snapshots on their way between nodes: offered, taken in piece by piece, installed.
 
 use super::{CopyOutput, Incoming, Newest};
-use crate::node::engine::Engine;
-use crate::node::engine::Output;
-use crate::node::wire::Head;
-use crate::node::wire::Piece;
-use crate::replication::Input;
-use crate::replication::Loss;
-use crate::replication::SnapshotHead;
+use crate::node::engine::{Engine, Output};
+use crate::node::wire::{Head, Piece};
+use crate::replication::{Input, Loss, SnapshotHead};
 use crate::state::State;
 use standfast_snapshot::Header;
-use standfast_wal::Lsn;
-use standfast_wal::NodeId;
+use standfast_wal::{Lsn, NodeId};
 
 impl Engine {
     /// Offers a snapshot behind which this node's log goes on; takes one first if need be.

@@ -5,15 +5,10 @@ use crate::node::client::SessionId;
 use crate::node::engine::Engine;
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
-use crate::node::wire::ForwardReply;
-use crate::node::wire::Forwarded;
-use crate::node::wire::Head;
-use crate::state::Command;
-use crate::state::Reply;
-use bytes::Bytes;
-use bytes::BytesMut;
-use standfast_wal::Epoch;
-use standfast_wal::NodeId;
+use crate::node::wire::{ForwardReply, Forwarded, Head};
+use crate::state::{Command, Reply};
+use bytes::{Bytes, BytesMut};
+use standfast_wal::{Epoch, NodeId};
 
 impl Engine {
     /// Passes on a command that never got an LSN, once.

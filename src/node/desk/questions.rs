@@ -4,8 +4,7 @@ use crate::node::engine::Engine;
 use crate::node::outcomes::Known;
 use crate::node::refusal::Refusal;
 use crate::state::Reply;
-use standfast_wal::Epoch;
-use standfast_wal::Lsn;
+use standfast_wal::{Epoch, Lsn};
 
 impl Engine {
     pub(super) fn force_warning(&self) -> String {

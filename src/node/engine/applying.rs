@@ -3,9 +3,7 @@
 use super::Engine;
 use crate::limits;
 use crate::replication::Input;
-use standfast_wal::Kind;
-use standfast_wal::Lsn;
-use standfast_wal::Record;
+use standfast_wal::{Kind, Lsn, Record};
 
 impl Engine {
     fn may_apply(&self) -> Lsn {

@@ -2,15 +2,12 @@
 
 use super::{Batch, Engine, Gate, Held};
 use crate::limits;
-use crate::node::client::Request;
-use crate::node::client::SessionId;
+use crate::node::client::{Request, SessionId};
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
 use crate::replication::Input;
 use bytes::Bytes;
-use standfast_wal::Kind;
-use standfast_wal::Lsn;
-use standfast_wal::Record;
+use standfast_wal::{Kind, Lsn, Record};
 
 impl Engine {
     pub(super) fn submit(&mut self, session: SessionId, requests: Vec<Request>) {

@@ -4,18 +4,10 @@ use super::{Engine, Output};
 use crate::limits;
 use crate::node::link::LinkEvent;
 use crate::node::refusal::Refusal;
-use crate::node::wire::Frame;
-use crate::node::wire::Head;
-use crate::replication::Effect;
-use crate::replication::Input;
-use crate::replication::Loss;
-use crate::replication::StopReason;
-use crate::replication::Time;
+use crate::node::wire::{Frame, Head};
+use crate::replication::{Effect, Input, Loss, StopReason, Time};
 use bytes::Bytes;
-use standfast_wal::Link;
-use standfast_wal::Lsn;
-use standfast_wal::NodeId;
-use standfast_wal::Record;
+use standfast_wal::{Link, Lsn, NodeId, Record};
 
 impl Engine {
     /// Steps the core and routes what it wants done.

@@ -4,12 +4,9 @@ use super::{Engine, Output};
 use crate::limits;
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
-use crate::replication::Input;
-use crate::replication::Order;
-use crate::replication::Time;
+use crate::replication::{Input, Order, Time};
 use crate::state::Reply;
-use standfast_wal::Lsn;
-use standfast_wal::NodeId;
+use standfast_wal::{Lsn, NodeId};
 use std::collections::BTreeMap;
 
 impl Engine {

@@ -3,11 +3,8 @@
 use super::{Attested, Engine};
 use crate::limits;
 use crate::node::clock::LogClock;
-use crate::replication::Input;
-use crate::replication::Time;
-use standfast_wal::Kind;
-use standfast_wal::Lsn;
-use standfast_wal::Record;
+use crate::replication::{Input, Time};
+use standfast_wal::{Kind, Lsn, Record};
 
 impl Engine {
     /// Log time now, on a primary. Starts the epoch's clock at the first call.
