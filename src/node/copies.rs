@@ -7,16 +7,27 @@
 //! between is finished or forgotten at the next start by what the log's base says.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod transfer;
+
 use crate::limits;
-use crate::node::engine::{Engine, Output};
+use crate::node::engine::Engine;
+use crate::node::engine::Output;
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
-use crate::node::wire::{Head, Piece};
-use crate::replication::{EpochTable, Input, Loss, SnapshotHead, Time};
-use crate::state::{Block, Reply, State};
+use crate::node::wire::Head;
+use crate::node::wire::Piece;
+use crate::replication::EpochTable;
+use crate::replication::Input;
+use crate::replication::SnapshotHead;
+use crate::replication::Time;
+use crate::state::Block;
+use crate::state::Reply;
+use crate::state::State;
 use bytes::Bytes;
 use standfast_snapshot::Header;
-use standfast_wal::{Link, Lsn, NodeId};
+use standfast_wal::Link;
+use standfast_wal::Lsn;
+use standfast_wal::NodeId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -386,188 +397,6 @@ impl Engine {
         if through > Lsn::ZERO {
             self.emit(Output::Trim { through });
         }
-    }
-
-    // --- Sending ------------------------------------------------------------------------------
-
-    /// Offers a snapshot behind which this node's log goes on; takes one first if need be.
-    pub(super) fn offer_snapshot(&mut self, to: NodeId, at_least: Lsn) {
-        let first = self.replica.first_lsn();
-        let usable = self.copies.newest.as_ref().filter(|newest| {
-            newest.head.link.position.lsn.next() >= first
-                && newest.head.link.position.lsn >= at_least
-                && newest.head.history == self.replica.history()
-        });
-        match usable {
-            Some(newest) => {
-                let (head, total) = (newest.head.clone(), newest.bytes);
-                self.copies.offered.insert(to, head.link.position.lsn);
-                self.send(to, Head::Copy(Piece::Offer { head, total }));
-            }
-            None => {
-                self.copies.waiting.insert(to, at_least);
-                if self.copies.job.is_none() {
-                    self.copies.wanted = true;
-                }
-            }
-        }
-    }
-
-    /// The connection to `peer` broke: whatever was being copied either way is void.
-    pub(super) fn lost_link(&mut self, peer: NodeId) {
-        self.desk.lost_link(peer, &mut self.pending);
-        let was_waiting = self.copies.waiting.remove(&peer).is_some();
-        if self.copies.offered.remove(&peer).is_some() || was_waiting {
-            self.step(Input::SnapshotFailed { to: peer });
-        }
-        if let Some(Incoming::Receiving { from, .. }) = &self.copies.incoming
-            && *from == peer
-        {
-            self.copies.incoming = None;
-            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
-            self.step(Input::SnapshotAborted { from: peer });
-        }
-    }
-
-    pub(super) fn on_piece(&mut self, from: NodeId, piece: Piece) {
-        match piece {
-            Piece::Offer { head, total } => self.on_offer(from, head, total),
-            Piece::Accept => {
-                if let Some(lsn) = self.copies.offered.get(&from).copied() {
-                    self.emit(Output::Snapshot(CopyOutput::Stream { to: from, lsn }));
-                }
-            }
-            Piece::Refuse(why) => {
-                if self.copies.offered.remove(&from).is_some() {
-                    self.note(format!("node {from} did not take the snapshot: {why}"));
-                    self.step(Input::SnapshotSent { to: from });
-                }
-            }
-            Piece::Installed => {
-                if self.copies.offered.remove(&from).is_some() {
-                    self.step(Input::SnapshotSent { to: from });
-                }
-            }
-            Piece::Chunk { offset, bytes } => {
-                if matches!(&self.copies.incoming,
-                    Some(Incoming::Receiving { from: sender, .. }) if *sender == from)
-                {
-                    let receiving = CopyOutput::Receiving {
-                        from,
-                        offset,
-                        bytes,
-                    };
-                    self.emit(Output::Snapshot(receiving));
-                }
-            }
-        }
-    }
-
-    // --- Receiving ----------------------------------------------------------------------------
-
-    fn on_offer(&mut self, from: NodeId, head: SnapshotHead, total: u64) {
-        if self.copies.is_installing() || self.is_witness {
-            let why = "not now: one is being installed".to_string();
-            return self.send(from, Head::Copy(Piece::Refuse(why)));
-        }
-        if matches!(self.copies.incoming, Some(Incoming::Receiving { .. })) {
-            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
-        }
-        self.copies.incoming = Some(Incoming::Receiving {
-            from,
-            head: head.clone(),
-            total,
-        });
-        self.step(Input::SnapshotOffered { from, head });
-    }
-
-    pub(super) fn accept_snapshot(&mut self, from: NodeId) {
-        if let Some(Incoming::Receiving {
-            from: sender,
-            head,
-            total,
-        }) = &self.copies.incoming
-            && *sender == from
-        {
-            let (lsn, total) = (head.link.position.lsn, *total);
-            self.emit(Output::Snapshot(CopyOutput::Receive { from, lsn, total }));
-            self.send(from, Head::Copy(Piece::Accept));
-        }
-    }
-
-    pub(super) fn refuse_snapshot(&mut self, from: NodeId, why: &str) {
-        if matches!(&self.copies.incoming, Some(Incoming::Receiving { from: f, .. }) if *f == from)
-        {
-            self.copies.incoming = None;
-            self.copies.loaded = None;
-            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
-        }
-        self.send(from, Head::Copy(Piece::Refuse(why.to_string())));
-    }
-
-    fn on_loaded(&mut self, from: NodeId, header: &Header, state: Box<State>) {
-        let Some(Incoming::Receiving {
-            from: sender, head, ..
-        }) = &self.copies.incoming
-        else {
-            return;
-        };
-        if *sender != from || header.link != head.link || header.history != head.history {
-            return self.refuse_snapshot(from, "the file is not the one that was offered");
-        }
-        let head = head.clone();
-        self.copies.loaded = Some((from, state));
-        self.step(Input::SnapshotReceived { from, head });
-    }
-
-    pub(super) fn install_snapshot(&mut self, head: &SnapshotHead, loss: Option<Loss>) {
-        let Some((from, state)) = self.copies.loaded.take() else {
-            return self.halt("a snapshot is to be installed that is not loaded".to_string());
-        };
-        if self.copies.job.take().is_some() {
-            self.state.abort_snapshot();
-        }
-        self.copies.incoming = Some(Incoming::Installing {
-            from,
-            head: head.clone(),
-            state,
-        });
-        let mut verified = self.replica.commit();
-        if let Some(loss) = loss {
-            // What differs goes into divergent/ whole; the statement says which part.
-            verified = verified.min(Lsn(loss.first_lsn.0 - 1));
-            let (wall, node) = (self.now.wall, self.identity.node);
-            self.desk.cutting(wall, node, verified, loss);
-            let removed = self.records_from(loss.first_lsn);
-            let mut written = Vec::new();
-            self.desk.removed(removed, &mut written);
-            written.into_iter().for_each(|output| self.emit(output));
-        }
-        self.emit(Output::ResetLog {
-            base: head.link,
-            history: head.history,
-            verified,
-        });
-    }
-
-    pub(super) fn on_log_reset(&mut self) {
-        let Some(Incoming::Installing { from, head, state }) = self.copies.incoming.take() else {
-            return self.halt("the log was reset without a snapshot to install".to_string());
-        };
-        let lsn = head.link.position.lsn;
-        self.state = *state;
-        self.copies.applied = head.link;
-        self.copies.newest = Some(Newest {
-            head: head.clone(),
-            bytes: 0,
-            finished: self.now.wall / 1_000_000_000,
-        });
-        let generation = head.history.generation;
-        self.pending.skipped(generation, lsn);
-        self.emit(Output::Snapshot(CopyOutput::Adopt { lsn }));
-        self.note(format!("snapshot at {lsn} from node {from} installed"));
-        self.send(from, Head::Copy(Piece::Installed));
-        self.step(Input::SnapshotInstalled(head));
     }
 
     /// Tells the size of the newest snapshot's file once the shell knows it.

@@ -4,19 +4,35 @@
 //! it is bounded: events by count, waits by their own timeouts, forwarded commands by the sessions'.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod forward;
+mod questions;
+
 use crate::limits;
-use crate::node::client::{Answer, Control, SessionId};
-use crate::node::engine::{Engine, Output};
-use crate::node::outcomes::Known;
-use crate::node::pending::{Client, Pending};
+use crate::node::client::Answer;
+use crate::node::client::Control;
+use crate::node::client::SessionId;
+use crate::node::engine::Engine;
+use crate::node::engine::Output;
+use crate::node::pending::Client;
+use crate::node::pending::Pending;
 use crate::node::refusal::Refusal;
-use crate::node::wire::{ForwardReply, Forwarded, Head};
-use crate::replication::{Input, Loss, Order, Time};
-use crate::state::{Command, Reply};
-use bytes::{Bytes, BytesMut};
+use crate::node::wire::ForwardReply;
+use crate::node::wire::Head;
+use crate::replication::Input;
+use crate::replication::Loss;
+use crate::replication::Order;
+use crate::replication::Time;
+use crate::state::Command;
+use crate::state::Reply;
+use bytes::Bytes;
 use serde_json::json;
-use standfast_wal::{Epoch, Kind, Lsn, NodeId, Record};
-use std::collections::{BTreeMap, VecDeque};
+use standfast_wal::Epoch;
+use standfast_wal::Kind;
+use standfast_wal::Lsn;
+use standfast_wal::NodeId;
+use standfast_wal::Record;
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -162,11 +178,11 @@ impl Desk {
 
     /// The link to `peer` broke: what was passed on to it has an unknown outcome.
     pub fn lost_link(&mut self, peer: NodeId, pending: &mut Pending) {
-        let lost = self
-            .forwarded
-            .extract_if(.., |_, (to, _)| *to == peer)
-            .collect::<Vec<_>>();
-        for (_, (_, client)) in lost {
+        let all = std::mem::take(&mut self.forwarded);
+        let (lost, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.into_iter().partition(|(_, (to, _))| *to == peer);
+        self.forwarded = kept;
+        for (_, client) in lost.into_values() {
             let (generation, epoch, lsn) = (0, Epoch(0), Lsn::ZERO);
             pending.refuse(
                 client,
@@ -370,101 +386,6 @@ impl Engine {
         }
     }
 
-    fn force_warning(&self) -> String {
-        let applied = self.state.applied();
-        let known = self.replica.commit();
-        format!(
-            "a forced promotion here loses every command after LSN {} (log time {} ns); the last \
-             commit LSN known here is {known}, the old primary may have gone further. Repeat with \
-             the cluster's name {:?} to confirm",
-            applied.lsn, applied.timestamp, self.identity.cluster_name
-        )
-    }
-
-    fn outcome(&self, generation: u64, epoch: Epoch, lsn: Lsn) -> Reply {
-        let word = |text: &'static str| Reply::Array(vec![Reply::Bulk(text.into())]);
-        let applied = self.state.applied().lsn;
-        let Some(reign) = self.replica.epochs().at(lsn.min(applied)) else {
-            return word("pending");
-        };
-        if lsn > applied {
-            // A later reign has begun at or below what is applied: that LSN is or will be its.
-            let passed = (reign.history.generation, reign.epoch) > (generation, epoch);
-            return word(if passed { "never" } else { "pending" });
-        }
-        if (reign.history.generation, reign.epoch) != (generation, epoch) {
-            return word("never");
-        }
-        match self.outcomes.get(lsn) {
-            Known::Reply(reply) => Reply::Array(vec![Reply::Bulk("done".into()), reply]),
-            Known::NotKept | Known::Gone => word("done"),
-        }
-    }
-
-    fn receipt(&self, epoch: Epoch, lsn: Lsn) -> Reply {
-        let history = self.replica.history();
-        let config = self.replica.config();
-        let protection = serde_json::to_value(config.protection).unwrap_or_default();
-        let text = |text: String| Reply::Bulk(text.into());
-        let int = |number: u64| Reply::Int(i64::try_from(number).unwrap_or(i64::MAX));
-        let pairs = [
-            ("generation", int(history.generation)),
-            ("history", text(format!("{:032x}", history.id))),
-            ("epoch", int(epoch.0)),
-            ("lsn", int(lsn.0)),
-            ("copies", int(u64::from(self.replica.copies(lsn)))),
-            (
-                "protection",
-                text(protection.as_str().unwrap_or_default().to_string()),
-            ),
-        ];
-        Reply::Map(
-            pairs
-                .map(|(name, value)| (Reply::Bulk(name.into()), value))
-                .into(),
-        )
-    }
-
-    fn seen(&self, generation: u64, history_id: u128, lsn: Lsn) -> Reply {
-        let mine = self.replica.history();
-        let same = mine.generation == generation && mine.id == history_id;
-        let shared = self
-            .replica
-            .config()
-            .ancestors
-            .iter()
-            .any(|(history, last)| {
-                history.generation == generation && history.id == history_id && lsn.0 <= *last
-            });
-        if same || shared {
-            return Reply::Ok;
-        }
-        let (generation, history_id) = (mine.generation, mine.id);
-        Refusal::TimeTravel {
-            generation,
-            history_id,
-        }
-        .into()
-    }
-
-    fn digest_reply(&self, slots: bool) -> Reply {
-        let applied = self.state.applied().lsn;
-        let mut reply = vec![
-            Reply::Int(i64::try_from(applied.0).unwrap_or(i64::MAX)),
-            Reply::Bulk(self.state.digest().to_string().into()),
-        ];
-        if slots {
-            let digests = self.state.slot_digests();
-            let texts = digests
-                .iter()
-                .map(|digest| Reply::Bulk(digest.to_string().into()));
-            reply.push(Reply::Array(texts.collect()));
-        }
-        Reply::Array(reply)
-    }
-
-    // --- Waiting ------------------------------------------------------------------------------
-
     fn wait(&mut self, client: Client, timeout_ms: u64, wait: Wait) {
         // Redis: 0 waits for ever. Here for as long as any write may wait, at least.
         let timeout = match timeout_ms {
@@ -500,94 +421,6 @@ impl Engine {
                 self.tell(waiting.client, Reply::Int(answer));
             } else {
                 self.desk.waits.push(waiting);
-            }
-        }
-    }
-
-    // --- Forwarding ---------------------------------------------------------------------------
-
-    /// Passes on a command that never got an LSN, once.
-    pub(super) fn forward_write(&mut self, to: NodeId, client: Client, command: Bytes) {
-        self.forward(to, client, true, command);
-    }
-
-    pub(super) fn forward_read(&mut self, to: NodeId, client: Client, command: &Command) {
-        let mut encoded = BytesMut::new();
-        command.encode(&mut encoded);
-        self.forward(to, client, false, encoded.freeze());
-    }
-
-    /// Passes on every read that waits here.
-    pub(super) fn forward_reads(&mut self, to: NodeId) {
-        for (client, command) in self.pending.take_reads() {
-            self.forward_read(to, client, &command);
-        }
-    }
-
-    fn forward(&mut self, to: NodeId, client: Client, write: bool, command: Bytes) {
-        if client.session.0 & FORWARDED_SESSION != 0 {
-            // It was passed on to us already: once is enough, the client asks anew.
-            return self.pending.refuse(client, self.not_primary());
-        }
-        self.desk.next_ticket += 1;
-        let ticket = self.desk.next_ticket;
-        self.desk.forwarded.insert(ticket, (to, client));
-        let commands = vec![Forwarded {
-            ticket,
-            write,
-            command,
-        }];
-        self.send(to, Head::Forward { commands });
-    }
-
-    pub(super) fn on_forward(&mut self, from: NodeId, commands: Vec<Forwarded>) {
-        use crate::node::client::{Op, Request};
-        let session = SessionId(FORWARDED_SESSION | u64::from(from.0));
-        let mut requests = Vec::with_capacity(commands.len());
-        for Forwarded {
-            ticket,
-            write,
-            command,
-        } in commands
-        {
-            // Nothing that does not decode is ever ordered: it would halt every node.
-            let Ok(decoded) = Command::from_encoded(command.clone()) else {
-                continue;
-            };
-            let op = match write {
-                true => Op::Write(command),
-                false => Op::Read {
-                    command: decoded,
-                    stale: false,
-                },
-            };
-            requests.push(Request { seq: ticket, op });
-        }
-        let now = self.now;
-        self.handle(
-            now,
-            crate::node::engine::Event::Submit { session, requests },
-        );
-    }
-
-    pub(super) fn on_replied(&mut self, from: NodeId, replies: Vec<ForwardReply>) {
-        for ForwardReply {
-            ticket,
-            lsn,
-            epoch,
-            reply,
-        } in replies
-        {
-            let Some((to, client)) = self.desk.forwarded.remove(&ticket) else {
-                continue;
-            };
-            assert_eq!(to, from, "a reply comes from where the command went");
-            match Reply::decode(reply) {
-                Some(reply) => self.pending.answer(client, lsn, Epoch(epoch), reply),
-                None => {
-                    let text = "the successor's reply is not readable".to_string();
-                    self.pending.refuse(client, Refusal::Operator(text));
-                }
             }
         }
     }

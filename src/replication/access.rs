@@ -103,6 +103,11 @@ impl Replica {
             if primary.change.is_some() || primary.joining.is_some())
     }
 
+    /// The Config does not name this process: it counts for nothing.
+    pub fn is_stranger(&self) -> bool {
+        !self.node.is_member()
+    }
+
     /// The newest Config known to be chosen.
     pub fn config(&self) -> &Config {
         self.node.config()

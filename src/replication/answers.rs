@@ -135,7 +135,10 @@ impl Primary {
             }
             Standing::Above | Standing::Foreign => {
                 let history = fence.history;
-                node.event(format!("n{from} lives in another history, {history}"));
+                if node.newer != Some((history, from)) {
+                    node.newer = Some((history, from));
+                    node.event(format!("n{from} lives in another history, {history}"));
+                }
             }
         }
     }

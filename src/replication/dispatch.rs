@@ -9,7 +9,7 @@ use crate::replication::io::Effect;
 use crate::replication::message::{Body, Message};
 use crate::replication::register::{Value, Voter};
 use crate::replication::replica::{Replica, Role};
-use standfast_wal::{Incarnation, Lsn, NodeId, Nonce, Record};
+use standfast_wal::{Epoch, Incarnation, Lsn, NodeId, Nonce, Record};
 use std::time::Duration;
 
 impl Replica {
@@ -21,7 +21,30 @@ impl Replica {
             ));
         }
         let named = self.node.config().names(from, incarnation);
+        let past = history.generation < self.node.history().generation;
         match body {
+            // It lives in a past that was ended by force, and acts in it.
+            Body::Register(_)
+            | Body::Ask { .. }
+            | Body::Follow { .. }
+            | Body::Append { .. }
+            | Body::Heartbeat(_)
+            | Body::HandOver { .. }
+            | Body::Fetch { .. }
+                if past =>
+            {
+                self.node.refuse(from);
+            }
+            Body::Register(_) if history != self.node.history() => {
+                // Its sender lives in a newer history, or in another of the same number.
+                let reign = Fence {
+                    history,
+                    epoch: Epoch(0),
+                };
+                if named {
+                    self.node.meet_history(from, reign);
+                }
+            }
             // What even a stranger may say: it changes no count.
             Body::Register(message) => {
                 self.node.on_register_message(
@@ -40,10 +63,13 @@ impl Replica {
                 }
             }
             Body::Sound { attempt } => self.on_sound(from, attempt),
-            // Everything else counts only from a member; perhaps the Config here is old.
-            _ if !named && history.generation < self.node.history().generation => {
-                self.node.refuse(from); // It lives in a past that was ended by force.
+            // The old history's members, which the new one does not name, say that they have ended.
+            Body::Fenced { fence, attempt, .. } if matches!(self.role, Role::Forcing(_)) => {
+                if let Role::Forcing(forcing) = &mut self.role {
+                    forcing.on_fenced(&mut self.node, from, fence, attempt);
+                }
             }
+            // Everything else counts only from a member; perhaps the Config here is old.
             _ if !named => {
                 let version = self.node.config().version;
                 self.node.send(from, Body::AskConfig { version });
@@ -252,9 +278,6 @@ impl Replica {
                 },
             ) => {
                 role.on_fetched(node, from, attempt, previous, records);
-            }
-            (Role::Forcing(role), Body::Fenced { fence, attempt, .. }) => {
-                role.on_fenced(node, from, fence, attempt);
             }
             // Answers to an attempt that is over.
             _ => {}

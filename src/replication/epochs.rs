@@ -177,3 +177,129 @@ impl EpochTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standfast_wal::{Kind, Link, Position};
+
+    fn table(reigns: &[(u64, u64, u64)]) -> EpochTable {
+        let entry = |(generation, epoch, first): &(u64, u64, u64)| EpochEntry {
+            history: History {
+                generation: *generation,
+                id: 7,
+            },
+            epoch: Epoch(*epoch),
+            nonce: Nonce(u128::from(*epoch)),
+            primary: NodeId(1),
+            first_lsn: Lsn(*first),
+        };
+        EpochTable::new(reigns.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn an_epoch_start_reads_back_and_nonsense_does_not() {
+        let position = Position {
+            epoch: Epoch(3),
+            lsn: Lsn(41),
+        };
+        let link = Link {
+            position,
+            ..Link::default()
+        };
+        let entry = EpochEntry {
+            first_lsn: Lsn(42),
+            ..table(&[(2, 5, 1)]).entries()[0]
+        };
+        let payload = entry.encode(Epoch(3));
+        let record =
+            |kind, epoch, payload: &[u8]| Record::build(link, kind, Epoch(epoch), 100, 1, payload);
+        let good = record(Kind::EpochStart, 5, &payload);
+        assert_eq!(EpochEntry::decode(&good), Some(entry));
+        for (what, bad) in [
+            ("another kind", record(Kind::Commands, 5, &payload)),
+            (
+                "another epoch in the header",
+                record(Kind::EpochStart, 6, &payload),
+            ),
+            ("too short", record(Kind::EpochStart, 5, &payload[1..])),
+            ("an unknown version", {
+                let mut payload = payload;
+                payload[VERSION.at] = 2;
+                record(Kind::EpochStart, 5, &payload)
+            }),
+            ("another place in the log", {
+                let mut payload = payload;
+                payload[FORK_LSN.at] = 9;
+                record(Kind::EpochStart, 5, &payload)
+            }),
+        ] {
+            assert_eq!(EpochEntry::decode(&bad), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_fork_of_two_logs_is_where_their_last_common_reign_ends_first() {
+        // (what, own reigns, own end, other reigns, other end, agreed)
+        type Reigns<'a> = &'a [(u64, u64, u64)];
+        let cases: [(&str, Reigns, u64, Reigns, u64, u64); 9] = [
+            ("both empty", &[], 0, &[], 0, 0),
+            ("nothing in common", &[(1, 1, 1)], 9, &[(1, 2, 1)], 9, 0),
+            ("the same", &[(1, 1, 1)], 9, &[(1, 1, 1)], 9, 9),
+            ("own is a first part", &[(1, 1, 1)], 5, &[(1, 1, 1)], 9, 5),
+            (
+                "the other is a first part",
+                &[(1, 1, 1)],
+                9,
+                &[(1, 1, 1)],
+                5,
+                5,
+            ),
+            (
+                "a tail that a successor did not see",
+                &[(1, 1, 1)],
+                9,
+                &[(1, 1, 1), (1, 2, 7)],
+                9,
+                6,
+            ),
+            (
+                "two tails",
+                &[(1, 1, 1), (1, 2, 6)],
+                9,
+                &[(1, 1, 1), (1, 3, 8)],
+                9,
+                5,
+            ),
+            (
+                "a later reign in common",
+                &[(1, 1, 1), (1, 3, 4)],
+                6,
+                &[(1, 1, 1), (1, 3, 4), (1, 4, 9)],
+                12,
+                6,
+            ),
+            (
+                "another history",
+                &[(1, 1, 1), (1, 2, 4)],
+                9,
+                &[(1, 1, 1), (2, 2, 6)],
+                9,
+                3,
+            ),
+        ];
+        for (what, own, end, other, other_end, agreed) in cases {
+            let (own, other) = (table(own), table(other));
+            assert_eq!(
+                own.agreed(Lsn(end), &other, Lsn(other_end)),
+                Lsn(agreed),
+                "{what}"
+            );
+            assert_eq!(
+                other.agreed(Lsn(other_end), &own, Lsn(end)),
+                Lsn(agreed),
+                "{what}, seen from there"
+            );
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! Forced promotion: an operator makes this node the primary of a new history, alone.
 //!
 //! The one way to serve when the sync set is gone (I5: never without force). It sounds out the
-//! others first and refuses while one of them acts as primary, then fences whom it can reach with
-//! the new history, then founds it: a register of its own whose only voter is this node.
+//! others first and refuses while one of them acts as primary, then founds the new history durably
+//! (a register of its own whose only voter is this node), then fences whom it can reach with it,
+//! and serves. A crash in between leaves a founder, never nodes that wait for a history that nobody
+//! leads.
 
 use crate::replication::config::{Config, Protection};
 use crate::replication::fence::Fence;
@@ -18,9 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 enum Stage {
     Sounding,
-    Fencing,
     /// The new history is being made durable.
     Founding {
+        config: Value,
+    },
+    /// The others are told, as far as they can be reached.
+    Fencing {
         config: Value,
     },
 }
@@ -33,6 +38,8 @@ pub(super) struct Forcing {
     ignore: bool,
     /// Id of the history to be.
     id: u128,
+    /// The other members of the old history.
+    others: BTreeSet<NodeId>,
     since: Time,
     stage: Stage,
     /// Who answered, with the highest (generation, epoch) and commit LSN among them below.
@@ -53,6 +60,7 @@ impl Forcing {
             attempt,
             ignore,
             id: id.0,
+            others: node.config().members.keys().copied().collect(),
             since: node.now,
             stage: Stage::Sounding,
             answered: BTreeMap::new(),
@@ -62,6 +70,7 @@ impl Forcing {
             commit: node.log.commit.max(node.heard_commit),
             resend_at: node.now,
         };
+        forcing.others.remove(&node.me);
         forcing.on_tick(node);
         Some(forcing)
     }
@@ -76,14 +85,6 @@ impl Forcing {
     pub fn give_up(&mut self, node: &mut Node) {
         let why = "another node's history is newer; look at its status";
         self.answer(node, Err(Refusal::Invalid(why.to_string())));
-    }
-
-    fn others(node: &Node) -> impl Iterator<Item = NodeId> {
-        node.config()
-            .members
-            .keys()
-            .copied()
-            .filter(|id| *id != node.me)
     }
 
     /// The reign that will be founded.
@@ -134,57 +135,52 @@ impl Forcing {
     fn go_on(&mut self, node: &mut Node) {
         match &self.stage {
             Stage::Sounding => self.end_sounding(node),
-            Stage::Fencing => self.end_fencing(node),
             Stage::Founding { config } => {
-                let reign = Fence {
-                    history: config.history,
-                    epoch: config.epoch,
-                };
-                if node.durable_fence == reign && node.log.is_all_durable() {
-                    let config = config.clone();
-                    let report = self.report(node);
-                    self.answer(node, Ok(report));
-                    node.next = Some(Next::Primary { config });
+                let (config, reign) = (config.clone(), self.target());
+                if node.fence_is_durable(reign) && node.log.is_all_durable() {
+                    self.stage = Stage::Fencing { config };
+                    self.since = node.now;
+                    self.resend(node);
+                    self.end_fencing(node);
                 }
             }
+            Stage::Fencing { .. } => self.end_fencing(node),
         }
     }
 
     fn end_sounding(&mut self, node: &mut Node) {
-        let settled = |id: NodeId| self.answered.contains_key(&id) || node.refused(id);
+        let settled = |id: &NodeId| self.answered.contains_key(id) || node.refused(*id);
         let waited = node.now.since(self.since) >= node.settings.failover_timeout;
-        if !waited && !Self::others(node).all(settled) {
+        if (!waited && !self.others.iter().all(settled)) || !node.log.is_all_durable() {
             return;
         }
-        let serving = self
-            .answered
-            .iter()
-            .find(|(_, serving)| **serving)
-            .map(|(id, _)| *id);
+        let serving = self.answered.iter().find(|(_, serving)| **serving);
+        let serving = serving.map(|(id, _)| *id);
         if let Some(id) = serving.filter(|_| !self.ignore) {
             let why = format!("node {id} acts as primary: switch over instead, or insist");
             self.answer(node, Err(Refusal::Invalid(why)));
-            node.next = Some(Next::Backup {
-                patience: node.settings.failover_timeout,
-            });
-            return;
-        }
-        self.stage = Stage::Fencing;
-        self.since = node.now;
-        self.resend(node);
-        self.end_fencing(node);
-    }
-
-    fn end_fencing(&mut self, node: &mut Node) {
-        let all = self.answered.keys().all(|id| self.fenced.contains(id));
-        let waited = node.now.since(self.since) >= node.settings.failover_timeout;
-        if (!all && !waited) || !node.log.is_all_durable() {
+            let patience = node.settings.failover_timeout;
+            node.next = Some(Next::Backup { patience });
             return;
         }
         let config = self.founding_config(node);
         node.enter_history(config, true);
         let config = node.meta.config.clone();
         self.stage = Stage::Founding { config };
+    }
+
+    fn end_fencing(&mut self, node: &mut Node) {
+        let Stage::Fencing { config } = &self.stage else {
+            return;
+        };
+        let all = self.answered.keys().all(|id| self.fenced.contains(id));
+        let waited = node.now.since(self.since) >= node.settings.failover_timeout;
+        if all || waited {
+            let config = config.clone();
+            let report = self.report(node);
+            self.answer(node, Ok(report));
+            node.next = Some(Next::Primary { config });
+        }
     }
 
     fn founding_config(&self, node: &Node) -> Config {
@@ -233,10 +229,10 @@ impl Forcing {
         self.resend_at = node.now.after(node.settings.heartbeat_interval);
         let attempt = self.attempt;
         let fence = self.target();
-        for id in Self::others(node).collect::<Vec<_>>() {
+        for id in &self.others {
             match self.stage {
-                Stage::Sounding => node.send(id, Body::Sound { attempt }),
-                Stage::Fencing => node.send(id, Body::Fence { fence, attempt }),
+                Stage::Sounding => node.send(*id, Body::Sound { attempt }),
+                Stage::Fencing { .. } => node.send(*id, Body::Fence { fence, attempt }),
                 Stage::Founding { .. } => {}
             }
         }

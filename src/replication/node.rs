@@ -63,6 +63,8 @@ pub(super) struct Node {
     /// Peers that wait for records of this log, by their attempt (step 3 of a promotion).
     pub fetches: BTreeMap<NodeId, Nonce>,
     pub next: Option<Next>,
+    /// The last round that this process has sent in its reigns so far.
+    pub rounds: u64,
     /// A history above this node's own, seen at a peer: what `rejoin` would follow.
     pub newer: Option<(History, NodeId)>,
     /// The operator has given up this node's history, until the new one has taken it in.
@@ -110,6 +112,7 @@ impl Node {
             heard_commit: Lsn::ZERO,
             fetches: BTreeMap::new(),
             next: None,
+            rounds: 0,
             newer: None,
             rejoining: false,
             random,

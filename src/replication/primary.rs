@@ -101,7 +101,7 @@ impl Primary {
             joining: None,
             orders: Orders::default(),
             handover: None,
-            reads: Reads::new(),
+            reads: Reads::new(node.rounds),
             beat_at: node.now,
             met: 0,
             deaf: false,
@@ -125,6 +125,7 @@ impl Primary {
         for ticket in change.into_iter().chain(read) {
             node.cancel(ticket);
         }
+        node.rounds = self.reads.round;
         self.end_orders(node, reason);
         node.out.push(Effect::StopServing(reason));
         node.event(format!("no longer primary of epoch {}", self.reign.epoch));

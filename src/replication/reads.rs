@@ -24,12 +24,14 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    pub fn new() -> Reads {
+    /// Rounds go on from `round`, the last of this process's earlier reigns: a ticket is confirmed by
+    /// no round of another reign, whoever compares them.
+    pub fn new(round: u64) -> Reads {
         Reads {
-            round: 0,
-            broadcast: 0,
-            wanted: 0,
-            confirmed: 0,
+            round,
+            broadcast: round,
+            wanted: round,
+            confirmed: round,
             waiting_since: None,
             register: None,
         }
@@ -91,19 +93,19 @@ mod tests {
     #[test]
     fn a_read_is_confirmed_only_by_a_round_sent_after_it() {
         let now = Time::ZERO;
-        let mut reads = Reads::new();
+        let mut reads = Reads::new(7);
         reads.next_broadcast();
         let ticket = reads.take(now);
-        assert_eq!(ticket, 2, "the round before it does not count");
-        assert!(!reads.needs_round(), "round 1 is still on its way");
-        assert!(reads.confirm(1, now));
+        assert_eq!(ticket, 9, "the round before it does not count");
+        assert!(!reads.needs_round(), "round 8 is still on its way");
+        assert!(reads.confirm(8, now));
         assert!(reads.confirmed < ticket && reads.needs_round());
         reads.next_round();
         assert!(reads.needs_round(), "one peer alone does not confirm");
         reads.next_broadcast();
         assert!(!reads.needs_round(), "the new round serves all that wait");
-        assert!(reads.confirm(3, now) && reads.confirmed >= ticket);
-        assert!(!reads.confirm(3, now), "no news");
+        assert!(reads.confirm(10, now) && reads.confirmed >= ticket);
+        assert!(!reads.confirm(10, now), "no news");
         assert!(!reads.is_overdue(Time(u64::MAX), Duration::ZERO));
     }
 }

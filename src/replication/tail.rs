@@ -144,3 +144,48 @@ impl Tail {
             .map_or(self.base_bytes, |kept| kept.end_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standfast_wal::{Epoch, Kind};
+
+    /// Three records, 1..2, 3..4 and 5..6, of equal size.
+    fn tail() -> (Tail, u64) {
+        let mut tail = Tail::new(Link::default());
+        for i in 0..3 {
+            let record =
+                Record::build(tail.tip(), Kind::Commands, Epoch(1), 100 * (i + 1), 2, b"x");
+            tail.push(record);
+        }
+        let size = tail.bytes_between(Lsn(0), Lsn(2));
+        (tail, size)
+    }
+
+    #[test]
+    fn what_is_cut_or_trimmed_is_gone_and_the_rest_is_found() {
+        let (mut tail, size) = tail();
+        assert_eq!(tail.bytes_between(Lsn(2), Lsn(6)), 2 * size);
+        assert_eq!(tail.after(Lsn(2)).map(Iterator::count), Some(2));
+        assert_eq!(tail.link_at(Lsn(3)), None, "inside a record");
+        assert_eq!(tail.cut(Lsn(4)).map(|link| link.position.lsn), Some(Lsn(4)));
+        assert_eq!(tail.tip().position.lsn, Lsn(4));
+        tail.trim(Lsn(2), 0);
+        assert_eq!(tail.base().position.lsn, Lsn(2), "3..4 may still be needed");
+        assert!(tail.after(Lsn(1)).is_none() && tail.after(Lsn(2)).is_some());
+        assert_eq!(tail.link_at(Lsn(2)), Some(tail.base()));
+        assert_eq!(tail.cut(Lsn(1)), None, "before what is kept");
+        assert_eq!(tail.tip().position.lsn, Lsn(4));
+        let base = tail.tip();
+        tail.reset(base);
+        assert_eq!(tail.after(Lsn(4)).map(Iterator::count), Some(0));
+    }
+
+    #[test]
+    #[should_panic(expected = "I3")]
+    fn a_record_that_does_not_follow_is_not_kept() {
+        let (mut tail, _) = tail();
+        let stranger = Record::build(Link::default(), Kind::Commands, Epoch(1), 900, 1, b"y");
+        tail.push(stranger);
+    }
+}

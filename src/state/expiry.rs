@@ -23,7 +23,7 @@ pub(super) fn deadline_ms(when: When, log_time_ns: u64) -> Option<u64> {
             let sum = log_time_ms
                 .checked_add(ms)
                 .expect("RELATIVE_MS_MAX bounds it");
-            let has_started = log_time_ns % 1_000_000 > 0;
+            let has_started = !log_time_ns.is_multiple_of(1_000_000);
             u64::try_from(sum + i64::from(ms > 0 && has_started)).ok()
         }
     }

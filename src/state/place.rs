@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(slot_of(b"foo"), 12182);
         assert_eq!(
             slot_of(b"{user1000}.following"),
-            slot_of(b"{user1000}.followers")
+            slot_of(b"{user1000}.followed")
         );
         assert_eq!(slot_of(b"foo{}{bar}"), crc16(b"foo{}{bar}") % SLOTS);
         assert_eq!(slot_of(b"foo{{bar}}zap"), crc16(b"{bar") % SLOTS);

@@ -145,7 +145,14 @@ fn a_restored_directory_serves_what_was_backed_up() {
     let to = node.data_dir.display().to_string();
     cluster
         .cli(&[
-            "restore", "--from", &place, "--to", &to, "--node", &node.id, "--activate",
+            "restore",
+            "--from",
+            &place,
+            "--to",
+            &to,
+            "--node",
+            &node.id,
+            "--activate",
         ])
         .success();
     put_back_config(cluster.scratch(), &node.data_dir);

@@ -12,6 +12,7 @@
 pub mod cut;
 pub mod durable;
 pub mod error;
+mod ids;
 pub mod inspect;
 pub mod kept;
 pub mod log;

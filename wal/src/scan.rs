@@ -159,7 +159,7 @@ impl<'a> Scan<'a> {
                         lsn: before,
                     },
                     chain: entry.head.previous_chain,
-                    timestamp: entry.head.timestamp - 1,
+                    timestamp: entry.head.timestamp.saturating_sub(1),
                 };
                 self.offset = at;
                 return Some(range);

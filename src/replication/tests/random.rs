@@ -23,6 +23,8 @@ struct Plan {
     damage: u64,
     compact: u64,
     order: u64,
+    /// A forced promotion, at most one in a run.
+    force: u64,
     write: u64,
     read: u64,
     ticks: u64,
@@ -86,6 +88,7 @@ fn plan(dice: &mut Dice) -> Plan {
         damage: some(dice, 6),
         compact: some(dice, 40),
         order: some(dice, 10),
+        force: if dice.chance(200) { 3 } else { 0 },
         write: 100 + dice.below(800),
         read: dice.below(500),
         ticks: 200 + dice.below(1200),
@@ -127,6 +130,7 @@ struct Run {
     /// The one node whose disk was lost or damaged and that is not back to full value yet.
     ailing: Option<NodeId>,
     tickets: u64,
+    forced: bool,
 }
 
 impl Run {
@@ -147,7 +151,9 @@ impl Run {
                 .replica(id)
                 .map(|replica| replica.meta().config.clone())
         });
-        let newest = metas.chain(running).max_by_key(|config| config.version);
+        let newest = metas
+            .chain(running)
+            .max_by_key(|config| (config.history, config.version));
         Config::clone(&newest.expect("every node knows one"))
     }
 
@@ -171,7 +177,7 @@ impl Run {
         let plan = &self.plan;
         let (crash, pause, partition) = (plan.crash, plan.pause, plan.partition);
         let (wipe, damage, compact, order) = (plan.wipe, plan.damage, plan.compact, plan.order);
-        let (write, read) = (plan.write, plan.read);
+        let (write, read, force) = (plan.write, plan.read, plan.force);
         for id in self.world.ids() {
             if self.world.sites[&id].process.is_none() && self.world.dice.chance(40) {
                 self.world.start(id);
@@ -208,10 +214,18 @@ impl Run {
         if self.ailing.is_some_and(|id| self.recovered(id)) {
             self.ailing = None;
         }
-        if self.ailing.is_none() && self.is_complete() && self.world.dice.chance(wipe) {
+        if self.ailing.is_none()
+            && !self.forced
+            && self.is_complete()
+            && self.world.dice.chance(wipe)
+        {
             self.lose_a_disk();
         }
-        if self.ailing.is_none() && self.is_complete() && self.world.dice.chance(damage) {
+        if self.ailing.is_none()
+            && !self.forced
+            && self.is_complete()
+            && self.world.dice.chance(damage)
+        {
             self.damage_a_log();
         }
         if self.world.dice.chance(compact) {
@@ -220,6 +234,12 @@ impl Run {
         }
         if self.world.dice.chance(order) {
             self.give_order();
+        }
+        if !self.forced && self.world.dice.chance(force) {
+            self.force();
+        }
+        if self.forced && self.world.dice.chance(30) {
+            self.rejoin();
         }
         for id in self.world.ids() {
             if self.world.dice.chance(write) {
@@ -259,7 +279,8 @@ impl Run {
     fn lose_a_disk(&mut self) {
         let id = self.pick();
         let config = self.newest();
-        let tolerable = !config.sync_set.contains(&id) || config.acks_needed >= 2;
+        let holders = config.sync_set.len().min(config.acks_needed as usize);
+        let tolerable = !config.sync_set.contains(&id) || holders >= 2;
         let voter = config.voters.contains(&id) && config.voters.len() < 3;
         let calm = self.is_calm(&config);
         if tolerable && !voter && calm && !config.members[&id].role.eq(&MemberRole::Witness) {
@@ -272,7 +293,11 @@ impl Run {
         let id = self.pick();
         let config = self.newest();
         let calm = self.is_calm(&config);
-        if config.members[&id].role.holds_data() && calm && config.acks_needed >= 2 {
+        if config.members[&id].role.holds_data()
+            && calm
+            && config.acks_needed >= 2
+            && config.sync_set.len() >= 2
+        {
             let lost = self.world.dice.below(4) as usize;
             self.world.damage(id, lost);
             self.ailing = Some(id);
@@ -311,6 +336,37 @@ impl Run {
         self.world.input(id, Input::Operator { ticket, order });
     }
 
+    /// An operator makes some backup the primary of a new history.
+    fn force(&mut self) {
+        let id = self.pick();
+        let Some(replica) = self.world.replica(id) else {
+            return;
+        };
+        if replica.is_primary() || !self.is_complete() {
+            return;
+        }
+        self.forced = true;
+        self.tickets += 1;
+        let ignore_old_primary = self.world.dice.chance(500);
+        let order = Order::ForcePromote { ignore_old_primary };
+        let ticket = self.tickets;
+        self.world.input(id, Input::Operator { ticket, order });
+    }
+
+    /// An operator gives up the old history at all nodes that know that it has ended.
+    fn rejoin(&mut self) {
+        for id in self.world.ids() {
+            let Some(replica) = self.world.replica(id) else {
+                continue;
+            };
+            if replica.fence().history != replica.history() || replica.is_stranger() {
+                self.tickets += 1;
+                let (ticket, order) = (self.tickets, Order::Rejoin);
+                self.world.input(id, Input::Operator { ticket, order });
+            }
+        }
+    }
+
     fn add_back(&self, id: NodeId) -> Order {
         let mut member = self.world.first.members[&id].clone();
         member.incarnation = self.world.sites[&id].disk.meta.incarnation;
@@ -325,6 +381,8 @@ impl Run {
         self.world.faults.slow = 0;
         self.world.faults.slow_sync = 0;
         self.world.faults.spite = 0;
+        // What was on its way to happen happens yet.
+        self.world.run(Duration::from_secs(4));
         self.world.heal();
         for id in self.world.ids() {
             self.world.resume(id);
@@ -334,13 +392,13 @@ impl Run {
         for round in 0..4000 {
             self.world.run(Duration::from_millis(25));
             if round % 40 == 0 && !self.is_complete() {
+                self.rejoin();
                 self.bring_back();
             }
             if last == Lsn::ZERO {
-                if let Some(id) = self.world.serving().first().copied() {
-                    if let Ok(lsn) = self.world.propose(id, 1) {
-                        last = lsn;
-                    }
+                let primary = self.world.serving().first().copied();
+                if let Some(Ok(lsn)) = primary.map(|id| self.world.propose(id, 1)) {
+                    last = lsn;
                 }
             } else if self.is_whole(last) {
                 return;
@@ -433,6 +491,7 @@ fn run_seed(seed: u64, reached: &mut Reached, trace: bool) {
         plan,
         ailing: None,
         tickets: 0,
+        forced: false,
     };
     for _ in 0..ticks {
         run.tick();

@@ -229,6 +229,8 @@ pub struct World {
     pub pasts: BTreeMap<History, Past>,
     /// Who was primary of what: I3.
     reigns: BTreeMap<Fence, (NodeId, u64)>,
+    /// Bytes of records sent to each node since it was last paused.
+    sent: BTreeMap<NodeId, u64>,
     /// Who counted for the node that steps, before it did: a step may send, and then drop.
     counted: BTreeSet<NodeId>,
     pub trace: Option<Vec<String>>,
@@ -324,6 +326,7 @@ impl World {
             cut_links: BTreeSet::new(),
             pasts: BTreeMap::from([(history, Past::default())]),
             reigns: BTreeMap::new(),
+            sent: BTreeMap::new(),
             counted: BTreeSet::new(),
             trace: None,
             print: false,
@@ -452,10 +455,15 @@ impl World {
         self.crash(id);
     }
 
+    pub fn sent_to(&self, id: NodeId) -> u64 {
+        self.sent.get(&id).copied().unwrap_or(0)
+    }
+
     /// It stands still; what happens to it waits. Time passes all the same.
     pub fn pause(&mut self, id: NodeId, wait: u64) {
         let until = self.now + wait;
         self.sites.get_mut(&id).expect("a site").paused_until = until;
+        self.sent.remove(&id);
         self.note(format!("n{id} pauses"));
         self.schedule(wait, id, 0, What::Resume);
     }
@@ -720,7 +728,6 @@ impl World {
             Effect::Send(to, message) => self.send(id, to, message),
             Effect::Append(record) => {
                 if record.kind() == Kind::EpochStart && self.replica_is_primary(id) {
-                    self.fork_truth(&record);
                     self.check_new_primary(id, &record);
                 }
                 self.queue(id, Work::Append(record));
@@ -820,6 +827,11 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        let bytes = message
+            .records()
+            .iter()
+            .map(|record| record.bytes().len() as u64);
+        *self.sent.entry(to).or_default() += bytes.sum::<u64>();
         let quiet = matches!(message.body, Body::Heartbeat(_) | Body::Heard { .. });
         if !quiet {
             self.note(format!("n{from} → n{to} {message}"));
@@ -1114,24 +1126,28 @@ impl World {
         );
     }
 
-    /// A forced promotion begins another past: what it lacks is lost, as its operator wished.
-    fn fork_truth(&mut self, start: &Record) {
-        let entry = EpochEntry::decode(start).expect("just built");
-        if !self.pasts.contains_key(&entry.history) {
-            let newest = self.pasts.values().next_back().expect("the first one");
-            let mut past = newest.clone();
-            past.truth
-                .retain(|record| record.last_lsn() < entry.first_lsn);
-            past.acked.clear();
-            self.pasts.insert(entry.history, past);
-        }
-    }
-
-    /// What has happened in the history that this node lives in.
+    /// What has happened in the history that this node lives in. A forced promotion begins another
+    /// past: what it lacks is lost, as its operator wished.
     fn past(&mut self, id: NodeId) -> &mut Past {
-        let history = self
-            .replica(id)
-            .map_or(self.first.history, Replica::history);
+        let config = self.replica(id).map_or(&self.first, Replica::config);
+        let (history, parent) = (config.history, config.ancestors.last().copied());
+        if let Some((parent, fork)) = parent.filter(|_| !self.pasts.contains_key(&history)) {
+            let mut past = self.pasts[&parent].clone();
+            // Its founder is the first to be seen in it; what that one had of its own, uncommitted,
+            // belongs to the new past from now on.
+            let log = self.written(id);
+            let base = self.sites[&id].disk.base().position.lsn;
+            past.truth.retain(|record| {
+                let lsn = record.last_lsn();
+                lsn.0 <= fork && (lsn <= base || log.get(&lsn) == Some(record))
+            });
+            let end = past.truth.last().map_or(Lsn::ZERO, Record::last_lsn);
+            let own = log.into_values().filter(|record| record.last_lsn() > end);
+            past.truth
+                .extend(own.filter(|record| record.last_lsn().0 <= fork));
+            past.acked.clear();
+            self.pasts.insert(history, past);
+        }
         self.pasts.entry(history).or_default()
     }
 

@@ -273,7 +273,7 @@ fn set_with_ttl(args: &[Bytes], name: &'static str, unit: Unit) -> Parse<Command
 
 fn mset(id: Id, name: &'static str, args: &[Bytes]) -> Parse<Command> {
     let words = &args[1..];
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(Refusal::Arity(name));
     }
     Ok(Command::MSet {

@@ -23,6 +23,9 @@ pub enum Fault {
 /// How many connections write: as many as the promise names.
 pub const CONNECTIONS: usize = 4;
 
+/// How long the cluster runs under load before anything is done to it.
+const WARM_UP: Duration = Duration::from_millis(1500);
+
 /// What one trial gave.
 #[derive(Debug)]
 pub struct Outcome {
@@ -43,7 +46,12 @@ pub fn run(binary: &Path, spec: &Spec, fault: Fault) -> Outcome {
 pub fn run_in(binary: &Path, spec: &Spec, fault: Fault, parent: &Path) -> Outcome {
     let mut cluster = Cluster::start_in(binary, spec, parent);
     let load = Load::start(&cluster.addresses(), CONNECTIONS, "trial");
-    load.wait_more(500);
+    // A voter agrees that the primary is lost only once it has been up for `failover_timeout`:
+    // what is measured is a cluster that has been running, not one that has just begun.
+    let begun = Instant::now();
+    while begun.elapsed() < WARM_UP {
+        load.wait_more(100);
+    }
     let old = cluster.primary();
     let moment = Instant::now();
     match fault {

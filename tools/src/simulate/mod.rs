@@ -121,6 +121,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 mod tests {
     use super::*;
 
+    /// The budget of the test command; `simulate --seeds N` goes on from there.
+    #[test]
+    fn a_batch_of_seeds_keeps_every_promise_and_reaches_what_it_must() {
+        let mut total = Summary::default();
+        for seed in 1..=24 {
+            match world::run(seed, Duration::from_secs(6), false) {
+                Ok(summary) => total.add(&summary),
+                Err(story) => panic!("seed {seed}: {story}"),
+            }
+        }
+        assert_eq!(total.missing(), Vec::<&str>::new(), "vacuous: {total:?}");
+    }
+
     #[test]
     fn the_same_seed_gives_the_same_run_twice() {
         let faults = Duration::from_secs(5);

@@ -69,6 +69,7 @@ enum LogWork {
 /// A running process.
 pub struct Process {
     pub engine: Engine,
+    random: Random,
     log: Option<Log<SimDisk>>,
     work: VecDeque<LogWork>,
     pub log_busy: bool,
@@ -248,6 +249,7 @@ impl Process {
         );
         Ok(Process {
             engine,
+            random: Random::new(random.next()),
             log,
             work: VecDeque::new(),
             log_busy: false,
@@ -318,7 +320,7 @@ impl Process {
                 wants.promoted += u64::from(line.starts_with("serving as primary"));
                 wants.lines.push(line);
             }
-            Output::Random => {}
+            Output::Random => wants.events.push(Event::Random(self.random.wide())),
             Output::Halt(story) => return Err(format!("halted: {story}")),
             Output::Peers(_) | Output::LossStatement { .. } | Output::Show(_) | Output::Stop => {}
         }
@@ -473,6 +475,10 @@ impl Process {
         if appended {
             events.push(Event::Durable(log.flush().map_err(text)?));
         }
+        events.push(Event::LogSize {
+            log_bytes: log.bytes(),
+            free_bytes: u64::MAX,
+        });
         Ok(events)
     }
 

@@ -255,7 +255,7 @@ impl World {
                 return Err(self.story_of_no_calm());
             }
             self.happen(happening)?;
-            if self.calm && self.summary.events % 512 == 0 && self.is_settled() {
+            if self.calm && self.summary.events.is_multiple_of(512) && self.is_settled() {
                 break;
             }
         }

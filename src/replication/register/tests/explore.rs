@@ -304,10 +304,9 @@ impl Explorer {
             for (number, op) in self.scenario.ops.iter().enumerate() {
                 if let (true, Request::CompareAndSet { next, .. }) =
                     (world.lost >> number & 1 == 1, &op.request)
+                    && tally.is_chosen(next).is_ok()
                 {
-                    if tally.is_chosen(next).is_ok() {
-                        return Err(format!("{next:?} was reported lost and is chosen"));
-                    }
+                    return Err(format!("{next:?} was reported lost and is chosen"));
                 }
             }
         }

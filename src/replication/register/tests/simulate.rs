@@ -413,11 +413,11 @@ impl Sim<'_> {
         let newest = chosen.find(is_settled).unwrap_or(self.ledger.newest());
         let mut wanted = vec![newest.clone()];
         for node in self.nodes.values() {
-            if let Some(vote) = &node.durable.accepted {
-                if vote.proposal.value.version > newest.version {
-                    wanted.push(vote.proposal.value.clone());
-                    wanted.extend(vote.proposal.parent.clone());
-                }
+            if let Some(vote) = &node.durable.accepted
+                && vote.proposal.value.version > newest.version
+            {
+                wanted.push(vote.proposal.value.clone());
+                wanted.extend(vote.proposal.parent.clone());
             }
         }
         wanted
@@ -567,11 +567,11 @@ impl Sim<'_> {
         if self.rng.chance(30) {
             return self.submit(id, Request::Read);
         }
-        if self.rng.chance(10) {
-            if let Some((expected, next)) = self.rng.pick(&self.limbo).cloned() {
-                self.marks.hit("proposed again");
-                return self.submit(id, Request::CompareAndSet { expected, next });
-            }
+        if self.rng.chance(10)
+            && let Some((expected, next)) = self.rng.pick(&self.limbo).cloned()
+        {
+            self.marks.hit("proposed again");
+            return self.submit(id, Request::CompareAndSet { expected, next });
         }
         let register = self.nodes[&id].register.as_ref().expect("live");
         let Some(known) = register.known().cloned() else {

@@ -1,0 +1,104 @@
+//! Commands that another node passes on, and those that this one passes on to the primary.
+
+use super::FORWARDED_SESSION;
+use crate::node::client::SessionId;
+use crate::node::engine::Engine;
+use crate::node::pending::Client;
+use crate::node::refusal::Refusal;
+use crate::node::wire::ForwardReply;
+use crate::node::wire::Forwarded;
+use crate::node::wire::Head;
+use crate::state::Command;
+use crate::state::Reply;
+use bytes::Bytes;
+use bytes::BytesMut;
+use standfast_wal::Epoch;
+use standfast_wal::NodeId;
+
+impl Engine {
+    /// Passes on a command that never got an LSN, once.
+    pub(in crate::node) fn forward_write(&mut self, to: NodeId, client: Client, command: Bytes) {
+        self.forward(to, client, true, command);
+    }
+
+    pub(in crate::node) fn forward_read(&mut self, to: NodeId, client: Client, command: &Command) {
+        let mut encoded = BytesMut::new();
+        command.encode(&mut encoded);
+        self.forward(to, client, false, encoded.freeze());
+    }
+
+    /// Passes on every read that waits here.
+    pub(in crate::node) fn forward_reads(&mut self, to: NodeId) {
+        for (client, command) in self.pending.take_reads() {
+            self.forward_read(to, client, &command);
+        }
+    }
+
+    fn forward(&mut self, to: NodeId, client: Client, write: bool, command: Bytes) {
+        if client.session.0 & FORWARDED_SESSION != 0 {
+            // It was passed on to us already: once is enough, the client asks anew.
+            return self.pending.refuse(client, self.not_primary());
+        }
+        self.desk.next_ticket += 1;
+        let ticket = self.desk.next_ticket;
+        self.desk.forwarded.insert(ticket, (to, client));
+        let commands = vec![Forwarded {
+            ticket,
+            write,
+            command,
+        }];
+        self.send(to, Head::Forward { commands });
+    }
+
+    pub(in crate::node) fn on_forward(&mut self, from: NodeId, commands: Vec<Forwarded>) {
+        use crate::node::client::{Op, Request};
+        let session = SessionId(FORWARDED_SESSION | u64::from(from.0));
+        let mut requests = Vec::with_capacity(commands.len());
+        for Forwarded {
+            ticket,
+            write,
+            command,
+        } in commands
+        {
+            // Nothing that does not decode is ever ordered: it would halt every node.
+            let Ok(decoded) = Command::from_encoded(command.clone()) else {
+                continue;
+            };
+            let op = match write {
+                true => Op::Write(command),
+                false => Op::Read {
+                    command: decoded,
+                    stale: false,
+                },
+            };
+            requests.push(Request { seq: ticket, op });
+        }
+        let now = self.now;
+        self.handle(
+            now,
+            crate::node::engine::Event::Submit { session, requests },
+        );
+    }
+
+    pub(in crate::node) fn on_replied(&mut self, from: NodeId, replies: Vec<ForwardReply>) {
+        for ForwardReply {
+            ticket,
+            lsn,
+            epoch,
+            reply,
+        } in replies
+        {
+            let Some((to, client)) = self.desk.forwarded.remove(&ticket) else {
+                continue;
+            };
+            assert_eq!(to, from, "a reply comes from where the command went");
+            match Reply::decode(reply) {
+                Some(reply) => self.pending.answer(client, lsn, Epoch(epoch), reply),
+                None => {
+                    let text = "the successor's reply is not readable".to_string();
+                    self.pending.refuse(client, Refusal::Operator(text));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Answers out of what was ordered and applied: outcomes, receipts, what was seen, digests.
+
+use crate::node::engine::Engine;
+use crate::node::outcomes::Known;
+use crate::node::refusal::Refusal;
+use crate::state::Reply;
+use standfast_wal::Epoch;
+use standfast_wal::Lsn;
+
+impl Engine {
+    pub(super) fn force_warning(&self) -> String {
+        let applied = self.state.applied();
+        let known = self.replica.commit();
+        format!(
+            "a forced promotion here loses every command after LSN {} (log time {} ns); the last \
+             commit LSN known here is {known}, the old primary may have gone further. Repeat with \
+             the cluster's name {:?} to confirm",
+            applied.lsn, applied.timestamp, self.identity.cluster_name
+        )
+    }
+
+    pub(super) fn outcome(&self, generation: u64, epoch: Epoch, lsn: Lsn) -> Reply {
+        let word = |text: &'static str| Reply::Array(vec![Reply::Bulk(text.into())]);
+        let applied = self.state.applied().lsn;
+        let Some(reign) = self.replica.epochs().at(lsn.min(applied)) else {
+            return word("pending");
+        };
+        if lsn > applied {
+            // A later reign has begun at or below what is applied: that LSN is or will be its.
+            let passed = (reign.history.generation, reign.epoch) > (generation, epoch);
+            return word(if passed { "never" } else { "pending" });
+        }
+        if (reign.history.generation, reign.epoch) != (generation, epoch) {
+            return word("never");
+        }
+        match self.outcomes.get(lsn) {
+            Known::Reply(reply) => Reply::Array(vec![Reply::Bulk("done".into()), reply]),
+            Known::NotKept | Known::Gone => word("done"),
+        }
+    }
+
+    pub(super) fn receipt(&self, epoch: Epoch, lsn: Lsn) -> Reply {
+        let history = self.replica.history();
+        let config = self.replica.config();
+        let protection = serde_json::to_value(config.protection).unwrap_or_default();
+        let text = |text: String| Reply::Bulk(text.into());
+        let int = |number: u64| Reply::Int(i64::try_from(number).unwrap_or(i64::MAX));
+        let pairs = [
+            ("generation", int(history.generation)),
+            ("history", text(format!("{:032x}", history.id))),
+            ("epoch", int(epoch.0)),
+            ("lsn", int(lsn.0)),
+            ("copies", int(u64::from(self.replica.copies(lsn)))),
+            (
+                "protection",
+                text(protection.as_str().unwrap_or_default().to_string()),
+            ),
+        ];
+        Reply::Map(
+            pairs
+                .map(|(name, value)| (Reply::Bulk(name.into()), value))
+                .into(),
+        )
+    }
+
+    pub(super) fn seen(&self, generation: u64, history_id: u128, lsn: Lsn) -> Reply {
+        let mine = self.replica.history();
+        let same = mine.generation == generation && mine.id == history_id;
+        let shared = self
+            .replica
+            .config()
+            .ancestors
+            .iter()
+            .any(|(history, last)| {
+                history.generation == generation && history.id == history_id && lsn.0 <= *last
+            });
+        if same || shared {
+            return Reply::Ok;
+        }
+        let (generation, history_id) = (mine.generation, mine.id);
+        Refusal::TimeTravel {
+            generation,
+            history_id,
+        }
+        .into()
+    }
+
+    pub(super) fn digest_reply(&self, slots: bool) -> Reply {
+        let applied = self.state.applied().lsn;
+        let mut reply = vec![
+            Reply::Int(i64::try_from(applied.0).unwrap_or(i64::MAX)),
+            Reply::Bulk(self.state.digest().to_string().into()),
+        ];
+        if slots {
+            let digests = self.state.slot_digests();
+            let texts = digests
+                .iter()
+                .map(|digest| Reply::Bulk(digest.to_string().into()));
+            reply.push(Reply::Array(texts.collect()));
+        }
+        Reply::Array(reply)
+    }
+}

@@ -1,0 +1,257 @@
+//! The way out of the core and in from the links: steps, their effects, and what peers say.
+
+use super::{Engine, Output};
+use crate::limits;
+use crate::node::link::LinkEvent;
+use crate::node::refusal::Refusal;
+use crate::node::wire::Frame;
+use crate::node::wire::Head;
+use crate::replication::Effect;
+use crate::replication::Input;
+use crate::replication::Loss;
+use crate::replication::StopReason;
+use crate::replication::Time;
+use bytes::Bytes;
+use standfast_wal::Link;
+use standfast_wal::Lsn;
+use standfast_wal::NodeId;
+use standfast_wal::Record;
+
+impl Engine {
+    /// Steps the core and routes what it wants done.
+    pub(in crate::node) fn step(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.replica.step(Time(self.now.boot), input, &mut effects);
+        for effect in effects.drain(..) {
+            self.route(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn route(&mut self, effect: Effect) {
+        match effect {
+            Effect::Append(record) => {
+                self.undone.push_back((record.last_lsn(), self.time()));
+                self.out.push(Output::Append(record));
+            }
+            Effect::Cut { after, loss } => {
+                self.on_cut(after, loss);
+                self.out.push(Output::Cut { after });
+            }
+            Effect::Roll(history) => self.out.push(Output::Roll(history)),
+            Effect::Send(to, message) => self.send_core(to, message),
+            Effect::Persist(meta, serial) => self.out.push(Output::StoreMeta { meta, serial }),
+            Effect::ReadLog {
+                to,
+                after,
+                max_bytes,
+            } => self.read_log(to, after, max_bytes),
+            Effect::SendSnapshot { to, at_least } => self.offer_snapshot(to, at_least),
+            Effect::AcceptSnapshot { from } => self.accept_snapshot(from),
+            Effect::RefuseSnapshot { from, why } => self.refuse_snapshot(from, &why),
+            Effect::InstallSnapshot { head, loss } => self.install_snapshot(&head, loss),
+            // What may be applied is read from the core at the end of the turn.
+            Effect::Committed(_) => {}
+            Effect::Confirmed(round) => {
+                self.confirmed = round;
+                self.pending.confirmed(round);
+            }
+            Effect::Serving { epoch } => self.on_serving(epoch),
+            Effect::StopServing(reason) => self.on_stop_serving(reason),
+            Effect::NewConfig => {
+                self.out.push(Output::Peers(self.peers_wanted()));
+                self.show_now = true;
+            }
+            Effect::Answer(ticket, result) => self.on_order_done(ticket, result),
+            Effect::Event(text) => self.note(text),
+            Effect::DrawRandom => self.out.push(Output::Random),
+            Effect::Halt(story) => self.halt(story),
+        }
+    }
+
+    pub(in crate::node) fn halt(&mut self, story: String) {
+        self.out.push(Output::Halt(story));
+    }
+
+    /// Puts a line into the event list and the log.
+    pub(in crate::node) fn note(&mut self, text: String) {
+        self.desk.note(self.now.wall, &text);
+        self.show_now = true;
+        self.out.push(Output::Log(text));
+    }
+
+    pub(in crate::node) fn emit(&mut self, output: Output) {
+        self.out.push(output);
+    }
+
+    fn send_core(&mut self, to: NodeId, mut message: crate::replication::Message) {
+        let records = message.take_records();
+        self.out.push(Output::Send {
+            to,
+            frame: Frame {
+                head: Head::Core { message },
+                records,
+            },
+        });
+    }
+
+    pub(in crate::node) fn send(&mut self, to: NodeId, head: Head) {
+        self.out.push(Output::Send {
+            to,
+            frame: Frame::plain(head),
+        });
+    }
+
+    pub(super) fn on_link(&mut self, event: LinkEvent) {
+        use crate::replication::LinkEvent as Core;
+        match event {
+            LinkEvent::Up { peer, hello } => {
+                self.step(Input::Link(peer, Core::Up(hello.incarnation)));
+            }
+            LinkEvent::Down { peer } => {
+                self.lost_link(peer);
+                self.step(Input::Link(peer, Core::Down));
+            }
+            LinkEvent::Refused { peer } => self.step(Input::Link(peer, Core::Refused)),
+            LinkEvent::Frame {
+                from,
+                incarnation,
+                frame,
+            } => match frame.head {
+                Head::Core { mut message } => {
+                    self.learn_address(from, &message.body);
+                    message.set_records(frame.records);
+                    self.step(Input::Message {
+                        from,
+                        incarnation,
+                        message,
+                    });
+                }
+                Head::Forward { commands } => self.on_forward(from, commands),
+                Head::Replied { replies } => self.on_replied(from, replies),
+                Head::Copy(piece) => self.on_piece(from, piece),
+                // The link itself has dealt with these.
+                Head::Hello(_) | Head::Refused(_) => {}
+            },
+        }
+    }
+
+    /// A newcomer says where it is reached: it is in nobody's settings and in no Config yet.
+    fn learn_address(&mut self, from: NodeId, body: &crate::replication::Body) {
+        let crate::replication::Body::Join { addresses, .. } = body else {
+            return;
+        };
+        let known = self.settings.seeds.get(&from) == Some(&addresses.peer);
+        let bounded = self.settings.seeds.len() < limits::MEMBERS_MAX;
+        if !known && bounded && !addresses.peer.is_empty() {
+            self.settings.seeds.insert(from, addresses.peer.clone());
+            self.out.push(Output::Peers(self.peers_wanted()));
+        }
+    }
+
+    /// Serves a peer from the log's files.
+    fn read_log(&mut self, to: NodeId, after: Lsn, max_bytes: u64) {
+        let max = usize::try_from(max_bytes).unwrap_or(limits::APPEND_BYTES);
+        let read = self.link_at(after).and_then(|previous| {
+            let records = self.log.read(after, max)?;
+            Ok(previous.zip(records))
+        });
+        let input = match read {
+            Ok(Some((previous, records))) if !records.is_empty() => Input::LogRead {
+                to,
+                previous,
+                records,
+            },
+            Ok(_) => Input::LogGone { to },
+            Err(story) => return self.halt(story),
+        };
+        self.step(input);
+    }
+
+    /// What the record behind `lsn` follows; `None` when the log no longer says.
+    fn link_at(&self, lsn: Lsn) -> Result<Option<Link>, String> {
+        if lsn == Lsn::ZERO {
+            return Ok(Some(Link::default()));
+        }
+        let newest = self.copies.newest.as_ref().map(|newest| newest.head.link);
+        if let Some(link) = newest.filter(|link| link.position.lsn == lsn) {
+            return Ok(Some(link));
+        }
+        let before = self.log.read(Lsn(lsn.0 - 1), 1)?;
+        Ok(before.and_then(|records| records.first().map(Record::link)))
+    }
+
+    /// Everything that this node's log holds from `first` on, for a loss statement.
+    pub(in crate::node) fn records_from(&self, first: Lsn) -> Vec<Record> {
+        let mut records = Vec::new();
+        let mut after = Lsn(first.0 - 1);
+        while after < self.replica.tip().position.lsn {
+            let more = match self.replica.records_after(after) {
+                Some(more) => more.cloned().collect(),
+                None => self
+                    .log
+                    .read(after, limits::APPEND_BYTES)
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default(),
+            };
+            let Some(last) = more.last() else { break };
+            after = last.last_lsn();
+            records.extend(more);
+        }
+        records
+    }
+
+    fn on_cut(&mut self, after: Lsn, loss: Loss) {
+        self.desk
+            .cutting(self.now.wall, self.identity.node, after, loss);
+        self.note(format!(
+            "cutting the log after {after}: {}..{} never became part of the history",
+            loss.first_lsn, loss.last_lsn
+        ));
+    }
+
+    fn on_serving(&mut self, epoch: standfast_wal::Epoch) {
+        self.forward_to = None;
+        self.tick = Lsn::ZERO;
+        self.attested.stale = true;
+        self.note(format!("serving as primary of epoch {epoch}"));
+    }
+
+    fn on_stop_serving(&mut self, reason: StopReason) {
+        self.clock = None;
+        self.tick = Lsn::ZERO;
+        let batch = std::mem::take(&mut self.batch);
+        let next = match reason {
+            StopReason::HandedOver { to } => {
+                self.forward_to = Some((to, self.time().after(limits::FORWARD_FOR)));
+                Some(to)
+            }
+            StopReason::Fenced { .. } | StopReason::NewHistory => {
+                self.forward_to = None;
+                None
+            }
+        };
+        // Not yet a record: never ordered, so it may be passed on or refused for good.
+        let commands: Vec<Bytes> = crate::state::command::iter(batch.payload.freeze())
+            .flatten()
+            .collect();
+        for (client, command) in batch.clients.into_iter().zip(commands) {
+            match next {
+                Some(to) => self.forward_write(to, client, command),
+                None => self.pending.refuse(client, self.not_primary()),
+            }
+        }
+        let refusal = match reason {
+            StopReason::HandedOver { to } => Refusal::HandingOver {
+                to: self.address_of(to),
+            },
+            _ => self.not_primary(),
+        };
+        match next {
+            Some(to) => self.forward_reads(to),
+            None => self.pending.refuse_reads(&refusal),
+        }
+        self.note(format!("no longer serving as primary: {reason:?}"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Stopping, showing and answering: what the engine tells of itself, and its refusals.
+
+use super::{Engine, Output};
+use crate::limits;
+use crate::node::pending::Client;
+use crate::node::refusal::Refusal;
+use crate::replication::Input;
+use crate::replication::Order;
+use crate::replication::Time;
+use crate::state::Reply;
+use standfast_wal::Lsn;
+use standfast_wal::NodeId;
+use std::collections::BTreeMap;
+
+impl Engine {
+    pub(super) fn on_shutdown(&mut self, client: Option<Client>) {
+        if let Some(client) = client {
+            self.pending
+                .answer(client, Lsn::ZERO, Default::default(), Reply::Ok);
+        }
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(self.time().after(limits::SHUTDOWN_FOR));
+        if self.replica.is_primary() {
+            let ticket = self.desk.silent_ticket();
+            self.step(Input::Operator {
+                ticket,
+                order: Order::Switchover { to: None },
+            });
+        }
+    }
+
+    /// A stopping primary goes on until its successor has taken over, or nobody can.
+    pub(super) fn stop_turn(&mut self) {
+        let Some(until) = self.stopping else { return };
+        let handed_over = !self.replica.is_primary() && !self.pending.has_ordered();
+        if handed_over || self.desk.silent_order_failed() || until <= self.time() {
+            self.out.push(Output::Stop);
+            self.stopping = Some(Time(u64::MAX));
+        }
+    }
+
+    pub(super) fn show(&mut self) {
+        let due = self
+            .shown
+            .is_none_or(|at| at.after(limits::VIEW_INTERVAL) <= self.time());
+        if !due && !self.show_now {
+            return;
+        }
+        self.show_now = false;
+        self.shown = Some(self.time());
+        let view = self.view();
+        self.out.push(Output::Show(Box::new(view)));
+    }
+
+    pub(super) fn peers_wanted(&self) -> BTreeMap<NodeId, String> {
+        let mut peers = self.settings.seeds.clone();
+        for (id, member) in &self.replica.config().members {
+            if !member.addresses.peer.is_empty() {
+                peers.insert(*id, member.addresses.peer.clone());
+            }
+        }
+        peers.remove(&self.identity.node);
+        peers
+    }
+
+    pub(in crate::node) fn address_of(&self, id: NodeId) -> Option<String> {
+        Some(
+            self.replica
+                .config()
+                .members
+                .get(&id)?
+                .addresses
+                .client
+                .clone(),
+        )
+    }
+
+    pub(in crate::node) fn primary_address(&self) -> Option<String> {
+        self.replica.primary().and_then(|id| self.address_of(id))
+    }
+
+    pub(in crate::node) fn not_primary(&self) -> Refusal {
+        Refusal::ReadOnly {
+            primary: self.primary_address(),
+        }
+    }
+
+    /// The core's refusal in the words of clients.
+    pub(in crate::node) fn refusal(&self, refusal: crate::replication::Refusal) -> Refusal {
+        use crate::replication::Refusal as Core;
+        match refusal {
+            Core::NotPrimary { .. } if self.is_witness => Refusal::Witness {
+                primary: self.primary_address(),
+            },
+            Core::NotPrimary { primary: Some(id) } => Refusal::ReadOnly {
+                primary: self.address_of(id),
+            },
+            Core::NotPrimary { primary: None } => Refusal::NoPrimary,
+            Core::Starting => Refusal::Promoting,
+            Core::NoReplicas => {
+                let config = self.replica.config();
+                Refusal::TooFewCopies {
+                    needed: config.acks_needed.max(2),
+                    present: self.present(),
+                }
+            }
+            Core::Deaf => Refusal::Isolated,
+            Core::Stalled => Refusal::DiskStalled,
+            Core::HandingOver { to } => Refusal::HandingOver {
+                to: self.address_of(to),
+            },
+            Core::LossBudget => Refusal::LossBudget,
+            Core::Busy => Refusal::Busy { what: "ordering" },
+            Core::Invalid(text) => Refusal::Operator(text),
+        }
+    }
+
+    /// Members of the sync set that this node reaches, itself included.
+    fn present(&self) -> u32 {
+        let set = &self.replica.config().sync_set;
+        let peers = self.replica.peers(self.time());
+        let others = peers
+            .iter()
+            .filter(|peer| peer.connected && set.contains(&peer.id))
+            .count();
+        u32::try_from(others).unwrap_or(u32::MAX) + 1
+    }
+}

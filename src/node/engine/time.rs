@@ -1,0 +1,134 @@
+//! Log time, ticks and attestations, and the watch over the disk and the wall clock.
+
+use super::{Attested, Engine};
+use crate::limits;
+use crate::node::clock::LogClock;
+use crate::replication::Input;
+use crate::replication::Time;
+use standfast_wal::Kind;
+use standfast_wal::Lsn;
+use standfast_wal::Record;
+
+impl Engine {
+    /// Log time now, on a primary. Starts the epoch's clock at the first call.
+    pub(super) fn log_time(&mut self) -> u64 {
+        let last = self.replica.tip().timestamp;
+        let median = self.replica.clock_median();
+        let max_step = u64::try_from(self.settings.max_clock_step.as_nanos()).unwrap_or(u64::MAX);
+        let now = self.now;
+        let clock = self
+            .clock
+            .get_or_insert_with(|| LogClock::start(now, last, median, max_step));
+        clock.read(now).max(last)
+    }
+
+    /// Commits a Tick where the clock has passed a deadline that log time has not: what expires is
+    /// decided by log time only, and an idle store still forgets what is due.
+    pub(super) fn keep_time(&mut self) {
+        if !self.replica.is_primary() || self.tick > self.state.applied().lsn {
+            return;
+        }
+        let Some(deadline) = self.state.next_deadline() else {
+            return;
+        };
+        if deadline <= self.log_time() {
+            self.order_tick();
+        }
+    }
+
+    pub(super) fn order_tick(&mut self) {
+        self.close_batch();
+        if let Some(record) = self.propose(Kind::Tick, 1, &[]) {
+            self.tick = record.last_lsn();
+        }
+    }
+
+    pub(super) fn next_tick(&self) -> Option<Time> {
+        if !self.replica.is_primary() || self.tick > self.state.applied().lsn {
+            return None;
+        }
+        let clock = self.clock?;
+        let deadline = self.state.next_deadline()?;
+        let wait = deadline
+            .saturating_sub({ clock }.read(self.now))
+            .max(limits::TICK_MIN_NS);
+        Some(Time(self.now.boot.saturating_add(wait)))
+    }
+
+    /// Names an applied LSN and the digest there, so that every copy can prove itself equal.
+    pub(super) fn attest(&mut self) {
+        if !self.attested.stale
+            || !self.replica.is_primary()
+            || self.attested.at.after(self.settings.attest_interval) > self.time()
+        {
+            return;
+        }
+        let attestation = crate::state::Attestation {
+            lsn: self.state.applied().lsn,
+            digest: self.state.digest(),
+        };
+        if attestation.lsn == Lsn::ZERO {
+            return;
+        }
+        self.close_batch();
+        if self
+            .propose(Kind::Attestation, 1, &attestation.encode())
+            .is_some()
+        {
+            self.attested = Attested {
+                at: self.time(),
+                stale: false,
+            };
+        }
+    }
+
+    /// Tells the core when the disk leaves a record undone for too long, and when it is back.
+    pub(super) fn watch_disk(&mut self) {
+        let durable = self.replica.durable();
+        while self.undone.front().is_some_and(|(lsn, _)| *lsn <= durable) {
+            self.undone.pop_front();
+        }
+        let limit = self.settings.degraded_timeout;
+        let stalled = self
+            .undone
+            .front()
+            .is_some_and(|(_, since)| since.after(limit) <= self.time());
+        if stalled != self.disk_stalled {
+            self.disk_stalled = stalled;
+            self.step(Input::DiskStalled(stalled));
+        }
+    }
+
+    pub(super) fn tell_wall_clock(&mut self) {
+        if self
+            .wall_told
+            .is_none_or(|at| at.after(limits::WALL_CLOCK_INTERVAL) <= self.time())
+        {
+            self.wall_told = Some(self.time());
+            self.step(Input::WallClock(self.now.wall));
+        }
+    }
+
+    /// I2: two nodes that have applied LSN n of one history have equal digests at n.
+    pub(super) fn check_attestation(&mut self, record: &Record) {
+        let Some(attested) = crate::state::Attestation::decode(&record.payload()) else {
+            return self.halt(format!("I3: the attestation {record:?} does not decode"));
+        };
+        let mine = self
+            .digests
+            .iter()
+            .rev()
+            .find(|(lsn, _)| *lsn == attested.lsn);
+        if let Some((lsn, digest)) = mine
+            && *digest != attested.digest
+        {
+            let story = format!(
+                "I2: the state differs from the primary's at LSN {lsn}: digest {digest} here, {} \
+                 attested. This node stops so that it serves nothing wrong; keep its data \
+                 directory for analysis and give it an empty one",
+                attested.digest
+            );
+            self.halt(story);
+        }
+    }
+}
