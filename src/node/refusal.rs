@@ -172,7 +172,7 @@ impl fmt::Display for Refusal {
                  trim the retention, writes go on by themselves then",
             ),
             Refusal::DiskStalled => f.write_str(
-                "MISCONF the log's disk does not answer; look at `standfast doctor`, or switch \
+                "MISCONF the log's disk does not answer; look at `standfast status`, or switch \
                  over to another node",
             ),
             Refusal::TimeTravel {
