@@ -302,6 +302,16 @@ impl Candidate {
             return;
         };
         self.stage = Stage::Deciding;
+        let suspects = self.counted();
+        let suspects = suspects.iter().filter(|(_, answer)| answer.suspect);
+        let suspects: Vec<String> = suspects.map(|(id, _)| format!("n{id}")).collect();
+        if !suspects.is_empty() {
+            // Said, not hidden: with damage on all that could know better, something may be gone.
+            let names = suspects.join(", ");
+            node.event(format!(
+                "all of the sync set has answered, damaged: {names}"
+            ));
+        }
         let committed = self.counted().values().map(|answer| answer.commit).max();
         let committed = committed.unwrap_or_default().min(node.log.durable);
         // Committed is committed, whoever knew it: the chosen log has it.

@@ -167,6 +167,11 @@ enum Misfortune {
     /// It starts again at once.
     Restarts,
     Pauses,
+    /// It loses power before it could sync, comes back at once, and cannot talk to this one: what it
+    /// said is all that the other has.
+    Forgets(NodeId),
+    /// It hears nothing from the other data nodes, which go on for a while and then all fail.
+    LeftBehind,
     /// It cannot talk to this one any more, in one direction or both.
     Loses(NodeId, bool),
     IsAlone,
@@ -879,12 +884,18 @@ impl World {
         } else {
             (to, from)
         };
-        let misfortune = match self.dice.below(9) {
+        let misfortune = match self.dice.below(13) {
             0 | 1 => Misfortune::LosesPower,
             2 => Misfortune::Crashes,
             3 | 4 => Misfortune::Restarts,
             5 => Misfortune::Pauses,
             6 | 7 => Misfortune::Loses(other, self.dice.chance(500)),
+            8 => Misfortune::LeftBehind,
+            9..=11 => {
+                let wait = self.dice.below(200_000);
+                let misfortune = Misfortune::Forgets(to);
+                return self.schedule(wait, from, 0, What::Misfortune(misfortune));
+            }
             _ => Misfortune::IsAlone,
         };
         let wait = self.dice.below(6_000_000);
@@ -898,6 +909,31 @@ impl World {
             Misfortune::Restarts => {
                 self.lose_unsynced(id);
                 self.start(id);
+            }
+            Misfortune::Forgets(other) => {
+                self.lose_unsynced(id);
+                self.befall(id, Misfortune::Loses(other, true));
+                self.start(id);
+            }
+            Misfortune::LeftBehind => {
+                let data = |other: &NodeId| self.first.members[other].role.holds_data();
+                let others = self
+                    .ids()
+                    .into_iter()
+                    .filter(|other| *other != id && data(other));
+                let fails = 20_000_000 + self.dice.below(150_000_000);
+                for other in others.collect::<Vec<_>>() {
+                    self.cut_links.insert((id, other));
+                    self.cut_links.insert((other, id));
+                    let what = match self.dice.chance(700) {
+                        true => Misfortune::Crashes,
+                        false => Misfortune::Pauses,
+                    };
+                    self.schedule(fails, other, 0, What::Misfortune(what));
+                }
+                self.all_link_news();
+                let wait = 1_000_000_000 + self.dice.below(1_000_000_000);
+                self.schedule(wait, id, 0, What::Misfortune(Misfortune::Heals));
             }
             Misfortune::Pauses => {
                 let wait = self.dice.below(1_500_000_000);
