@@ -2,8 +2,7 @@
 //!
 //! 1. Crash before the rename: the target is untouched, and the next attempt clears what is left
 //!    under the temporary name. 2. Crash after it: the directory is whole, and its own. Two
-//! restores
-//!    to one target are kept apart by the lock of the directory that becomes it.
+//!    restores to one target are kept apart by the lock of the directory that becomes it.
 
 use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};
