@@ -122,6 +122,8 @@ pub const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 pub const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// The disk's size is looked at so often.
 pub const DISK_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause between two files that the scrubber reads again: a segment each, at a low rate.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(10);
 /// Ticks are at least so far apart, in nanoseconds.
 pub const TICK_MIN_NS: u64 = 1_000_000;
 /// Sessions whose newest write is remembered before applied ones are forgotten.

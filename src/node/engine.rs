@@ -67,6 +67,8 @@ pub enum Event {
     MetaStored(u64),
     Copy(crate::node::copies::CopyEvent),
     Random(u128),
+    /// The scrubber read a sealed segment or a snapshot and found it damaged.
+    Damage(String),
     /// A write or sync failed: final.
     DiskFailed(String),
     /// The operator stops the process: hand over first.
@@ -208,6 +210,8 @@ pub struct Engine {
     digests: VecDeque<(Lsn, Digest)>,
     attested: Attested,
     pub(super) disk_full: bool,
+    /// What the scrubber found damaged on this node's disk.
+    pub(super) damage: Option<String>,
     pub(super) log_bytes: u64,
     pub(super) free_bytes: u64,
     pub(super) is_witness: bool,
@@ -263,6 +267,7 @@ impl Engine {
             digests: VecDeque::new(),
             attested: Attested::default(),
             disk_full: false,
+            damage: None,
             log_bytes: 0,
             free_bytes: u64::MAX,
             is_witness,
@@ -326,6 +331,7 @@ impl Engine {
             Event::MetaStored(serial) => self.step(Input::Persisted(serial)),
             Event::Copy(event) => self.on_copy(event),
             Event::Random(number) => self.step(Input::Random(number)),
+            Event::Damage(story) => self.on_damage(story),
             Event::DiskFailed(story) => self.halt(story),
             Event::Shutdown { client } => self.on_shutdown(client),
         }

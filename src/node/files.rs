@@ -275,3 +275,52 @@ fn remove_older(dir: &Path, newest: Lsn) {
         }
     }
 }
+
+/// Reads sealed segments and snapshots again, one file after another, for ever, at a low rate, and
+/// tells of what has gone bad while it can still be mended: from memory or from a peer.
+pub fn scrub(data: &Path, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
+    let data = data.to_path_buf();
+    spawn("scrub", move || {
+        while !events.is_closed() {
+            let damage = scrub_log(&log).or_else(|| scrub_snapshots(&data));
+            if let Some(story) = damage {
+                let _ = events.send(Event::Damage(story));
+                // Once is enough: the alarm stands until the node was started again.
+                return;
+            }
+            std::thread::park_timeout(limits::SCRUB_PAUSE);
+        }
+    });
+}
+
+fn scrub_log(log: &Reader<Disk>) -> Option<String> {
+    for segment in log.segments().iter().filter(|segment| segment.sealed) {
+        match log.scrub(segment.first_lsn) {
+            Ok(damaged) => {
+                if let Some(range) = damaged.first() {
+                    return Some(format!(
+                        "log file {} offset {}: LSN {} to {} are damaged on disk",
+                        range.file, range.offset, range.first_lsn, range.last_lsn
+                    ));
+                }
+            }
+            Err(error) => return Some(format!("a log file cannot be read again: {error:?}")),
+        }
+        std::thread::park_timeout(limits::SCRUB_PAUSE);
+    }
+    None
+}
+
+fn scrub_snapshots(data: &Path) -> Option<String> {
+    for (_, path) in open::snapshots(data).ok()? {
+        let checked = SnapshotReader::open(&path).and_then(|reader| reader.check_whole());
+        match checked {
+            Ok(()) => {}
+            // Replaced by a newer one meanwhile.
+            Err(_) if !path.exists() => {}
+            Err(error) => return Some(error.to_string()),
+        }
+        std::thread::park_timeout(limits::SCRUB_PAUSE);
+    }
+    None
+}

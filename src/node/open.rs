@@ -10,7 +10,7 @@ use crate::node::engine::LogSource;
 use crate::node::meta::{self, MetaFile, NewNode};
 use crate::node::run::ServeError;
 use crate::replication::config::MemberRole;
-use crate::replication::{EpochEntry, EpochTable, LogFacts, SnapshotHead};
+use crate::replication::{EpochEntry, EpochTable, LogFacts, Meta, SnapshotHead};
 use crate::state::{self, State};
 use standfast_snapshot::{Header, Reader as SnapshotReader, Source};
 use standfast_wal::{
@@ -203,7 +203,30 @@ impl Parts {
     }
 }
 
+/// A node that is alone and has never changed its register is where its settings say: a restored
+/// or moved directory is found by its clients from the first start on. It is the only voter, so
+/// nobody else has seen the value that is replaced.
+fn with_own_addresses(config: &Config, mut meta: MetaFile) -> MetaFile {
+    let core = &meta.core;
+    let mut register = crate::replication::Config::clone(&core.config);
+    let alone = register.version == 1 && register.members.len() == 1;
+    let Some(member) = register.members.get_mut(&core.node).filter(|_| alone) else {
+        return meta;
+    };
+    member.addresses = config.addresses();
+    member.site = config.site.to_string();
+    member.priority = config.priority;
+    let first = Meta::first(core.cluster, core.node, core.incarnation, register);
+    meta.core = Meta {
+        fence: core.fence,
+        suspect: core.suspect,
+        ..first
+    };
+    meta
+}
+
 fn open_with(config: &Config, _disk: &Disk, meta: MetaFile) -> Result<Parts, ServeError> {
+    let meta = with_own_addresses(config, meta);
     let limits = state_limits(meta.core.cluster);
     if config.role == MemberRole::Witness {
         let facts = LogFacts {

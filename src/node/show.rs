@@ -34,6 +34,12 @@ impl Engine {
                 text: text.clone(),
             })
             .collect();
+        if let Some(text) = &self.damage {
+            alarms.push(Alarm {
+                name: "damage",
+                text: text.clone(),
+            });
+        }
         if self.disk_full {
             let text = "the log's disk is full: writes are refused; free space".to_string();
             alarms.push(Alarm {

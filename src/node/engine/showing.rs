@@ -38,6 +38,18 @@ impl Engine {
         }
     }
 
+    /// Nothing that is served was read from there: the state is in memory. A new snapshot makes
+    /// the damaged part unneeded here; until the next start says so, an alarm stands.
+    pub(super) fn on_damage(&mut self, story: String) {
+        let text = format!(
+            "{story}; a new snapshot is being taken. Restart this node: it proves its files, and \
+             mends itself from a peer where it must"
+        );
+        self.note(text.clone());
+        self.damage = Some(text);
+        self.copies.want(None);
+    }
+
     pub(super) fn show(&mut self) {
         let due = self
             .shown
