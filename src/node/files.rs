@@ -38,6 +38,9 @@ impl Files {
         events: mpsc::UnboundedSender<Event>,
         log: Option<Reader<Disk>>,
     ) -> Files {
+        if let Some(log) = log.clone() {
+            scrub(dir, log, events.clone());
+        }
         let dir = dir.to_path_buf();
         Files {
             dir,
@@ -278,7 +281,7 @@ fn remove_older(dir: &Path, newest: Lsn) {
 
 /// Reads sealed segments and snapshots again, one file after another, for ever, at a low rate, and
 /// tells of what has gone bad while it can still be mended: from memory or from a peer.
-pub fn scrub(data: &Path, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
+fn scrub(data: &Path, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
     let data = data.to_path_buf();
     spawn("scrub", move || {
         while !events.is_closed() {

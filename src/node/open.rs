@@ -98,7 +98,7 @@ pub fn open(config: &Config, random: &mut dyn FnMut() -> u128) -> Result<Opened,
     let cluster = match meta::load(dir) {
         Ok(Some(found)) => {
             let cluster = found.core.cluster;
-            match open_with(config, &disk, found) {
+            match open_with(config, &disk, with_own_addresses(config, found)) {
                 Ok(parts) => return Ok(parts.into_opened(disk, lock)),
                 Err(ServeError::Damaged(story)) if !alone => {
                     tracing::error!(%story, "this node's data is damaged");
@@ -226,7 +226,6 @@ fn with_own_addresses(config: &Config, mut meta: MetaFile) -> MetaFile {
 }
 
 fn open_with(config: &Config, _disk: &Disk, meta: MetaFile) -> Result<Parts, ServeError> {
-    let meta = with_own_addresses(config, meta);
     let limits = state_limits(meta.core.cluster);
     if config.role == MemberRole::Witness {
         let facts = LogFacts {

@@ -238,9 +238,6 @@ impl Shell {
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
         let meta_writer = spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;
-        if let Some(reader) = reader.clone() {
-            crate::node::files::scrub(&config.data_dir, reader, events.clone());
-        }
         let files = Files::new(&config.data_dir, identity.cluster, events.clone(), reader);
         Ok(Shell {
             engine,
