@@ -80,7 +80,7 @@ pub const FRAME_BYTES_MAX: usize = 40 * MIB;
 /// Record bytes that one Append or one read of the log asks for; one record may be larger.
 pub const APPEND_BYTES: usize = 4 * MIB;
 /// Records of the newest log kept in memory for sending; older ones are read from disk.
-pub const TAIL_BYTES_MAX: usize = 64 * MIB;
+pub const TAIL_BYTES_MAX: usize = 40 * MIB;
 /// Bytes waiting on one link; a peer that lets more pile up is cut off and catches up from the log.
 pub const LINK_QUEUE_BYTES_MAX: usize = 96 * MIB;
 /// Appends under way to one backup whose answer has not come.

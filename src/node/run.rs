@@ -117,6 +117,7 @@ fn settings_of(config: &Config) -> Settings {
         hold_down: config.hold_down,
         hold_down_max: config.hold_down_max,
         max_clock_step: config.max_clock_step,
+        tail_bytes: limits::TAIL_BYTES_MAX as u64,
         loss_budget: crate::replication::settings::LossBudget {
             commands: limit(config.max_unreplicated),
             bytes: limit(config.max_unreplicated_bytes.0),
