@@ -8,6 +8,7 @@
 
 mod check;
 mod node;
+mod plan;
 mod random;
 mod world;
 

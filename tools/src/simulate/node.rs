@@ -1,5 +1,6 @@
 //! One simulated node: the production engine over simulated disks; what `node::run` is for real.
 
+use super::plan::Tuning;
 use super::random::Random;
 use bytes::Bytes;
 use standfast::node::clock::Now;
@@ -9,12 +10,11 @@ use standfast::node::meta::MetaFile;
 use standfast::node::open::{facts_of, load_from, state_limits};
 use standfast::node::wire::{Frame, Head, Piece};
 use standfast::replication::Introduction;
-use standfast::replication::{LogFacts, Replica, Settings, SnapshotHead, Time};
+use standfast::replication::{LogFacts, Replica, SnapshotHead, Time};
 use standfast::state::State;
 use standfast_snapshot::{Block as FileBlock, Options as SnapshotOptions, Reader, Writer};
 use standfast_wal::{End, Log, Lsn, NodeId, Options, ReadError, Record, SimDisk, Storage, durable};
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 /// The files of a node that survive a crash once they are synced.
 pub struct Disks {
@@ -76,6 +76,7 @@ pub struct Process {
     meta: MetaFile,
     stores: VecDeque<(MetaFile, u64)>,
     pub meta_busy: bool,
+    piece_bytes: usize,
     writing: Option<(Writer<Vec<u8>>, Lsn)>,
     receiving: Option<(NodeId, Lsn, u64, Vec<u8>)>,
 }
@@ -99,39 +100,11 @@ pub struct Wants {
     pub lines: Vec<String>,
 }
 
-pub fn settings() -> Settings {
-    Settings {
-        tail_bytes: 16 << 10,
-        window_bytes: 8 << 10,
-        message_bytes: 2 << 10,
-        join_bytes: 4 << 10,
-        ..Settings::default()
-    }
-}
-
-fn engine_settings(id: NodeId, role: standfast::replication::config::MemberRole) -> EngineSettings {
+fn engine_settings(id: NodeId, tuning: &Tuning, introduction: &Introduction) -> EngineSettings {
     EngineSettings {
-        write_timeout: Duration::from_secs(5),
-        max_staleness: Duration::from_secs(5),
-        max_clock_step: Duration::from_secs(1),
-        attest_interval: Duration::from_millis(200),
-        degraded_timeout: Duration::from_secs(2),
-        snapshot_interval: Some(Duration::from_secs(3)),
-        snapshot_after: None,
-        wal_keep: 0,
-        max_memory: 0,
-        seeds: BTreeMap::new(),
-        started_ms: 0,
         pid: id.0,
-        quarantined: false,
-        introduction: Introduction {
-            role,
-            voter: true,
-            site: "sim".to_string(),
-            priority: 100,
-            addresses: Default::default(),
-            asked: false,
-        },
+        introduction: introduction.clone(),
+        ..tuning.engine.clone()
     }
 }
 
@@ -141,19 +114,20 @@ impl Process {
         disks: &mut Disks,
         now: Now,
         random: &mut Random,
-        role: standfast::replication::config::MemberRole,
+        tuning: &Tuning,
+        introduction: &Introduction,
     ) -> Result<Process, String> {
         let bytes = durable::read(&disks.meta, "meta").map_err(|e| e.to_string())?;
         let meta = MetaFile::decode(&bytes.ok_or("no meta file")?).map_err(|e| e.to_string())?;
         let limits = state_limits(meta.core.cluster);
-        let witness = role == standfast::replication::config::MemberRole::Witness;
+        let witness = introduction.role == standfast::replication::config::MemberRole::Witness;
         let (mut newest, mut state) = (None, State::new(limits));
         let mut base = standfast_wal::Link::default();
         if let Some((lsn, file)) = disks.waiting.take() {
             // The log says whether its reset to the waiting snapshot has happened.
             let reader = Reader::new(file.clone(), "waiting").map_err(|e| e.to_string())?;
             let link = reader.header().link;
-            if open_log(&disks.wal, &meta, link)
+            if open_log(&disks.wal, &meta, link, tuning)
                 .is_ok_and(|(log, _)| log.written().position.lsn >= lsn)
             {
                 disks.snapshots.insert(lsn, file);
@@ -187,7 +161,7 @@ impl Process {
             };
             (None, facts)
         } else {
-            let (log, recovered) = match open_log(&disks.wal, &meta, base) {
+            let (log, recovered) = match open_log(&disks.wal, &meta, base, tuning) {
                 Ok(opened) => (opened.0, Some(opened.1)),
                 Err(error) if matches!(error.kind, standfast_wal::ErrorKind::Missing) => {
                     let history = meta.core.config.history;
@@ -196,7 +170,7 @@ impl Process {
                         wal_identity(&meta),
                         history,
                         base,
-                        options(),
+                        options(tuning),
                     )
                     .map_err(|e| e.to_string())?;
                     (log, None)
@@ -224,15 +198,14 @@ impl Process {
         };
         let mut core = meta.core.clone();
         core.suspect |= facts.suspect;
-        let settings = engine_settings(meta.core.node, role);
+        let settings = engine_settings(meta.core.node, tuning, introduction);
         let randoms = (0..8).map(|_| random.wide()).collect();
-        let introduction = settings.introduction.clone();
         let replica = Replica::new(
-            self::settings(),
+            tuning.core.clone(),
             Time(now.boot),
             core,
             facts,
-            introduction,
+            introduction.clone(),
             randoms,
         );
         let reader = log.as_ref().map(Log::reader);
@@ -256,6 +229,7 @@ impl Process {
             meta,
             stores: VecDeque::new(),
             meta_busy: false,
+            piece_bytes: tuning.piece_bytes,
             writing: None,
             receiving: None,
         })
@@ -368,10 +342,10 @@ impl Process {
                 let Some(file) = disks.snapshots.get(&lsn) else {
                     return;
                 };
-                for (i, chunk) in file.chunks(1000).enumerate() {
+                for (i, chunk) in file.chunks(self.piece_bytes).enumerate() {
                     let bytes = Bytes::copy_from_slice(chunk);
                     let piece = Piece::Chunk {
-                        offset: i as u64 * 1000,
+                        offset: (i * self.piece_bytes) as u64,
                         bytes,
                     };
                     wants.frames.push((to, Frame::plain(Head::Copy(piece))));
@@ -502,11 +476,11 @@ fn wal_identity(meta: &MetaFile) -> standfast_wal::log::Identity {
     }
 }
 
-fn options() -> Options {
+fn options(tuning: &Tuning) -> Options {
     Options {
-        segment_bytes: 64 << 10,
+        segment_bytes: tuning.segment_bytes,
         keep_bytes: 0,
-        reserve_bytes: 4 << 10,
+        reserve_bytes: tuning.reserve_bytes,
         ..Options::default()
     }
 }
@@ -515,8 +489,9 @@ fn open_log(
     disk: &SimDisk,
     meta: &MetaFile,
     base: standfast_wal::Link,
+    tuning: &Tuning,
 ) -> Result<(Log<SimDisk>, standfast_wal::Recovered), standfast_wal::Error> {
-    Log::open(disk.clone(), wal_identity(meta), base, options())
+    Log::open(disk.clone(), wal_identity(meta), base, options(tuning))
 }
 
 /// Puts a node's first meta file on its disk.

@@ -3,6 +3,7 @@
 use super::Summary;
 use super::check::{Observer, Operation};
 use super::node::{self, Disks, Process, Wants};
+use super::plan::{self, Tuning};
 use super::random::Random;
 use bytes::{Bytes, BytesMut};
 use standfast::node::client::{Answer, Op, Request, SessionId};
@@ -132,6 +133,7 @@ pub struct World {
     trace: bool,
     latency_max: u64,
     crash_rate: u64,
+    tuning: Tuning,
 }
 
 /// Runs one seed; the story of what must not be, if it was.
@@ -210,6 +212,7 @@ impl World {
             trace,
             latency_max,
             crash_rate,
+            tuning: Tuning::small(),
             nodes,
         };
         for node in 0..world.nodes.len() {
@@ -437,7 +440,8 @@ impl World {
         }
         let now = self.clock(node);
         let Node { disks, role, .. } = &mut self.nodes[node];
-        let process = Process::start(disks, now, &mut self.random, *role)
+        let own = plan::introduction(*role);
+        let process = Process::start(disks, now, &mut self.random, &self.tuning, &own)
             .map_err(|e| format!("n{node} does not start: {e}"))?;
         self.nodes[node].life += 1;
         self.nodes[node].wake_at = u64::MAX;
