@@ -7,7 +7,7 @@
 
 use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};
-use crate::new_file::{TEMPORARY, sync_dir};
+use crate::new_file::TEMPORARY;
 use crate::object::{Card, LogHead, decode_log, encode_log};
 use crate::read::Reader;
 use crate::retention::Expiry;
@@ -209,6 +209,16 @@ fn copy_and_prove(reader: &Reader<File>, file: &mut File, temporary: &Path) -> R
     }
     file.sync_all().map_err(fail)?;
     Reader::open(temporary)?.check_whole()
+}
+
+/// Makes the directory entry of `path` durable.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    // Durable here: the names in this directory.
+    File::open(dir)?.sync_all()
 }
 
 /// Creates the directories down to `dir`, durably.

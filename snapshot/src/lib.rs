@@ -34,7 +34,7 @@ pub use layout::Layout;
 pub use new_file::{Incoming, NewFile};
 pub use object::{Card, LogHead};
 pub use plan::{Plan, Target, plan};
-pub use read::{Reader, Source};
+pub use read::{Reader, Source, Stored};
 pub use write::{Block, Options, Summary, Writer};
 
 /// What this crate's functions return.

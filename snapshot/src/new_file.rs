@@ -1,25 +1,26 @@
 //! Files that have their name only once they are whole and durable: those written here, and those
-//! that come in pieces from a peer.
+//! that come in pieces from a peer. On any storage, so that the simulator's disks take them, too.
 
 use crate::Result;
 use crate::error::Error;
-use crate::read::Reader;
-use standfast_wal::ClusterId;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use crate::read::{Reader, Stored};
+use standfast_wal::{ClusterId, Disk, File, Storage, durable};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 /// A file is pushed to the disk whenever this much of it is new, so that the log's own syncs never
 /// wait behind half a gigabyte of it.
 const PACE_BYTES: u64 = 16 << 20;
 
 /// A file that gets its name only when it is whole and durable. Dropping it removes it.
-#[derive(Debug)]
-pub struct NewFile {
+pub struct NewFile<S: Storage> {
+    storage: S,
     /// `None` once published.
-    file: Option<File>,
-    temporary: PathBuf,
-    path: PathBuf,
+    file: Option<S::File>,
+    temporary: String,
+    name: String,
+    /// Where the next bytes go.
+    offset: u64,
     /// Written since the last push to the disk.
     fresh_bytes: u64,
 }
@@ -27,48 +28,64 @@ pub struct NewFile {
 /// What an unfinished file's name ends in.
 pub const TEMPORARY: &str = ".tmp";
 
-impl NewFile {
+/// The directory that a path lies in, as a storage, and the name in it.
+pub(crate) fn place_of(path: &Path) -> io::Result<(Disk, String)> {
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no file name"))?;
+    Ok((Disk::open(dir)?, name.to_string()))
+}
+
+impl NewFile<Disk> {
+    /// As `create`, for a file of the file system.
+    pub fn at(path: &Path) -> io::Result<NewFile<Disk>> {
+        let (disk, name) = place_of(path)?;
+        NewFile::create(disk, &name)
+    }
+}
+
+impl<S: Storage> NewFile<S> {
     /// Starts the file; whatever an earlier attempt left under the temporary name goes.
-    pub fn create(path: &Path) -> io::Result<NewFile> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(TEMPORARY);
-        let temporary = PathBuf::from(temporary);
+    pub fn create(storage: S, name: &str) -> io::Result<NewFile<S>> {
+        let temporary = durable::temporary(name);
+        remove_if_there(&storage, &temporary)?;
         Ok(NewFile {
-            file: Some(File::create(&temporary)?),
+            file: Some(storage.create(&temporary)?),
+            storage,
             temporary,
-            path: path.to_path_buf(),
+            name: name.to_string(),
+            offset: 0,
             fresh_bytes: 0,
         })
     }
 
-    /// Where the bytes are until then.
-    pub fn temporary(&self) -> &Path {
-        &self.temporary
-    }
-
-    fn file(&mut self) -> &mut File {
-        self.file.as_mut().expect("only `publish` takes it")
+    fn file(&self) -> &S::File {
+        self.file.as_ref().expect("only `publish` takes it")
     }
 
     /// Makes the file durable under its name, replacing what had the name.
     pub fn publish(mut self) -> io::Result<()> {
-        self.file().sync_all()?;
-        fs::rename(&self.temporary, &self.path)?;
-        self.file = None;
+        self.file().sync()?;
+        durable::publish(&self.storage, &self.temporary, &self.name)?;
         // Durable here: the whole snapshot, under its name.
-        sync_dir(&self.path)
+        self.file = None;
+        Ok(())
     }
 }
 
-impl Write for NewFile {
+impl<S: Storage> Write for NewFile<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file().write(bytes)?;
-        self.fresh_bytes += written as u64;
+        self.file().write_at(self.offset, bytes)?;
+        self.offset += bytes.len() as u64;
+        self.fresh_bytes += bytes.len() as u64;
         if self.fresh_bytes >= PACE_BYTES {
             self.fresh_bytes = 0;
-            self.file().sync_data()?;
+            self.file().sync()?;
         }
-        Ok(written)
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -76,32 +93,29 @@ impl Write for NewFile {
     }
 }
 
-impl Drop for NewFile {
+impl<S: Storage> Drop for NewFile<S> {
     fn drop(&mut self) {
         if self.file.take().is_some() {
             // A leftover is harmless: the next attempt and `remove_leftovers` clear it.
-            let _ = fs::remove_file(&self.temporary);
+            let _ = self.storage.remove(&self.temporary);
         }
     }
 }
 
-/// Makes the directory entry of `path` durable.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
-    File::open(dir)?.sync_all()
+fn remove_if_there<S: Storage>(storage: &S, name: &str) -> io::Result<()> {
+    match storage.remove(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
-/// Removes what interrupted writers left in `dir`; says how many files. For the start of a node,
-/// before anything writes there.
-pub fn remove_leftovers(dir: &Path) -> io::Result<usize> {
+/// Removes what interrupted writers left; says how many files. For the start of a node, before
+/// anything writes there.
+pub fn remove_leftovers<S: Storage>(storage: &S) -> io::Result<usize> {
     let mut removed = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(TEMPORARY) {
-            fs::remove_file(entry.path())?;
+    for name in storage.list("")? {
+        if name.ends_with(TEMPORARY) {
+            storage.remove(&name)?;
             removed += 1;
         }
     }
@@ -109,41 +123,36 @@ pub fn remove_leftovers(dir: &Path) -> io::Result<usize> {
 }
 
 /// A snapshot that comes in pieces from a peer.
-pub struct Incoming {
-    file: NewFile,
-    offset: u64,
+pub struct Incoming<S: Storage> {
+    file: NewFile<S>,
 }
 
-impl Incoming {
-    /// Starts the file that will be at `path` once `publish` returned.
-    pub fn create(path: &Path) -> Result<Incoming> {
-        let file = NewFile::create(path).map_err(|e| Error::io(path.display(), e))?;
-        Ok(Incoming { file, offset: 0 })
+impl<S: Storage> Incoming<S> {
+    /// Starts the file that will have this name once `publish` returned.
+    pub fn create(storage: S, name: &str) -> Result<Incoming<S>> {
+        let file = NewFile::create(storage, name).map_err(|e| Error::io(name, e))?;
+        Ok(Incoming { file })
     }
 
     /// Where the next piece belongs.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.file.offset
     }
 
     /// Adds the next piece.
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let result = self.file.write_all(bytes);
-        result.map_err(|e| Error::io(self.file.path.display(), e))?;
-        self.offset += bytes.len() as u64;
-        Ok(())
+        result.map_err(|e| Error::io(&self.file.name, e))
     }
 
     /// Proves every byte of the file, gives it its name and opens it.
-    pub fn publish(self, cluster: ClusterId) -> Result<Reader<File>> {
-        let path = self.file.path.clone();
-        let reader = Reader::open(self.file.temporary())?;
+    pub fn publish(self, cluster: ClusterId) -> Result<Reader<Stored<S::File>>> {
+        let (storage, name) = (self.file.storage.clone(), self.file.name.clone());
+        let reader = Reader::open_in(&storage, &self.file.temporary)?;
         reader.check_cluster(cluster)?;
         reader.check_whole()?;
         reader.load(1, |_, _| Ok(()))?;
-        self.file
-            .publish()
-            .map_err(|e| Error::io(path.display(), e))?;
-        Reader::open(&path)
+        self.file.publish().map_err(|e| Error::io(&name, e))?;
+        Reader::open_in(&storage, &name)
     }
 }

@@ -10,7 +10,7 @@ use crate::format::{
     BLOCK_BYTES, BlockHead, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, INDEX_BYTES,
 };
 use bytes::Bytes;
-use standfast_wal::ClusterId;
+use standfast_wal::{ClusterId, Storage};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -52,6 +52,19 @@ impl Source for Bytes {
     }
 }
 
+/// A file of a storage, real or simulated.
+pub struct Stored<F>(pub F);
+
+impl<F: standfast_wal::File> Source for Stored<F> {
+    fn length(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, into)
+    }
+}
+
 /// A snapshot whose header, footer and index are proved.
 #[derive(Debug)]
 pub struct Reader<S> {
@@ -69,6 +82,14 @@ impl Reader<File> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|e| Error::io(&name, e))?;
         Reader::new(file, &name)
+    }
+}
+
+impl<F: standfast_wal::File> Reader<Stored<F>> {
+    /// Opens the file of this name in a storage.
+    pub fn open_in<S: Storage<File = F>>(storage: &S, name: &str) -> Result<Reader<Stored<F>>> {
+        let file = storage.open(name).map_err(|e| Error::io(name, e))?;
+        Reader::new(Stored(file), name)
     }
 }
 

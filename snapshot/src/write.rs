@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::format::{BLOCK_BYTES, BLOCK_RAW_MAX, BlockHead, Entry, Footer, Header};
 use crate::new_file::NewFile;
 use crate::{Result, format};
+use standfast_wal::{Disk, Storage};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::path::Path;
@@ -359,12 +360,20 @@ impl<W: Write + Send + 'static> Drop for Writer<W> {
     }
 }
 
-impl Writer<NewFile> {
-    /// Starts the snapshot that will be at `path` once `publish` returned.
-    pub fn create(path: &Path, header: &Header, options: Options) -> Result<Writer<NewFile>> {
+impl Writer<NewFile<Disk>> {
+    /// As `create_in`, for a file of the file system.
+    pub fn create(path: &Path, header: &Header, options: Options) -> Result<Self> {
         let name = path.display().to_string();
-        let file = NewFile::create(path).map_err(|e| Error::io(&name, e))?;
+        let file = NewFile::at(path).map_err(|e| Error::io(&name, e))?;
         Writer::new(file, &name, header, options)
+    }
+}
+
+impl<S: Storage> Writer<NewFile<S>> {
+    /// Starts the snapshot that will have this name once `publish` returned.
+    pub fn create_in(storage: S, name: &str, header: &Header, options: Options) -> Result<Self> {
+        let file = NewFile::create(storage, name).map_err(|e| Error::io(name, e))?;
+        Writer::new(file, name, header, options)
     }
 
     /// Finishes the file, makes it durable and gives it its name. Blocks until done.

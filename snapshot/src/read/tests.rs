@@ -4,7 +4,7 @@ use super::*;
 use crate::fixtures::{CLUSTER, blocks, header, log, write_all};
 use crate::new_file::{Incoming, remove_leftovers};
 use crate::write::{Block, Options, Writer};
-use standfast_wal::Link;
+use standfast_wal::{Disk, Link};
 
 fn a_header() -> Header {
     header(log(Link::default(), 2, 20).last().unwrap().link(), 1)
@@ -168,7 +168,10 @@ fn a_file_has_its_name_only_when_it_is_whole() {
     begin().publish().unwrap();
     assert_eq!(names(), 1);
     std::fs::write(dir.path().join("x.tmp"), b"half").unwrap();
-    assert_eq!(remove_leftovers(dir.path()).unwrap(), 1);
+    assert_eq!(
+        remove_leftovers(&Disk::open(dir.path()).unwrap()).unwrap(),
+        1
+    );
     let reader = Reader::open(&path).unwrap();
     reader.check_whole().unwrap();
     assert_eq!(header_of(&path).unwrap(), a_header());
@@ -179,7 +182,7 @@ fn a_snapshot_travels_in_pieces() {
     let dir = tempfile::tempdir().unwrap();
     let sent = read(write_all(&a_header(), &blocks(9, 4000), 2)).unwrap();
     let receive = |spoil: bool, cluster| {
-        let mut incoming = Incoming::create(&dir.path().join("taken")).unwrap();
+        let mut incoming = Incoming::create(Disk::open(dir.path()).unwrap(), "taken").unwrap();
         loop {
             let piece = sent.chunk(incoming.offset(), 777).unwrap();
             if piece.is_empty() {
