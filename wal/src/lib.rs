@@ -24,6 +24,7 @@ pub mod record;
 pub mod recovery;
 mod repair;
 pub mod scan;
+pub mod scribe;
 pub mod segment;
 pub mod storage;
 pub mod terms;
@@ -38,8 +39,9 @@ pub use record::{
     Chain, ClusterId, Damage, Epoch, Field, Head, History, Incarnation, Kind, Link, Lsn, NodeId,
     Nonce, Position, Record,
 };
+pub use scribe::{Scribe, WriterEvent};
 pub use storage::{File, Storage, disk::Disk, sim::SimDisk};
-pub use writer::{Writer, WriterEvent};
+pub use writer::Writer;
 
 #[cfg(test)]
 mod tests;

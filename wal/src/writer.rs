@@ -1,13 +1,14 @@
-//! The writer thread: everything queued becomes one vectored write and one fdatasync.
+//! The writer thread: what is handed over is done by the scribe, in order.
 //!
 //! While one write is under way the next batch gathers in the mailbox. Handing a record over
 //! wakes the thread at most once, and only if it sleeps; the thread never spins. The next segment
 //! is prepared by a short-lived thread of its own, so that filling it delays no write.
 
-use crate::error::{Error, ErrorKind};
-use crate::log::{Cut, DamagedRange, Log, Recovered, Space, admits, disk_bytes};
+use crate::error::Error;
+use crate::log::{Log, Space, admits, disk_bytes};
 use crate::prepare::Prepared;
-use crate::record::{History, Link, Lsn, Record};
+use crate::scribe::Scribe;
+pub use crate::scribe::{Command, WriterEvent};
 use crate::storage::Storage;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,39 +17,6 @@ use std::time::Duration;
 
 /// How long the log rests before its end is settled, and between two looks at a full disk.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// What the writer thread reports, in the order in which it happened.
-#[derive(Debug)]
-pub enum WriterEvent {
-    /// Everything up to here survives any crash.
-    Durable(Lsn),
-    Cut(Cut),
-    WasReset(Link),
-    Rolled(History),
-    /// The first LSN that the log still holds.
-    Trimmed(Lsn),
-    Trusted,
-    /// The answer to `repair`; an error that says `DoesNotFit` changed nothing and is not final.
-    Repaired(Result<Recovered, Error>),
-    /// Reported when it changes; `Space::Ok` is where it begins.
-    Space(Space),
-    /// The log is dead; reported once, nothing comes after it. The node halts.
-    Failed(Error),
-}
-
-enum Command {
-    Append(Record),
-    Cut(Lsn),
-    Reset {
-        base: Link,
-        history: History,
-        verified: Lsn,
-    },
-    Roll(History),
-    Trim(Lsn),
-    Trust,
-    Repair(Box<DamagedRange>, Vec<Record>),
-}
 
 /// What the handle, the thread and the preparing thread share.
 struct Mailbox {
@@ -119,12 +87,9 @@ impl Writer {
         });
         let reserve_bytes = log.options().reserve_bytes;
         let worker = Worker {
-            reported: log.durable(),
-            log,
+            scribe: Scribe::new(log),
             mailbox: Arc::clone(&mailbox),
             on_event,
-            pending: VecDeque::new(),
-            space: Space::Ok,
             preparer: None,
         };
         let thread = Builder::new()
@@ -137,55 +102,17 @@ impl Writer {
         }
     }
 
-    /// Appends a record behind the last one given; answered by a `Durable` at or above it.
-    pub fn append(&self, record: Record) {
+    /// Does this behind everything given before. Append is answered by a `Durable` at or above the
+    /// record; Cut, Reset, Roll, Trim, Trust and Repair each by the event of that name.
+    pub fn give(&self, command: Command) {
         self.mailbox.post(|letters| {
-            if !letters.dead {
-                letters.queued_bytes += disk_bytes(&record);
-                letters.commands.push_back(Command::Append(record));
+            if letters.dead {
+                return;
             }
-        });
-    }
-
-    /// `Log::cut`; answered by `WriterEvent::Cut`.
-    pub fn cut(&self, after: Lsn) {
-        self.give(Command::Cut(after));
-    }
-
-    /// `Log::reset`; answered by `WriterEvent::WasReset`.
-    pub fn reset(&self, base: Link, history: History, verified: Lsn) {
-        self.give(Command::Reset {
-            base,
-            history,
-            verified,
-        });
-    }
-
-    /// `Log::roll`; answered by `WriterEvent::Rolled`.
-    pub fn roll(&self, history: History) {
-        self.give(Command::Roll(history));
-    }
-
-    /// `Log::trim`; answered by `WriterEvent::Trimmed`.
-    pub fn trim(&self, below: Lsn) {
-        self.give(Command::Trim(below));
-    }
-
-    /// `Log::trust`; answered by `WriterEvent::Trusted`.
-    pub fn trust(&self) {
-        self.give(Command::Trust);
-    }
-
-    /// `Log::repair`; answered by `WriterEvent::Repaired`.
-    pub fn repair(&self, range: DamagedRange, records: Vec<Record>) {
-        self.give(Command::Repair(Box::new(range), records));
-    }
-
-    fn give(&self, command: Command) {
-        self.mailbox.post(|letters| {
-            if !letters.dead {
-                letters.commands.push_back(command);
+            if let Command::Append(record) = &command {
+                letters.queued_bytes += disk_bytes(record);
             }
+            letters.commands.push_back(command);
         });
     }
 
@@ -224,14 +151,9 @@ type Preparing<S> = JoinHandle<Result<Option<Prepared<S>>, Error>>;
 
 /// What runs on the thread.
 struct Worker<S: Storage, F> {
-    log: Log<S>,
+    scribe: Scribe<S>,
     mailbox: Arc<Mailbox>,
     on_event: F,
-    /// Commands taken from the mailbox and not yet done.
-    pending: VecDeque<Command>,
-    /// The last `Durable`, `Space` reported.
-    reported: Lsn,
-    space: Space,
     preparer: Option<Preparing<S>>,
 }
 
@@ -265,16 +187,16 @@ impl<S: Storage, F: FnMut(WriterEvent)> Worker<S, F> {
             let woken = self.wait();
             self.take_prepared()?;
             if woken == Woken::Idle {
-                self.log.settle()?;
+                self.scribe.settle()?;
             }
-            self.do_pending()?;
+            self.scribe.work(&mut self.on_event)?;
             // After the writes: a new thread takes longer to start than a record to be written.
-            if woken == Woken::Idle || self.log.space() == Space::Ok {
+            if woken == Woken::Idle || self.scribe.log().space() == Space::Ok {
                 self.begin_preparation()?;
             }
             self.account();
             if woken == Woken::Closing {
-                return self.log.settle();
+                return self.scribe.settle();
             }
         }
     }
@@ -283,7 +205,7 @@ impl<S: Storage, F: FnMut(WriterEvent)> Worker<S, F> {
     fn wait(&mut self) -> Woken {
         let mailbox = Arc::clone(&self.mailbox);
         let mut letters = mailbox.letters();
-        let rests = self.log.is_settled() && self.log.space() == Space::Ok;
+        let rests = self.scribe.rests();
         let woken = loop {
             if !letters.commands.is_empty() || letters.is_prepared {
                 break Woken::Work;
@@ -292,7 +214,7 @@ impl<S: Storage, F: FnMut(WriterEvent)> Worker<S, F> {
                 break Woken::Closing;
             }
             letters.asleep = true;
-            if rests && self.pending.is_empty() {
+            if rests {
                 letters = mailbox
                     .wake
                     .wait(letters)
@@ -308,70 +230,12 @@ impl<S: Storage, F: FnMut(WriterEvent)> Worker<S, F> {
         };
         letters.asleep = false;
         letters.taken_bytes += std::mem::take(&mut letters.queued_bytes);
-        self.pending.append(&mut letters.commands);
+        self.scribe.give_all(&mut letters.commands);
         woken
     }
 
-    fn do_pending(&mut self) -> Result<(), Error> {
-        while let Some(command) = self.pending.pop_front() {
-            if let Command::Append(record) = command {
-                self.log.push(record);
-                continue;
-            }
-            self.flush()?;
-            if let Some(not_yet) = self.act(command)? {
-                self.pending.push_front(not_yet);
-                return Ok(());
-            }
-        }
-        self.flush()
-    }
-
-    /// Does a command other than an append; gives it back if it has to wait for space.
-    fn act(&mut self, command: Command) -> Result<Option<Command>, Error> {
-        // A segment is being prepared under the names that these would use.
-        let waits = matches!(command, Command::Reset { .. } | Command::Roll(_));
-        if waits && self.preparer.is_some() {
-            return Ok(Some(command));
-        }
-        let event = match command {
-            Command::Append(_) => unreachable!("appends are pushed in do_pending"),
-            Command::Cut(after) => WriterEvent::Cut(self.log.cut(after)?),
-            Command::Reset {
-                base,
-                history,
-                verified,
-            } => match self.log.reset(base, history, verified) {
-                Err(error) if error.is_full() => return Ok(Some(command)),
-                other => other.map(|()| WriterEvent::WasReset(base))?,
-            },
-            Command::Roll(history) => match self.log.roll(history) {
-                Err(error) if error.is_full() => return Ok(Some(command)),
-                other => other.map(|()| WriterEvent::Rolled(history))?,
-            },
-            Command::Trim(below) => WriterEvent::Trimmed(self.log.trim(below)?),
-            Command::Trust => self.log.trust().map(|()| WriterEvent::Trusted)?,
-            Command::Repair(range, records) => match self.log.repair(&range, &records) {
-                Err(error) if !matches!(error.kind, ErrorKind::DoesNotFit(_)) => return Err(error),
-                answer => WriterEvent::Repaired(answer),
-            },
-        };
-        self.reported = self.log.durable();
-        (self.on_event)(event);
-        Ok(None)
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        let durable = self.log.flush()?;
-        if durable > self.reported {
-            self.reported = durable;
-            (self.on_event)(WriterEvent::Durable(durable));
-        }
-        Ok(())
-    }
-
     fn begin_preparation(&mut self) -> Result<(), Error> {
-        let Some(preparation) = self.log.preparation() else {
+        let Some(preparation) = self.scribe.preparation() else {
             return Ok(());
         };
         let mailbox = Arc::clone(&self.mailbox);
@@ -391,23 +255,15 @@ impl<S: Storage, F: FnMut(WriterEvent)> Worker<S, F> {
         }
         let preparer = self.preparer.take().expect("only a preparer says so");
         let prepared = preparer.join().expect("preparing does not panic");
-        self.log.adopt(prepared)
+        self.scribe.adopt(prepared)
     }
 
     /// Tells the handle how much room there is, and the owner when space changes.
     fn account(&mut self) {
-        let (room, space) = (self.log.room(), self.log.space());
-        let waiting = self.pending.iter().map(|command| match command {
-            Command::Append(record) => disk_bytes(record),
-            _ => 0,
-        });
-        let waiting = waiting.sum();
+        let (room, waiting) = (self.scribe.log().room(), self.scribe.waiting_bytes());
         let mut letters = self.mailbox.letters();
         (letters.room, letters.taken_bytes) = (room, waiting);
         drop(letters);
-        if space != self.space {
-            self.space = space;
-            (self.on_event)(WriterEvent::Space(space));
-        }
+        self.scribe.report_space(&mut self.on_event);
     }
 }

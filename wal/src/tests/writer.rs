@@ -2,6 +2,7 @@
 
 use super::{HISTORY, IDENTITY, create, open, options, read_all, record};
 use crate::record::{History, Link, Lsn, Record};
+use crate::scribe::Command;
 use crate::storage::Storage;
 use crate::storage::disk::Disk;
 use crate::storage::sim::SimDisk;
@@ -33,7 +34,7 @@ impl Bench {
     fn append(&mut self, payload_bytes: usize) -> Record {
         let record = record(self.written, 2, payload_bytes, self.written.position.lsn.0);
         self.written = record.link();
-        self.writer.append(record.clone());
+        self.writer.give(Command::Append(record.clone()));
         record
     }
 
@@ -118,21 +119,25 @@ fn commands_are_done_in_order_and_each_is_answered() {
     let mut bench = Bench::new(create(&disk, options()));
     let first = bench.append(10);
     let gone = bench.append(20);
-    bench.writer.cut(first.last_lsn());
+    bench.writer.give(Command::Cut(first.last_lsn()));
     bench.written = first.link();
     let next = History {
         generation: 2,
         id: 1,
     };
-    bench.writer.roll(next);
+    bench.writer.give(Command::Roll(next));
     let last = bench.append(30);
-    bench.writer.trim(first.last_lsn());
-    bench.writer.trust();
+    bench.writer.give(Command::Trim(first.last_lsn()));
+    bench.writer.give(Command::Trust);
     let base = Link {
         timestamp: 1 << 40,
         ..last.link()
     };
-    bench.writer.reset(base, next, Lsn::ZERO);
+    bench.writer.give(Command::Reset {
+        base,
+        history: next,
+        verified: Lsn::ZERO,
+    });
     let mut story = Vec::new();
     loop {
         let event = bench.event();
@@ -202,12 +207,12 @@ fn a_failed_sync_is_reported_once_and_nothing_comes_after_it() {
     for _ in 0..5 {
         bench.append(10);
     }
-    bench.writer.cut(Lsn::ZERO);
+    bench.writer.give(Command::Cut(Lsn::ZERO));
     assert!(matches!(bench.event(), WriterEvent::Failed(_)));
     for _ in 0..5 {
         bench.append(10);
     }
-    bench.writer.trim(Lsn(1));
+    bench.writer.give(Command::Trim(Lsn(1)));
     let Bench { writer, events, .. } = bench;
     writer.close();
     assert_eq!(events.iter().count(), 0, "no event after the failure");

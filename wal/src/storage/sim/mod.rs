@@ -205,6 +205,14 @@ impl SimDisk {
         self.begin_life(self.shared())
     }
 
+    /// A handle of its own for the same process: an error latched by another one is not its own.
+    pub fn reopened(&self) -> SimDisk {
+        if let Ok(mut shared) = self.alive() {
+            shared.failed = false;
+        }
+        self.clone()
+    }
+
     fn begin_life(&self, mut shared: MutexGuard<'_, Shared>) -> SimDisk {
         shared.life += 1;
         shared.locked = false;
