@@ -2,7 +2,7 @@
 
 use super::exit::{ExitCode, Failure, Outcome};
 use super::settings::Settings;
-use super::{create, random};
+
 use crate::config::{Config, LogFormat};
 use crate::node::meta;
 use crate::node::run::ServeError;
@@ -74,8 +74,7 @@ fn start_log(config: &Config) -> Result<(), Failure> {
     started.map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))
 }
 
-/// Makes sure that the data directory is this node's. An empty one of a node that knows its
-/// cluster has lost its disk: it becomes a new incarnation, which asks to be taken in.
+/// Makes sure that the data directory is this node's.
 fn identify(config: &Config) -> Result<(), Failure> {
     let dir = config.data_dir.display();
     // An identity that cannot be read is the node's to judge: it knows who could repair it.
@@ -101,28 +100,9 @@ fn identify(config: &Config) -> Result<(), Failure> {
         )
         .hint("correct `cluster` or `data_dir`")),
         Some(_) => Ok(()),
+        // Whoever knows its cluster has lost its disk: `node::open` begins anew.
         None => match config.cluster_id {
-            Some(cluster) if !config.peers.is_empty() => {
-                if create::refuse_data(&config.data_dir).is_err() {
-                    let aside = create::set_aside(&config.data_dir)?;
-                    tracing::error!(
-                        ?aside,
-                        "{dir} has lost its meta file: its data is kept aside"
-                    );
-                }
-                let incarnation = standfast_wal::Incarnation(random::id()?);
-                tracing::warn!(%incarnation, "{dir} holds no node: joining as a new incarnation");
-                create::create(
-                    &config.data_dir,
-                    meta::NewNode {
-                        cluster,
-                        cluster_name: config.cluster.to_string(),
-                        node: config.node,
-                        incarnation,
-                        initial: None,
-                    },
-                )
-            }
+            Some(_) if !config.peers.is_empty() => Ok(()),
             _ => Err(
                 Failure::new(ExitCode::Settings, format!("{dir} holds no node")).hint(
                     "`standfast init` makes the first node of a new cluster, `standfast join` one \

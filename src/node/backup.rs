@@ -4,7 +4,7 @@
 //! says through which LSN that is.
 
 use crate::limits;
-use crate::node::open;
+use crate::node::shelf;
 use serde_json::json;
 use standfast_snapshot::{Card, Reader as SnapshotReader, Shipper};
 use standfast_wal::{ClusterId, Disk, Lsn, ReadError, Reader, Record};
@@ -21,7 +21,7 @@ pub fn back_up(
     who: &str,
 ) -> Result<String, String> {
     let text = |error: standfast_snapshot::Error| error.to_string();
-    let found = open::snapshots(data).map_err(|e| format!("cannot list snapshots: {e}"))?;
+    let found = shelf::snapshots(data).map_err(|e| format!("cannot list snapshots: {e}"))?;
     let (_, path) = found.first().ok_or("this node has no snapshot yet")?;
     let reader = SnapshotReader::open(path).map_err(text)?;
     reader.check_cluster(cluster).map_err(text)?;

@@ -28,7 +28,8 @@ use crate::node::wire::Frame;
 use crate::replication::{Effect, Input, Introduction, Meta, Replica, Time};
 use crate::state::{Digest, Reply, State};
 use bytes::BytesMut;
-use standfast_wal::{History, Link, Lsn, NodeId, Record};
+use standfast_wal::scribe::Command;
+use standfast_wal::{Link, Lsn, NodeId, Record, Space, WriterEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -43,12 +44,12 @@ pub enum Event {
     Link(LinkEvent),
     /// Appended records up to here are on disk.
     Durable(Lsn),
-    /// The oldest unanswered `Output::Cut` is done; the log ends here, and this was removed.
+    /// The oldest unanswered cut is done; the log ends here, and this was removed.
     Cut {
         end: Link,
         removed: Vec<Record>,
     },
-    /// `Output::ResetLog` is done, durably.
+    /// The log is reset, durably.
     LogReset,
     /// Room for client commands in the log, or none but the reserve.
     Space {
@@ -77,29 +78,32 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// What the engine must know of what the log's owner reports.
+    pub fn of_log(event: WriterEvent) -> Option<Event> {
+        match event {
+            WriterEvent::Durable(lsn) => Some(Event::Durable(lsn)),
+            WriterEvent::Cut(cut) => Some(Event::Cut {
+                end: cut.tail,
+                removed: cut.records,
+            }),
+            WriterEvent::WasReset(_) => Some(Event::LogReset),
+            WriterEvent::Trimmed(first_lsn) => Some(Event::Trimmed { first_lsn }),
+            WriterEvent::Space(space) => Some(Event::Space {
+                full: space == Space::Full,
+            }),
+            WriterEvent::Failed(error) => Some(Event::DiskFailed(error.to_string())),
+            WriterEvent::Rolled(_) | WriterEvent::Trusted | WriterEvent::Repaired(_) => None,
+        }
+    }
+}
+
 /// What the shell must do: per target in order, across targets in any order.
 #[derive(Debug)]
 pub enum Output {
-    /// Log: append; answered by `Event::Durable` (many by one).
-    Append(Record),
-    /// Log: move all after `after` aside; answered by `Event::Cut`.
-    Cut {
-        after: Lsn,
-    },
-    /// Log: the next segment carries this history.
-    Roll(History),
-    /// Log: empty, begins behind `base`; answered by `Event::LogReset`.
-    ResetLog {
-        base: Link,
-        history: History,
-        verified: Lsn,
-    },
-    /// Log: all of it was verified against a primary; suspicion ends.
-    TrustLog,
-    /// Log: records at or below this LSN are no longer needed.
-    Trim {
-        through: Lsn,
-    },
+    /// Log: do this, in order. An append is answered by `Event::Durable` (many by one), a cut by
+    /// `Event::Cut`, a reset by `Event::LogReset`, a trim by `Event::Trimmed`.
+    ToLog(Command),
     /// Meta file: replace it; answered by `Event::MetaStored`.
     StoreMeta {
         meta: Box<Meta>,
@@ -215,6 +219,8 @@ pub struct Engine {
     pub(super) log_bytes: u64,
     pub(super) free_bytes: u64,
     pub(super) is_witness: bool,
+    /// The log keeps a mark that it must not be believed.
+    is_log_suspect: bool,
     effects: Vec<Effect>,
     out: Vec<Output>,
     /// Appended records that are not durable yet: last LSN, and since when.
@@ -245,6 +251,7 @@ impl Engine {
         copies: Copies,
         is_witness: bool,
     ) -> Engine {
+        let is_log_suspect = replica.meta().suspect;
         let mut engine = Engine {
             settings,
             identity,
@@ -271,6 +278,7 @@ impl Engine {
             log_bytes: 0,
             free_bytes: u64::MAX,
             is_witness,
+            is_log_suspect,
             effects: Vec::new(),
             out: Vec::new(),
             undone: VecDeque::new(),

@@ -4,13 +4,12 @@
 
 use crate::limits;
 use crate::node::copies::{CopyEvent, CopyOutput};
+use crate::node::directory::{DataDir, wal_dir};
 use crate::node::engine::Event;
-use crate::node::open;
+use crate::node::shelf::{self, Arriving};
 use crate::node::wire::{Frame, Head, Piece};
 use bytes::Bytes;
-use standfast_snapshot::{
-    Block as FileBlock, Incoming, NewFile, Options, Reader as SnapshotReader, Writer,
-};
+use standfast_snapshot::{NewFile, Options, Writer};
 use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,11 +22,11 @@ enum Receiving {
 }
 
 pub struct Files {
-    dir: PathBuf,
+    dir: DataDir,
     cluster: ClusterId,
     events: mpsc::UnboundedSender<Event>,
     log: Option<Reader<Disk>>,
-    writing: Option<(Writer<NewFile>, Lsn)>,
+    writing: Option<(Writer<NewFile<Disk>>, Lsn)>,
     receiving: Option<std::sync::mpsc::Sender<Receiving>>,
 }
 
@@ -38,10 +37,10 @@ impl Files {
         events: mpsc::UnboundedSender<Event>,
         log: Option<Reader<Disk>>,
     ) -> Files {
+        let dir = DataDir(dir.to_path_buf());
         if let Some(log) = log.clone() {
-            scrub(dir, log, events.clone());
+            scrub(dir.clone(), log, events.clone());
         }
-        let dir = dir.to_path_buf();
         Files {
             dir,
             cluster,
@@ -64,7 +63,7 @@ impl Files {
 
     /// How much the log takes and how much is free.
     pub fn look(&self, events: &mut Vec<Event>) {
-        let wal = open::wal_dir(&self.dir);
+        let wal = wal_dir(&self.dir.0);
         let log_bytes = fs::read_dir(&wal).map_or(0, |entries| {
             entries
                 .flatten()
@@ -73,7 +72,7 @@ impl Files {
                 .sum()
         });
         let free_bytes =
-            rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
+            rustix::fs::statvfs(&self.dir.0).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
         events.push(Event::LogSize {
             log_bytes,
             free_bytes,
@@ -85,10 +84,9 @@ impl Files {
         match output {
             CopyOutput::Begin(header) => {
                 let lsn = header.link.position.lsn;
-                let path = open::snapshot_path(&self.dir, lsn);
-                match Writer::create(&path, &header, Options::default()) {
+                match shelf::begin(&self.dir, &header, Options::default()) {
                     Ok(writer) => self.writing = Some((writer, lsn)),
-                    Err(error) => self.tell(CopyEvent::Written(Err(error.to_string()))),
+                    Err(why) => self.tell(CopyEvent::Written(Err(why))),
                 }
             }
             CopyOutput::Blocks(blocks) => self.write_blocks(blocks),
@@ -123,13 +121,7 @@ impl Files {
             return;
         };
         for block in blocks {
-            let block = FileBlock {
-                section: 0,
-                first: u32::from(block.first_slot),
-                last: u32::from(block.last_slot),
-                bytes: block.bytes,
-            };
-            if let Err(error) = writer.push_now(block) {
+            if let Err(error) = writer.push_now(shelf::file_block(block)) {
                 self.writing = None;
                 return self.tell(CopyEvent::Written(Err(error.to_string())));
             }
@@ -142,11 +134,7 @@ impl Files {
         };
         let (events, dir) = (self.events.clone(), self.dir.clone());
         spawn("snapshot-end", move || {
-            let result = writer.publish().map(|summary| summary.file_bytes);
-            if result.is_ok() {
-                remove_older(&dir, lsn);
-            }
-            let event = CopyEvent::Written(result.map_err(|error| error.to_string()));
+            let event = CopyEvent::Written(shelf::finish(&dir, writer, lsn));
             let _ = events.send(Event::Copy(event));
         });
     }
@@ -154,10 +142,10 @@ impl Files {
     fn receive(&mut self, from: NodeId, lsn: Lsn, total: u64) {
         let (sender, pieces) = std::sync::mpsc::channel();
         self.receiving = Some(sender);
-        let (events, cluster) = (self.events.clone(), self.cluster);
-        let path = open::waiting_path(&self.dir, lsn);
+        let (events, dir, cluster) = (self.events.clone(), self.dir.clone(), self.cluster);
         spawn("snapshot-in", move || {
-            let event = match take_in(&path, cluster, total, &pieces) {
+            let arriving = Arriving::begin(dir, cluster, lsn, total);
+            let event = match arriving.and_then(|arriving| take_in(arriving, &pieces)) {
                 Ok(None) => return,
                 Ok(Some((header, state))) => CopyEvent::Loaded {
                     from,
@@ -173,27 +161,21 @@ impl Files {
     /// The log stands at `lsn`: what was received is this node's newest snapshot.
     fn adopt(&mut self, lsn: Lsn) -> Option<u64> {
         self.receiving = None;
-        let path = open::snapshot_path(&self.dir, lsn);
-        let renamed = fs::rename(open::waiting_path(&self.dir, lsn), &path)
-            .and_then(|()| open::sync_dir(&open::snapshot_dir(&self.dir)));
-        if let Err(error) = renamed {
-            let story = format!(
-                "{}: cannot name the received snapshot: {error}",
-                path.display()
-            );
-            let _ = self.events.send(Event::DiskFailed(story));
-            return None;
+        match shelf::adopt(&self.dir, lsn) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                let story = format!("cannot name the received snapshot at {lsn}: {error}");
+                let _ = self.events.send(Event::DiskFailed(story));
+                None
+            }
         }
-        // Durable here: the snapshot that the reset log begins behind.
-        remove_older(&self.dir, lsn);
-        fs::metadata(&path).ok().map(|metadata| metadata.len())
     }
 
     /// Sends a snapshot file piece by piece; the queue's bound is the back-pressure.
     pub fn stream(&self, to: NodeId, lsn: Lsn, bulk: mpsc::Sender<Frame>) {
-        let path = open::snapshot_path(&self.dir, lsn);
+        let dir = self.dir.clone();
         tokio::spawn(async move {
-            let reader = match SnapshotReader::open(&path) {
+            let reader = match shelf::open(&dir, lsn) {
                 Ok(reader) => reader,
                 Err(error) => return tracing::error!(%to, %error, "cannot send a snapshot"),
             };
@@ -215,7 +197,7 @@ impl Files {
     }
 
     fn back_up(&self, ticket: u64, dir: PathBuf, through: Lsn, who: String) {
-        let (events, data, cluster) = (self.events.clone(), self.dir.clone(), self.cluster);
+        let (events, data, cluster) = (self.events.clone(), self.dir.0.clone(), self.cluster);
         let Some(log) = self.log.clone() else { return };
         spawn("backup", move || {
             let result = crate::node::backup::back_up(&data, cluster, &log, &dir, through, &who);
@@ -225,7 +207,7 @@ impl Files {
 
     /// Writes a statement of what was cut, for people; the records themselves lie beside it.
     pub fn loss_statement(&self, name: &str, text: &str) {
-        let dir = self.dir.join("divergent");
+        let dir = self.dir.0.join("divergent");
         let written = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(name), text));
         match written {
             Ok(()) => tracing::warn!(file = %dir.join(name).display(), "loss statement written"),
@@ -242,50 +224,29 @@ fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
         .expect("the system has threads to give");
 }
 
-/// Takes pieces until the file is whole, proves and loads it; `None` when it was stopped.
+/// Takes the pieces of one snapshot; `None` when it was given up.
 fn take_in(
-    path: &Path,
-    cluster: ClusterId,
-    total: u64,
+    mut arriving: Arriving<DataDir>,
     pieces: &std::sync::mpsc::Receiver<Receiving>,
 ) -> Result<Option<(standfast_snapshot::Header, crate::state::State)>, String> {
-    let mut incoming = Incoming::create(path).map_err(|e| e.to_string())?;
-    while incoming.offset() < total {
+    loop {
         match pieces.recv() {
-            Ok(Receiving::Piece { offset, bytes }) if offset == incoming.offset() => {
-                incoming.push(&bytes).map_err(|e| e.to_string())?;
-            }
-            Ok(Receiving::Piece { offset, .. }) => {
-                return Err(format!("piece at {offset}, not {}", incoming.offset()));
+            Ok(Receiving::Piece { offset, bytes }) => {
+                if arriving.push(offset, &bytes)? {
+                    return arriving.finish().map(Some);
+                }
             }
             Ok(Receiving::Stop) | Err(_) => return Ok(None),
-        }
-    }
-    incoming.publish(cluster).map_err(|e| e.to_string())?;
-    // Durable here: the received file under its waiting name.
-    open::load_snapshot(path, cluster).map(Some)
-}
-
-/// Keeps the newest snapshot and the one before it: the older one is what is left when the newer
-/// is found damaged, as long as the log reaches back to it.
-fn remove_older(dir: &Path, newest: Lsn) {
-    let Ok(found) = open::snapshots(dir) else {
-        return;
-    };
-    for (lsn, path) in found.into_iter().filter(|(lsn, _)| *lsn < newest).skip(1) {
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(%lsn, %error, "an old snapshot stays");
         }
     }
 }
 
 /// Reads sealed segments and snapshots again, one file after another, for ever, at a low rate, and
 /// tells of what has gone bad while it can still be mended: from memory or from a peer.
-fn scrub(data: &Path, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
-    let data = data.to_path_buf();
+fn scrub(dir: DataDir, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
     spawn("scrub", move || {
         while !events.is_closed() {
-            let damage = scrub_log(&log).or_else(|| scrub_snapshots(&data));
+            let damage = scrub_log(&log).or_else(|| shelf::scrub(&dir));
             if let Some(story) = damage {
                 let _ = events.send(Event::Damage(story));
                 // Once is enough: the alarm stands until the node was started again.
@@ -308,20 +269,6 @@ fn scrub_log(log: &Reader<Disk>) -> Option<String> {
                 }
             }
             Err(error) => return Some(format!("a log file cannot be read again: {error:?}")),
-        }
-        std::thread::park_timeout(limits::SCRUB_PAUSE);
-    }
-    None
-}
-
-fn scrub_snapshots(data: &Path) -> Option<String> {
-    for (_, path) in open::snapshots(data).ok()? {
-        let checked = SnapshotReader::open(&path).and_then(|reader| reader.check_whole());
-        match checked {
-            Ok(()) => {}
-            // Replaced by a newer one meanwhile.
-            Err(_) if !path.exists() => {}
-            Err(error) => return Some(error.to_string()),
         }
         std::thread::park_timeout(limits::SCRUB_PAUSE);
     }

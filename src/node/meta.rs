@@ -11,7 +11,7 @@ use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 use standfast_wal::record::is_gapless;
 use standfast_wal::{
-    ClusterId, Disk, Epoch, Field, History, Incarnation, Link, NodeId, Nonce, durable,
+    ClusterId, Disk, Epoch, Field, History, Incarnation, Link, NodeId, Nonce, Storage, durable,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -187,8 +187,14 @@ pub fn load(dir: &Path) -> Result<Option<MetaFile>, MetaError> {
     }
 }
 
+/// As `load`, from the directory's storage.
+pub fn load_from<S: Storage>(disk: &S) -> Result<Option<MetaFile>, MetaError> {
+    let bytes = durable::read(disk, FILE)?;
+    bytes.map(|bytes| MetaFile::decode(&bytes)).transpose()
+}
+
 /// Replaces the meta file of a data directory, durably.
-pub fn store(disk: &Disk, meta: &MetaFile) -> io::Result<()> {
+pub fn store<S: Storage>(disk: &S, meta: &MetaFile) -> io::Result<()> {
     // Durable here: the fence, the votes and the Config that answers may now be given on.
     durable::replace(disk, FILE, &meta.encode())
 }
@@ -207,14 +213,23 @@ pub fn identity(dir: &Path) -> io::Result<Option<Identity>> {
 
 /// Makes a data directory that holds an identity and nothing else; refuses one that has a node.
 pub fn create(dir: &Path, new: NewNode) -> io::Result<()> {
+    create_with(dir, &first(new))
+}
+
+/// As `create`, in a storage that holds no node.
+pub fn create_in<S: Storage>(disk: &S, new: NewNode) -> io::Result<MetaFile> {
+    let meta = first(new);
+    store(disk, &meta)?;
+    Ok(meta)
+}
+
+fn first(new: NewNode) -> MetaFile {
     let config = new.initial.unwrap_or_else(unknown_config);
-    let core = Meta::first(new.cluster, new.node, new.incarnation, config);
-    let meta = MetaFile {
+    MetaFile {
         cluster_name: new.cluster_name,
         quarantined: false,
-        core,
-    };
-    create_with(dir, &meta)
+        core: Meta::first(new.cluster, new.node, new.incarnation, config),
+    }
 }
 
 fn create_with(dir: &Path, meta: &MetaFile) -> io::Result<()> {

@@ -10,13 +10,15 @@
 //! | `wire` | peer frames, pure |
 //! | `run` | the shell: thread, clock, queues |
 //! | `link` | connections to peers |
-//! | `files`, `open`, `meta`, `backup` | what lies in the data directory |
+//! | `directory`, `open`, `meta`, `shelf` | what lies in the data directory, on disks real or simulated |
+//! | `files`, `backup` | threads that write and read it |
 //! | `client`, `refusal` | the door between sessions and the engine |
 pub mod backup;
 pub mod client;
 pub mod clock;
 pub mod copies;
 pub mod desk;
+pub mod directory;
 pub mod engine;
 pub mod files;
 pub mod link;
@@ -26,6 +28,7 @@ pub mod outcomes;
 pub mod pending;
 pub mod refusal;
 pub mod run;
+pub mod shelf;
 mod show;
 pub mod status;
 pub mod view;

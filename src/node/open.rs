@@ -5,40 +5,81 @@
 //! incarnation (2-replication, "Member"). Alone, it refuses, naming the file and what to do.
 
 use crate::config::Config;
-use crate::node::copies::{Newest, decode_epochs};
+use crate::node::copies::Newest;
+use crate::node::directory::Directory;
 use crate::node::engine::LogSource;
 use crate::node::meta::{self, MetaFile, NewNode};
 use crate::node::run::ServeError;
-use crate::replication::config::MemberRole;
-use crate::replication::{EpochEntry, EpochTable, LogFacts, Meta, SnapshotHead};
+use crate::node::shelf;
+use crate::replication::config::{Addresses, MemberRole};
+use crate::replication::{EpochEntry, EpochTable, LogFacts, Meta};
 use crate::state::{self, State};
-use standfast_snapshot::{Header, Reader as SnapshotReader, Source};
 use standfast_wal::{
-    ClusterId, Disk, End, Error, ErrorKind, Incarnation, Link, Log, Lsn, Options, Position,
+    ClusterId, End, Error, ErrorKind, Incarnation, Link, Log, Lsn, NodeId, Options, Position,
     ReadError, Reader, Record, Storage,
 };
-use std::fs;
-use std::path::{Path, PathBuf};
+
+/// What of a node's settings its opening depends on.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    pub node: NodeId,
+    pub cluster_name: String,
+    pub role: MemberRole,
+    /// The cluster that a node whose meta file is lost joins again.
+    pub cluster_id: Option<ClusterId>,
+    /// No peer holds this node's data.
+    pub alone: bool,
+    pub options: Options,
+    pub addresses: Addresses,
+    pub site: String,
+    pub priority: u32,
+}
+
+impl From<&Config> for Opening {
+    fn from(config: &Config) -> Opening {
+        let alone = config.peers.is_empty();
+        Opening {
+            node: config.node,
+            cluster_name: config.cluster.to_string(),
+            role: config.role,
+            cluster_id: config.cluster_id,
+            alone,
+            options: Options {
+                segment_bytes: config.wal_segment.0,
+                keep_bytes: config.wal_keep.0,
+                reserve_bytes: crate::limits::WAL_RESERVE_BYTES as u64,
+                alone,
+                cut_damaged_end: false,
+            },
+            addresses: config.addresses(),
+            site: config.site.to_string(),
+            priority: config.priority,
+        }
+    }
+}
+
+/// The version of a register that nobody has changed yet.
+const FIRST_VERSION: u64 = 1;
 
 /// A data directory, opened.
-pub struct Opened {
+pub struct Opened<D: Directory> {
     /// For the meta file; its lock is held as long as this lives.
-    pub disk: Disk,
-    pub lock: <Disk as Storage>::Lock,
+    pub disk: D::Storage,
+    pub lock: <D::Storage as Storage>::Lock,
     pub meta: MetaFile,
     pub state: State,
     pub facts: LogFacts,
     /// `None` on a witness.
-    pub log: Option<Log<Disk>>,
+    pub log: Option<Log<D::Storage>>,
     pub newest: Option<Newest>,
     /// Where the loaded state stands.
     pub applied: Link,
 }
 
 /// The log's files, as the engine reads them.
-pub struct LogFiles(pub Option<Reader<Disk>>);
+pub struct LogFiles<S: Storage>(pub Option<Reader<S>>);
 
-impl LogSource for LogFiles {
+impl<S: Storage> LogSource for LogFiles<S> {
     fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, String> {
         let Some(reader) = &self.0 else {
             return Ok(None);
@@ -56,23 +97,6 @@ impl LogSource for LogFiles {
     }
 }
 
-pub fn wal_dir(data: &Path) -> PathBuf {
-    data.join("wal")
-}
-
-pub fn snapshot_dir(data: &Path) -> PathBuf {
-    data.join("snapshots")
-}
-
-pub fn snapshot_path(data: &Path, lsn: Lsn) -> PathBuf {
-    snapshot_dir(data).join(format!("snapshot-{:020}.sfs", lsn.0))
-}
-
-/// The name under which a received snapshot waits for the log to be reset to it.
-pub fn waiting_path(data: &Path, lsn: Lsn) -> PathBuf {
-    snapshot_dir(data).join(format!("waiting-{:020}.sfs", lsn.0))
-}
-
 /// What a snapshot's state needs besides its blocks.
 pub fn state_limits(cluster: ClusterId) -> state::Limits {
     state::Limits {
@@ -85,39 +109,45 @@ fn damaged(error: impl std::fmt::Display) -> ServeError {
 }
 
 /// Opens a data directory; with peers, one that is damaged is kept aside and begun anew.
-pub fn open(config: &Config, random: &mut dyn FnMut() -> u128) -> Result<Opened, ServeError> {
-    let dir = &config.data_dir;
-    let disk = Disk::open(dir.clone()).map_err(|e| ServeError::InUse(e.to_string()))?;
+pub fn open<D: Directory>(
+    dir: &D,
+    opening: &Opening,
+    random: &mut dyn FnMut() -> u128,
+) -> Result<Opened<D>, ServeError> {
+    let disk = dir.root().map_err(|e| ServeError::InUse(e.to_string()))?;
     let lock = disk.lock().map_err(|error| {
         ServeError::InUse(format!(
             "{}: another process uses this data directory ({error}); stop it first",
-            dir.display()
+            dir.name()
         ))
     })?;
-    let alone = config.peers.is_empty();
-    let cluster = match meta::load(dir) {
+    let cluster = match meta::load_from(&disk) {
         Ok(Some(found)) => {
             let cluster = found.core.cluster;
-            match open_with(config, &disk, with_own_addresses(config, found)) {
+            match open_with(dir, opening, with_own_addresses(opening, found)) {
                 Ok(parts) => return Ok(parts.into_opened(disk, lock)),
-                Err(ServeError::Damaged(story)) if !alone => {
+                Err(ServeError::Damaged(story)) if !opening.alone => {
                     tracing::error!(%story, "this node's data is damaged");
                     cluster
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(None) => {
-            let text = format!("{} holds no node", dir.display());
-            return Err(ServeError::Identity(text));
-        }
+        Ok(None) => match opening.cluster_id {
+            // An empty disk, or what a crash inside `begin_anew` left.
+            Some(cluster) if !opening.alone => cluster,
+            _ => {
+                let text = format!("{} holds no node", dir.name());
+                return Err(ServeError::Identity(text));
+            }
+        },
         Err(error @ meta::MetaError::Version(_)) => {
             return Err(ServeError::Identity(error.to_string()));
         }
         Err(error) => {
-            let story = format!("{}: {error}", dir.join(meta::FILE).display());
-            match config.cluster_id {
-                Some(cluster) if !alone => {
+            let story = format!("{}: {error}", dir.name());
+            match opening.cluster_id {
+                Some(cluster) if !opening.alone => {
                     tracing::error!(%story, "this node's identity is damaged");
                     cluster
                 }
@@ -130,58 +160,43 @@ pub fn open(config: &Config, random: &mut dyn FnMut() -> u128) -> Result<Opened,
             }
         }
     };
-    let fresh = begin_anew(config, cluster, Incarnation(random()))?;
-    Ok(open_with(config, &disk, fresh)?.into_opened(disk, lock))
+    let fresh = begin_anew(dir, &disk, opening, cluster, Incarnation(random()))?;
+    Ok(open_with(dir, opening, fresh)?.into_opened(disk, lock))
 }
 
 /// Keeps everything of the old life aside and starts a new one that asks to be taken in.
-fn begin_anew(
-    config: &Config,
+fn begin_anew<D: Directory>(
+    dir: &D,
+    disk: &D::Storage,
+    opening: &Opening,
     cluster: ClusterId,
     incarnation: Incarnation,
 ) -> Result<MetaFile, ServeError> {
-    let dir = &config.data_dir;
-    let aside = (1..)
-        .map(|n| dir.join("divergent").join(format!("life-{n}")))
-        .find(|path| !path.exists())
-        .expect("some number is free");
-    let io = |error: std::io::Error| damaged(format!("{}: {error}", aside.display()));
-    fs::create_dir_all(&aside).map_err(io)?;
-    // The meta file goes first: a crash in between leaves a directory without a node, which is
-    // begun anew again.
-    for name in [meta::FILE, "wal", "snapshots"] {
-        match fs::rename(dir.join(name), aside.join(name)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io(error)),
-        }
-    }
-    tracing::warn!(aside = %aside.display(), %incarnation, "joining as a new incarnation");
+    let aside = dir.set_aside();
+    let aside = aside.map_err(|error| damaged(format!("{}: {error}", dir.name())))?;
+    tracing::warn!(aside, %incarnation, "joining as a new incarnation");
     let new = NewNode {
         cluster,
-        cluster_name: config.cluster.to_string(),
-        node: config.node,
+        cluster_name: opening.cluster_name.clone(),
+        node: opening.node,
         incarnation,
         initial: None,
     };
-    meta::create(dir, new).map_err(damaged)?;
-    meta::load(dir)
-        .map_err(damaged)?
-        .ok_or_else(|| damaged("the new meta file is gone"))
+    meta::create_in(disk, new).map_err(damaged)
 }
 
 /// What `open_with` found.
-struct Parts {
+struct Parts<D: Directory> {
     meta: MetaFile,
     state: State,
     facts: LogFacts,
-    log: Option<Log<Disk>>,
+    log: Option<Log<D::Storage>>,
     newest: Option<Newest>,
     applied: Link,
 }
 
-impl Parts {
-    fn into_opened(self, disk: Disk, lock: <Disk as Storage>::Lock) -> Opened {
+impl<D: Directory> Parts<D> {
+    fn into_opened(self, disk: D::Storage, lock: <D::Storage as Storage>::Lock) -> Opened<D> {
         let Parts {
             meta,
             state,
@@ -206,16 +221,16 @@ impl Parts {
 /// A node that is alone and has never changed its register is where its settings say: a restored
 /// or moved directory is found by its clients from the first start on. It is the only voter, so
 /// nobody else has seen the value that is replaced.
-fn with_own_addresses(config: &Config, mut meta: MetaFile) -> MetaFile {
+fn with_own_addresses(opening: &Opening, mut meta: MetaFile) -> MetaFile {
     let core = &meta.core;
     let mut register = crate::replication::Config::clone(&core.config);
     let alone = register.version == 1 && register.members.len() == 1;
     let Some(member) = register.members.get_mut(&core.node).filter(|_| alone) else {
         return meta;
     };
-    member.addresses = config.addresses();
-    member.site = config.site.to_string();
-    member.priority = config.priority;
+    member.addresses = opening.addresses.clone();
+    member.site = opening.site.clone();
+    member.priority = opening.priority;
     let first = Meta::first(core.cluster, core.node, core.incarnation, register);
     meta.core = Meta {
         fence: core.fence,
@@ -225,42 +240,34 @@ fn with_own_addresses(config: &Config, mut meta: MetaFile) -> MetaFile {
     meta
 }
 
-fn open_with(config: &Config, _disk: &Disk, meta: MetaFile) -> Result<Parts, ServeError> {
+fn open_with<D: Directory>(
+    dir: &D,
+    opening: &Opening,
+    meta: MetaFile,
+) -> Result<Parts<D>, ServeError> {
     let limits = state_limits(meta.core.cluster);
-    if config.role == MemberRole::Witness {
-        let facts = LogFacts {
-            tip: Link::default(),
-            committed: Lsn::ZERO,
-            first_lsn: Lsn(1),
-            epochs: EpochTable::default(),
-            suspect: false,
-        };
-        let state = State::new(limits);
-        let applied = Link::default();
+    if opening.role == MemberRole::Witness {
         return Ok(Parts {
             meta,
-            state,
-            facts,
+            state: State::new(limits),
+            facts: no_log(),
             log: None,
             newest: None,
-            applied,
+            applied: Link::default(),
         });
     }
-    let dir = &config.data_dir;
-    fs::create_dir_all(snapshot_dir(dir)).map_err(damaged)?;
-    fs::create_dir_all(wal_dir(dir)).map_err(damaged)?;
-    standfast_snapshot::new_file::remove_leftovers(&snapshot_dir(dir)).map_err(damaged)?;
-    let storage = Disk::open(wal_dir(dir)).map_err(damaged)?;
+    let (snapshots, wal) = (
+        dir.snapshots().map_err(damaged)?,
+        dir.wal().map_err(damaged)?,
+    );
     let mut refused = None;
-    for (lsn, path) in candidates(dir).map_err(damaged)? {
-        match load_snapshot(&path, meta.core.cluster) {
-            Ok((header, state)) => {
-                let bytes = fs::metadata(&path).map(|m| m.len()).unwrap_or(0);
-                let newest = newest_of(&header, bytes).map_err(damaged)?;
-                match open_log(config, &meta, &storage, header.link, Some(&newest)) {
+    for (lsn, name) in shelf::candidates(&snapshots).map_err(damaged)? {
+        match load::<D>(&snapshots, &name, meta.core.cluster, dir.threads()) {
+            Ok((newest, state)) => {
+                let applied = newest.head.link;
+                match open_log(opening, &meta, &wal, applied, Some(&newest)) {
                     Ok((log, facts)) => {
-                        settle_waiting(dir, lsn, &path).map_err(damaged)?;
-                        let applied = header.link;
+                        shelf::settle_waiting(&snapshots, lsn, &name).map_err(damaged)?;
                         let (log, newest) = (Some(log), Some(newest));
                         return Ok(Parts {
                             meta,
@@ -281,20 +288,40 @@ fn open_with(config: &Config, _disk: &Disk, meta: MetaFile) -> Result<Parts, Ser
         }
     }
     // Without a usable snapshot the log alone must reach back to the first command.
-    let (log, facts) = match open_log(config, &meta, &storage, Link::default(), None) {
+    let (log, facts) = match open_log(opening, &meta, &wal, Link::default(), None) {
         Ok(opened) => opened,
         Err(error) => return Err(refused.unwrap_or(error)),
     };
-    let state = State::new(limits);
-    let applied = Link::default();
     Ok(Parts {
         meta,
-        state,
+        state: State::new(limits),
         facts,
         log: Some(log),
         newest: None,
-        applied,
+        applied: Link::default(),
     })
+}
+
+/// What a witness tells its core of a log.
+fn no_log() -> LogFacts {
+    LogFacts {
+        tip: Link::default(),
+        committed: Lsn::ZERO,
+        first_lsn: Lsn(1),
+        epochs: EpochTable::default(),
+        suspect: false,
+    }
+}
+
+fn load<D: Directory>(
+    snapshots: &D::Storage,
+    name: &str,
+    cluster: ClusterId,
+    threads: usize,
+) -> Result<(Newest, State), String> {
+    let reader = standfast_snapshot::Reader::open_in(snapshots, name).map_err(|e| e.to_string())?;
+    let (header, state) = shelf::load_from(&reader, cluster, threads)?;
+    Ok((shelf::newest_of(&header, reader.file_bytes())?, state))
 }
 
 fn wal_identity(meta: &MetaFile) -> standfast_wal::log::Identity {
@@ -305,118 +332,25 @@ fn wal_identity(meta: &MetaFile) -> standfast_wal::log::Identity {
     }
 }
 
-/// The snapshots of a data directory, newest first.
-pub fn snapshots(dir: &Path) -> std::io::Result<Vec<(Lsn, PathBuf)>> {
-    numbered_files(dir, &["snapshot-"])
-}
-
-/// What a node may start from. A crash between the log's reset and a received snapshot's final
-/// name leaves it under its waiting name: the log opens behind it only if the reset has happened.
-fn candidates(dir: &Path) -> std::io::Result<Vec<(Lsn, PathBuf)>> {
-    numbered_files(dir, &["snapshot-", "waiting-"])
-}
-
-/// The node starts from `used`: if that is a waiting snapshot it gets its name, others go.
-fn settle_waiting(dir: &Path, lsn: Lsn, used: &Path) -> std::io::Result<()> {
-    for (_, path) in numbered_files(dir, &["waiting-"])? {
-        if path == used {
-            fs::rename(&path, snapshot_path(dir, lsn))?;
-        } else {
-            fs::remove_file(&path)?;
-        }
-    }
-    sync_dir(&snapshot_dir(dir))
-}
-
-fn numbered_files(dir: &Path, prefixes: &[&str]) -> std::io::Result<Vec<(Lsn, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(snapshot_dir(dir))? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(lsn) = prefixes.iter().find_map(|prefix| numbered(&name, prefix)) {
-            found.push((lsn, entry.path()));
-        }
-    }
-    found.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(found)
-}
-
-fn numbered(name: &str, prefix: &str) -> Option<Lsn> {
-    let digits = name.strip_prefix(prefix)?.strip_suffix(".sfs")?;
-    digits.parse().ok().map(Lsn)
-}
-
-/// Loads and proves one snapshot, on as many threads as there are processors.
-pub fn load_snapshot(path: &Path, cluster: ClusterId) -> Result<(Header, State), String> {
-    let reader = SnapshotReader::open(path).map_err(|e| e.to_string())?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    load_from(&reader, cluster, threads)
-}
-
-/// As [`load_snapshot`], from an opened one.
-pub fn load_from<S: Source>(
-    reader: &SnapshotReader<S>,
-    cluster: ClusterId,
-    threads: usize,
-) -> Result<(Header, State), String> {
-    let limits = state_limits(cluster);
-    reader.check_cluster(cluster).map_err(|e| e.to_string())?;
-    let parts = reader
-        .load(threads, |_, block| {
-            state::load_block(&limits, block).map_err(|e| e.to_string())
-        })
-        .map_err(|e| e.to_string())?;
-    let header = reader.header().clone();
-    let head = state::SnapshotHead {
-        lsn: header.link.position.lsn,
-        timestamp: header.link.timestamp,
-        digest: state::Digest(header.digest),
-        keys: header.counts[0],
-        tokens: header.counts[1],
-    };
-    let state = State::assemble(limits, &head, parts)
-        .map_err(|error| format!("{}: {error}", reader.file()))?;
-    Ok((header, state))
-}
-
-/// A snapshot's place in the history, from its header.
-pub fn newest_of(header: &Header, bytes: u64) -> Result<Newest, String> {
-    let epochs = decode_epochs(&header.epoch_table).map_err(|e| e.to_string())?;
-    let head = SnapshotHead {
-        history: header.history,
-        link: header.link,
-        epochs,
-    };
-    Ok(Newest {
-        head,
-        bytes,
-        finished: header.link.timestamp / 1_000_000_000,
-    })
-}
-
-fn open_log(
-    config: &Config,
+fn open_log<S: Storage>(
+    opening: &Opening,
     meta: &MetaFile,
-    storage: &Disk,
+    storage: &S,
     base: Link,
     newest: Option<&Newest>,
-) -> Result<(Log<Disk>, LogFacts), ServeError> {
-    let options = Options {
-        segment_bytes: config.wal_segment.0,
-        keep_bytes: config.wal_keep.0,
-        reserve_bytes: crate::limits::WAL_RESERVE_BYTES as u64,
-        alone: config.peers.is_empty(),
-        cut_damaged_end: false,
-    };
+) -> Result<(Log<S>, LogFacts), ServeError> {
+    let options = opening.options;
     let identity = wal_identity(meta);
     let opened = Log::open(storage.clone(), identity, base, options);
     let (log, recovered) = match opened {
         Ok(opened) => opened,
         Err(error) if is_missing(&error) => {
             // A node that has nothing yet, or one restored to exactly this snapshot. A log that
-            // was there once left its trace in the fence: an epoch above the base's.
+            // was there once left its trace: a fence above the base's epoch, which is durable
+            // before anything is acknowledged, or a register that has moved on.
+            let core = &meta.core;
             let first =
-                meta.core.config.epoch == base.position.epoch || meta.core.config.version == 0;
+                core.fence.epoch <= base.position.epoch && core.config.version <= FIRST_VERSION;
             if !first {
                 return Err(damaged(error));
             }
@@ -479,12 +413,4 @@ pub fn facts_of(
         epochs,
         suspect,
     })
-}
-
-/// Makes renames and removals in a directory durable.
-pub fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
-    let dir = rustix::fs::open(dir, flags, rustix::fs::Mode::empty())?;
-    // Durable here: the names in this directory.
-    Ok(rustix::fs::fsync(dir)?)
 }

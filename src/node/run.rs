@@ -8,17 +8,18 @@ use crate::limits;
 use crate::node::client::{Answer, Call, Door, Handle, SessionId};
 use crate::node::clock::Now;
 use crate::node::copies::{Copies, CopyEvent, CopyOutput};
+use crate::node::directory::DataDir;
 use crate::node::engine::{Engine, EngineSettings, Event, Output};
 use crate::node::files::Files;
 use crate::node::link::{self, Links};
 use crate::node::meta::MetaFile;
-use crate::node::open::{self, LogFiles, Opened};
+use crate::node::open::{self, LogFiles, Opened, Opening};
 use crate::node::view::View;
 use crate::node::wire::{Hello, WIRE_VERSION};
 use crate::replication::Introduction;
 use crate::replication::config::MemberRole;
 use crate::replication::{Replica, Settings, Time};
-use standfast_wal::{Disk, Space, Writer, WriterEvent};
+use standfast_wal::{Disk, Writer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,8 +87,8 @@ pub async fn run(
     door: Door,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let opening = config.clone();
-    let opened = tokio::task::spawn_blocking(move || open::open(&opening, &mut random))
+    let (dir, opening) = (DataDir(config.data_dir.clone()), Opening::from(&config));
+    let opened = tokio::task::spawn_blocking(move || open::open(&dir, &opening, &mut random))
         .await
         .map_err(|error| ServeError::Halted(error.to_string()))??;
     let peer_listener = listen(&config).await?;
@@ -181,7 +182,7 @@ struct Shell {
 impl Shell {
     fn start(
         config: &Config,
-        opened: Opened,
+        opened: Opened<DataDir>,
         door: Door,
         events: mpsc::UnboundedSender<Event>,
         from_world: mpsc::UnboundedReceiver<Event>,
@@ -362,18 +363,7 @@ impl Shell {
 
     fn carry_out(&mut self, output: Output) -> Result<bool, ServeError> {
         match output {
-            Output::Append(record) => self.log().append(record),
-            Output::Cut { after } => self.log().cut(after),
-            Output::Roll(history) => self.log().roll(history),
-            Output::ResetLog {
-                base,
-                history,
-                verified,
-            } => {
-                self.log().reset(base, history, verified);
-            }
-            Output::Trim { through } => self.log().trim(through),
-            Output::TrustLog => self.log().trust(),
+            Output::ToLog(command) => self.log().give(command),
             Output::StoreMeta { meta, serial } => {
                 self.meta.core = *meta;
                 // The thread ends only with the process; a failure there has halted the node.
@@ -420,22 +410,10 @@ impl Shell {
 
 fn spawn_writer(log: standfast_wal::Log<Disk>, events: mpsc::UnboundedSender<Event>) -> Writer {
     Writer::spawn(log, move |event| {
-        let event = match event {
-            WriterEvent::Durable(lsn) => Event::Durable(lsn),
-            WriterEvent::Cut(cut) => Event::Cut {
-                end: cut.tail,
-                removed: cut.records,
-            },
-            WriterEvent::WasReset(_) => Event::LogReset,
-            WriterEvent::Trimmed(first_lsn) => Event::Trimmed { first_lsn },
-            WriterEvent::Space(space) => Event::Space {
-                full: space == Space::Full,
-            },
-            WriterEvent::Failed(error) => Event::DiskFailed(error.to_string()),
-            WriterEvent::Rolled(_) | WriterEvent::Trusted | WriterEvent::Repaired(_) => return,
-        };
-        // The engine is gone only when the process ends.
-        let _ = events.send(event);
+        if let Some(event) = Event::of_log(event) {
+            // The engine is gone only when the process ends.
+            let _ = events.send(event);
+        }
     })
 }
 

@@ -8,8 +8,10 @@ use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};
 use crate::limits;
 use crate::node::copies::encode_epochs;
+use crate::node::directory::{snapshot_dir, sync_dir};
 use crate::node::meta::{self, RestoredNode};
-use crate::node::open::{snapshot_dir, snapshot_path, sync_dir};
+use crate::node::shelf;
+
 use crate::replication::config::Member;
 use standfast_snapshot::{Block, Header, Options, Reader, Writer};
 use standfast_wal::{Disk, Storage};
@@ -79,7 +81,7 @@ impl Building {
         threads: usize,
     ) -> Result<u64, Failure> {
         fs::create_dir(snapshot_dir(&self.path))?;
-        let path = snapshot_path(&self.path, rebuilt.link.position.lsn);
+        let path = snapshot_dir(&self.path).join(shelf::name_of(rebuilt.link.position.lsn));
         let file_bytes = write_snapshot(&path, rebuilt, &new, threads).map_err(|error| {
             let text = format!("the restored state was not written: {error}");
             Failure::new(ExitCode::Failed, text)

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::node::meta;
-use crate::node::open::{load_snapshot, state_limits};
+use crate::node::open::state_limits;
+use crate::node::shelf::load_snapshot;
 use crate::replication::EpochEntry;
 use crate::state::{self, Attestation, Command, State};
 use bytes::{Bytes, BytesMut};

@@ -6,6 +6,7 @@ use crate::node::wire::{Head, Piece};
 use crate::replication::{Input, Loss, SnapshotHead};
 use crate::state::State;
 use standfast_snapshot::Header;
+use standfast_wal::scribe::Command;
 use standfast_wal::{Lsn, NodeId};
 
 impl Engine {
@@ -160,11 +161,11 @@ impl Engine {
             self.desk.removed(removed, &mut written);
             written.into_iter().for_each(|output| self.emit(output));
         }
-        self.emit(Output::ResetLog {
+        self.emit(Output::ToLog(Command::Reset {
             base: head.link,
             history: head.history,
             verified,
-        });
+        }));
     }
 
     pub(in crate::node) fn on_log_reset(&mut self) {

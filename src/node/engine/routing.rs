@@ -5,8 +5,9 @@ use crate::limits;
 use crate::node::link::LinkEvent;
 use crate::node::refusal::Refusal;
 use crate::node::wire::{Frame, Head};
-use crate::replication::{Effect, Input, Loss, StopReason, Time};
+use crate::replication::{Effect, Input, Loss, Meta, StopReason, Time};
 use bytes::Bytes;
+use standfast_wal::scribe::Command;
 use standfast_wal::{Link, Lsn, NodeId, Record};
 
 impl Engine {
@@ -24,15 +25,15 @@ impl Engine {
         match effect {
             Effect::Append(record) => {
                 self.undone.push_back((record.last_lsn(), self.time()));
-                self.out.push(Output::Append(record));
+                self.out.push(Output::ToLog(Command::Append(record)));
             }
             Effect::Cut { after, loss } => {
                 self.on_cut(after, loss);
-                self.out.push(Output::Cut { after });
+                self.out.push(Output::ToLog(Command::Cut(after)));
             }
-            Effect::Roll(history) => self.out.push(Output::Roll(history)),
+            Effect::Roll(history) => self.out.push(Output::ToLog(Command::Roll(history))),
             Effect::Send(to, message) => self.send_core(to, message),
-            Effect::Persist(meta, serial) => self.out.push(Output::StoreMeta { meta, serial }),
+            Effect::Persist(meta, serial) => self.store_meta(meta, serial),
             Effect::ReadLog {
                 to,
                 after,
@@ -59,6 +60,15 @@ impl Engine {
             Effect::DrawRandom => self.out.push(Output::Random),
             Effect::Halt(story) => self.halt(story),
         }
+    }
+
+    /// A node stays suspect until neither its meta file nor its log says so: a crash between the
+    /// two leaves it suspect, which is safe.
+    fn store_meta(&mut self, meta: Box<Meta>, serial: u64) {
+        if !meta.suspect && std::mem::take(&mut self.is_log_suspect) {
+            self.out.push(Output::ToLog(Command::Trust));
+        }
+        self.out.push(Output::StoreMeta { meta, serial });
     }
 
     pub(in crate::node) fn halt(&mut self, story: String) {
