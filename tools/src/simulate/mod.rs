@@ -7,6 +7,7 @@
 //! end, that the cluster serves again and all copies are equal.
 
 mod check;
+mod disks;
 mod node;
 mod plan;
 mod random;

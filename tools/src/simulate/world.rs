@@ -2,7 +2,8 @@
 
 use super::Summary;
 use super::check::{Observer, Operation};
-use super::node::{self, Disks, Process, Wants};
+use super::disks::Disks;
+use super::node::{self, Process, Starter, Wants};
 use super::plan::{self, Tuning};
 use super::random::Random;
 use bytes::{Bytes, BytesMut};
@@ -286,21 +287,15 @@ impl World {
                 if self.nodes[node].life == life
                     && let Some(process) = &mut self.nodes[node].process
                 {
-                    let events = process.log_done()?;
+                    let events = process.log_done();
                     self.turn(node, events)?;
                 }
             }
             Happening::MetaDone { node, life } => {
-                let Node {
-                    process,
-                    disks,
-                    life: current,
-                    ..
-                } = &mut self.nodes[node];
-                if *current == life
-                    && let Some(process) = process
+                if self.nodes[node].life == life
+                    && let Some(process) = &mut self.nodes[node].process
                 {
-                    let events = process.meta_done(disks)?;
+                    let events = process.meta_done();
                     self.turn(node, events)?;
                 }
             }
@@ -352,17 +347,13 @@ impl World {
             this.missed.extend(events);
             return Ok(());
         }
-        let Node {
-            process: Some(process),
-            disks,
-            ..
-        } = this
-        else {
+        let Some(process) = &mut this.process else {
             return Ok(());
         };
-        let wants = process
-            .turn(disks, now, events)
-            .map_err(|e| format!("n{node}: {e}"))?;
+        let wants = process.turn(now, events);
+        if let Some(story) = wants.halted {
+            return Err(format!("n{node} halted: {story}"));
+        }
         let epochs = process.engine.replica().epochs().clone();
         let (lsn, digest) = process.engine.applied();
         if lsn > Lsn::ZERO {
@@ -418,6 +409,9 @@ impl World {
             let wait = self.random.between(20_000, 400_000);
             self.after(wait, Happening::LogDone { node, life });
         }
+        if wants.log_idle {
+            self.after(SECOND, Happening::LogDone { node, life });
+        }
         if wants.meta_work
             && let Some(process) = &mut self.nodes[node].process
         {
@@ -439,9 +433,19 @@ impl World {
             return Ok(());
         }
         let now = self.clock(node);
-        let Node { disks, role, .. } = &mut self.nodes[node];
+        let alone = self.nodes.len() == 1;
+        let Node {
+            disks, role, id, ..
+        } = &mut self.nodes[node];
+        let id = *id;
         let own = plan::introduction(*role);
-        let process = Process::start(disks, now, &mut self.random, &self.tuning, &own)
+        let starter = Starter {
+            id,
+            cluster: CLUSTER,
+            alone,
+            introduction: &own,
+        };
+        let process = Process::start(disks, now, &mut self.random, &self.tuning, &starter)
             .map_err(|e| format!("n{node} does not start: {e}"))?;
         self.nodes[node].life += 1;
         self.nodes[node].wake_at = u64::MAX;
