@@ -1,6 +1,8 @@
 //! A node's data directory: where its meta file, its log and its snapshots lie, on real disks or on
 //! simulated ones.
 
+pub mod sim;
+
 use standfast_wal::{Disk, Storage};
 use std::fs;
 use std::io;

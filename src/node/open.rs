@@ -414,3 +414,6 @@ pub fn facts_of(
         suspect,
     })
 }
+
+#[cfg(test)]
+mod tests;

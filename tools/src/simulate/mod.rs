@@ -7,7 +7,6 @@
 //! end, that the cluster serves again and all copies are equal.
 
 mod check;
-mod disks;
 mod node;
 mod plan;
 mod random;

@@ -1,12 +1,12 @@
 //! One simulated node: the production engine, log, files and opening over simulated disks; what
 //! `node::run` and `node::files` are for real.
 
-use super::disks::Disks;
 use super::plan::Tuning;
 use super::random::Random;
 use standfast::node::client::{Answer, SessionId};
 use standfast::node::clock::Now;
 use standfast::node::copies::{Copies, CopyEvent, CopyOutput};
+use standfast::node::directory::sim::SimDir;
 use standfast::node::engine::{Engine, EngineSettings, Event, Output};
 use standfast::node::meta::{self, MetaFile};
 use standfast::node::open::{self, LogFiles, Opened, Opening};
@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 pub struct Process {
     pub engine: Engine,
     random: Random,
-    dir: Disks,
+    dir: SimDir,
     scribe: Option<Scribe<SimDisk>>,
     pub log_busy: bool,
     /// A look at the idle log is due.
@@ -32,7 +32,7 @@ pub struct Process {
     pub meta_busy: bool,
     piece_bytes: usize,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
-    receiving: Option<(NodeId, Arriving<Disks>)>,
+    receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
     pub disk_failed: bool,
     _lock: <SimDisk as Storage>::Lock,
@@ -107,7 +107,7 @@ pub struct Starter<'a> {
 impl Process {
     /// Starts a process on what the disks hold.
     pub fn start(
-        disks: &Disks,
+        disks: &SimDir,
         now: Now,
         random: &mut Random,
         tuning: &Tuning,
@@ -388,6 +388,6 @@ impl Process {
 }
 
 /// Puts a node's first meta file on its disk.
-pub fn format(disks: &Disks, meta: &MetaFile) {
+pub fn format(disks: &SimDir, meta: &MetaFile) {
     meta::store(&disks.root, meta).expect("a new disk takes it");
 }

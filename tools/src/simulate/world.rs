@@ -2,13 +2,13 @@
 
 use super::Summary;
 use super::check::{Observer, Operation};
-use super::disks::Disks;
 use super::node::{self, Process, Starter, Wants};
 use super::plan::{self, Tuning};
 use super::random::Random;
 use bytes::{Bytes, BytesMut};
 use standfast::node::client::{Answer, Op, Request, SessionId};
 use standfast::node::clock::Now;
+use standfast::node::directory::sim::SimDir;
 use standfast::node::engine::Event;
 use standfast::node::link::LinkEvent;
 use standfast::node::meta::MetaFile;
@@ -82,7 +82,7 @@ enum Happening {
 struct Node {
     id: NodeId,
     role: MemberRole,
-    disks: Disks,
+    disks: SimDir,
     process: Option<Process>,
     life: u64,
     /// Added to virtual time to give this node's wall clock.
@@ -166,7 +166,7 @@ impl World {
         let config = first_config(&roles, acks, protection);
         let nodes = roles.iter().enumerate().map(|(i, role)| {
             let id = NodeId(u32::try_from(i).expect("few nodes"));
-            let disks = Disks::new(random.next());
+            let disks = SimDir::new(random.next());
             let incarnation = config.members[&id].incarnation;
             let core = Meta::first(CLUSTER, id, incarnation, config.clone());
             let meta = MetaFile {

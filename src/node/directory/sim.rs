@@ -1,20 +1,20 @@
-//! A simulated node's data directory: three disks that tear, forget and rot, each from its seed.
+//! A data directory of simulated disks: they tear, forget and rot, each from its seed.
 
-use standfast::node::directory::Directory;
+use super::Directory;
 use standfast_wal::{SimDisk, Storage};
 use std::io;
 
 /// The files of a node that survive a crash once they are synced. Clones share them.
 #[derive(Clone)]
-pub struct Disks {
+pub struct SimDir {
     pub root: SimDisk,
     pub wal: SimDisk,
     pub snapshots: SimDisk,
 }
 
-impl Disks {
-    pub fn new(seed: u64) -> Disks {
-        Disks {
+impl SimDir {
+    pub fn new(seed: u64) -> SimDir {
+        SimDir {
             root: SimDisk::new(seed ^ 0xabcd),
             wal: SimDisk::new(seed),
             snapshots: SimDisk::new(seed ^ 0x5a5a),
@@ -50,7 +50,7 @@ impl Disks {
     }
 }
 
-impl Directory for Disks {
+impl Directory for SimDir {
     type Storage = SimDisk;
 
     fn name(&self) -> String {

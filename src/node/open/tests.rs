@@ -1,0 +1,233 @@
+//! Opening a directory of which a piece is gone or damaged: the node is the one it was, or another.
+
+use super::*;
+use crate::node::directory::sim::SimDir;
+use crate::replication::config::{Acks, Config, Member, Protection};
+use crate::replication::{Fence, Meta};
+use standfast_wal::{Epoch, History, Kind, Nonce};
+use std::collections::{BTreeMap, BTreeSet};
+
+const CLUSTER: ClusterId = ClusterId(7);
+const NODE: NodeId = NodeId(1);
+const BORN: Incarnation = Incarnation(11);
+const REBORN: u128 = 99;
+
+fn opening() -> Opening {
+    Opening {
+        node: NODE,
+        cluster_name: "books".to_string(),
+        role: MemberRole::Data,
+        cluster_id: Some(CLUSTER),
+        alone: false,
+        options: Options {
+            segment_bytes: 8 << 10,
+            keep_bytes: 0,
+            reserve_bytes: 512,
+            alone: false,
+            cut_damaged_end: false,
+        },
+        addresses: Addresses::default(),
+        site: "main".to_string(),
+        priority: 100,
+    }
+}
+
+fn config(version: u64) -> Config {
+    let member = Member {
+        incarnation: BORN,
+        role: MemberRole::Data,
+        site: "main".to_string(),
+        priority: 100,
+        addresses: Addresses::default(),
+    };
+    Config {
+        history: History {
+            generation: 1,
+            id: 5,
+        },
+        ancestors: Vec::new(),
+        epoch: Epoch(1),
+        version,
+        nonce: Nonce(3),
+        primary: NodeId(0),
+        sync_set: BTreeSet::from([NodeId(0), NODE]),
+        acks_needed: 2,
+        acks: Acks::All,
+        protection: Protection::MaxAvailability,
+        members: BTreeMap::from([(NodeId(0), member.clone()), (NODE, member)]),
+        voters: BTreeSet::from([NodeId(0), NODE]),
+    }
+}
+
+/// A node that follows epoch 1 and has `records` of it on disk.
+fn a_node(records: u64) -> SimDir {
+    let dir = SimDir::new(records);
+    let mut core = Meta::first(
+        CLUSTER,
+        NODE,
+        BORN,
+        Config {
+            epoch: Epoch(0),
+            ..config(1)
+        },
+    );
+    let meta = |core: &Meta| MetaFile {
+        cluster_name: "books".to_string(),
+        quarantined: false,
+        core: core.clone(),
+    };
+    meta::store(&dir.root, &meta(&core)).expect("a sound disk");
+    let mut opened = open(&dir, &opening(), &mut || 0).expect("the first start");
+    let log = opened.log.as_mut().expect("a data node");
+    core.fence = Fence {
+        history: core.fence.history,
+        epoch: Epoch(1),
+    };
+    core.config = crate::replication::register::Value::new(config(2));
+    meta::store(&dir.root, &meta(&core)).expect("a sound disk");
+    let entry = EpochEntry {
+        history: core.fence.history,
+        epoch: Epoch(1),
+        nonce: Nonce(3),
+        primary: NodeId(0),
+        first_lsn: Lsn(1),
+    };
+    let start = entry.encode(Epoch(0));
+    log.push(Record::build(
+        log.written(),
+        Kind::EpochStart,
+        Epoch(1),
+        1,
+        1,
+        &start,
+    ));
+    for n in 1..records {
+        let payload = vec![n as u8; 600];
+        log.push(Record::build(
+            log.written(),
+            Kind::Commands,
+            Epoch(1),
+            n + 1,
+            1,
+            &payload,
+        ));
+    }
+    log.flush().expect("a sound disk");
+    log.settle().expect("a sound disk");
+    dir
+}
+
+/// Writes the snapshot at LSN 1, in the epoch that goes on.
+fn take_snapshot(dir: &SimDir) {
+    let opened = open(dir, &opening(), &mut || 0).expect("a sound directory");
+    let reader = opened.log.as_ref().expect("a data node").reader();
+    let start = reader.read(Lsn::ZERO, 1).expect("a sound log").remove(0);
+    let mut state = State::new(state_limits(CLUSTER));
+    state.apply_each(&start, start.last_lsn(), |_, _, _| {});
+    let begun = state.begin_snapshot();
+    let header = standfast_snapshot::Header {
+        cluster: CLUSTER,
+        cluster_name: "books".to_string(),
+        node: NODE,
+        history: config(2).history,
+        ancestors: Vec::new(),
+        link: start.link(),
+        digest: begun.digest.0,
+        counts: [begun.keys, begun.tokens, 0, 0],
+        epoch_table: crate::node::copies::encode_epochs(&opened.facts.epochs),
+        state_head: bytes::Bytes::new(),
+    };
+    let options = standfast_snapshot::Options {
+        threads: 0,
+        ..Default::default()
+    };
+    let mut writer = shelf::begin(dir, &header, options).expect("a sound disk");
+    let mut blocks = Vec::new();
+    while !state.snapshot_step(1 << 20, &mut blocks) {}
+    for block in blocks {
+        writer
+            .push_now(shelf::file_block(block))
+            .expect("a sound disk");
+    }
+    shelf::finish(dir, writer, begun.lsn).expect("a sound disk");
+}
+
+fn reopen(dir: &mut SimDir) -> (Incarnation, Lsn, bool) {
+    dir.restart();
+    let opened = open(dir, &opening(), &mut || REBORN).expect("peers are there to help");
+    (
+        opened.meta.core.incarnation,
+        opened.facts.tip.position.lsn,
+        opened.facts.suspect,
+    )
+}
+
+#[test]
+fn an_unharmed_node_is_the_one_it_was() {
+    let mut dir = a_node(40);
+    assert_eq!(reopen(&mut dir), (BORN, Lsn(40), false));
+}
+
+/// "A node whose fence, register or meta file is missing or unreadable has lost its disk."
+#[test]
+fn an_empty_disk_is_a_new_incarnation() {
+    let mut dir = a_node(3);
+    dir.wipe();
+    assert_eq!(reopen(&mut dir), (Incarnation(REBORN), Lsn::ZERO, false));
+    // And stays the one it became.
+    assert_eq!(reopen(&mut dir), (Incarnation(REBORN), Lsn::ZERO, false));
+}
+
+/// A node that had acknowledged through some LSN must never come back under its own name with
+/// less, as if it had never had more: a log that is gone must not be taken for one never begun.
+#[test]
+fn a_node_that_lost_any_file_is_the_one_it_was_or_another() {
+    let files = |dir: &SimDir| -> Vec<(usize, String)> {
+        let disks = dir.each().into_iter().enumerate();
+        disks
+            .flat_map(|(i, disk)| disk.files().into_iter().map(move |(name, _)| (i, name)))
+            .collect()
+    };
+    let all = files(&a_node(40));
+    assert!(all.len() > 4, "meta and several segments: {all:?}");
+    for (disk, name) in all {
+        let mut dir = a_node(40);
+        dir.each()[disk].lose(&name);
+        let found = reopen(&mut dir);
+        let is_other = found == (Incarnation(REBORN), Lsn::ZERO, false);
+        assert!(
+            found == (BORN, Lsn(40), false) || is_other,
+            "without {name}: {found:?}"
+        );
+    }
+    // All of the log, beside a snapshot of the same epoch.
+    let mut dir = a_node(3);
+    take_snapshot(&dir);
+    assert_eq!(reopen(&mut dir), (BORN, Lsn(3), false));
+    for (name, _) in dir.wal.files() {
+        dir.wal.lose(&name);
+    }
+    assert_eq!(reopen(&mut dir), (Incarnation(REBORN), Lsn::ZERO, false));
+}
+
+/// As `a_node_that_lost_any_file`, where bits of a file have flipped: or it says that its end is
+/// not to be believed.
+#[test]
+fn a_node_whose_files_rot_is_the_one_it_was_or_another_or_suspect() {
+    let lengths: Vec<(usize, String, u64)> = {
+        let dir = a_node(12);
+        let of = |i: usize| dir.each()[i].files().into_iter();
+        let list = (0..2).flat_map(|i| of(i).map(move |(name, len)| (i, name, len)));
+        list.collect()
+    };
+    for (disk, name, len) in lengths {
+        for offset in (0..len).step_by(97) {
+            let mut dir = a_node(12);
+            dir.each()[disk].flip(&name, offset, 3);
+            let found = reopen(&mut dir);
+            let same = found.0 == BORN && (found.1 == Lsn(12) || found.2);
+            let other = found == (Incarnation(REBORN), Lsn::ZERO, false);
+            assert!(same || other, "{name} at {offset}: {found:?}");
+        }
+    }
+}
