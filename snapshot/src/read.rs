@@ -224,6 +224,11 @@ impl<S: Source> Reader<S> {
         self.footer.blake3
     }
 
+    /// The error of whoever found that the blocks, each good by itself, make no whole.
+    pub fn refuse_contents(&self, why: String) -> Error {
+        Error::new(&self.file, None, Reason::Contents(why))
+    }
+
     /// Refuses another cluster's snapshot.
     pub fn check_cluster(&self, expected: ClusterId) -> Result<()> {
         let found = self.header.cluster;

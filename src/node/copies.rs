@@ -381,11 +381,17 @@ impl Engine {
             return;
         };
         let covered = newest.head.link.position.lsn;
-        let through = if self.log_bytes > self.settings.wal_keep {
+        let is_mended = self.damaged_through > Lsn::ZERO && self.damaged_through <= covered;
+        let through = if is_mended || self.log_bytes > self.settings.wal_keep {
             covered
         } else {
             covered.min(self.replica.held_by_all().unwrap_or(Lsn::ZERO))
         };
+        if is_mended {
+            // Whole segments go, and never the newest: it may hold the damaged part.
+            self.damaged_through = Lsn::ZERO;
+            self.emit(Output::ToLog(Command::Roll(self.replica.history())));
+        }
         if through > Lsn::ZERO {
             self.emit(Output::ToLog(Command::Trim(through)));
         }

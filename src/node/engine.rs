@@ -68,8 +68,12 @@ pub enum Event {
     MetaStored(u64),
     Copy(crate::node::copies::CopyEvent),
     Random(u128),
-    /// The scrubber read a sealed segment or a snapshot and found it damaged.
-    Damage(String),
+    /// The scrubber read a sealed segment or a snapshot and found it damaged; of the log, up to
+    /// this LSN.
+    Damage {
+        story: String,
+        through: Option<Lsn>,
+    },
     /// A write or sync failed: final.
     DiskFailed(String),
     /// The operator stops the process: hand over first.
@@ -160,7 +164,18 @@ pub struct EngineSettings {
 /// Reads committed records from the log's files: those that memory no longer holds.
 pub trait LogSource: Send {
     /// Records after `after`, at least one, about `max_bytes`; `None`: that part is gone.
-    fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, String>;
+    fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, LogFault>;
+}
+
+/// Why a part of the log cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LogFault {
+    /// Its bytes have gone bad, up to this LSN.
+    #[error("{story}")]
+    Damaged { story: String, through: Lsn },
+    /// The disk does not answer.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// The commands gathered in this turn, which become one record.
@@ -216,6 +231,8 @@ pub struct Engine {
     pub(super) disk_full: bool,
     /// What the scrubber found damaged on this node's disk.
     pub(super) damage: Option<String>,
+    /// The log on disk is damaged up to here: a snapshot at or above it makes that part unneeded.
+    pub(super) damaged_through: Lsn,
     pub(super) log_bytes: u64,
     pub(super) free_bytes: u64,
     pub(super) is_witness: bool,
@@ -275,6 +292,7 @@ impl Engine {
             attested: Attested::default(),
             disk_full: false,
             damage: None,
+            damaged_through: Lsn::ZERO,
             log_bytes: 0,
             free_bytes: u64::MAX,
             is_witness,
@@ -339,7 +357,7 @@ impl Engine {
             Event::MetaStored(serial) => self.step(Input::Persisted(serial)),
             Event::Copy(event) => self.on_copy(event),
             Event::Random(number) => self.step(Input::Random(number)),
-            Event::Damage(story) => self.on_damage(story),
+            Event::Damage { story, through } => self.on_damage(story, through),
             Event::DiskFailed(story) => self.halt(story),
             Event::Shutdown { client } => self.on_shutdown(client),
         }

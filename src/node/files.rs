@@ -246,9 +246,9 @@ fn take_in(
 fn scrub(dir: DataDir, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
     spawn("scrub", move || {
         while !events.is_closed() {
-            let damage = scrub_log(&log).or_else(|| shelf::scrub(&dir));
-            if let Some(story) = damage {
-                let _ = events.send(Event::Damage(story));
+            let of_files = || shelf::scrub(&dir).map(|story| (story, None));
+            if let Some((story, through)) = scrub_log(&log).or_else(of_files) {
+                let _ = events.send(Event::Damage { story, through });
                 // Once is enough: the alarm stands until the node was started again.
                 return;
             }
@@ -257,18 +257,19 @@ fn scrub(dir: DataDir, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) 
     });
 }
 
-fn scrub_log(log: &Reader<Disk>) -> Option<String> {
+/// The first damage found in a sealed segment, and up to which LSN it goes.
+fn scrub_log(log: &Reader<Disk>) -> Option<(String, Option<Lsn>)> {
     for segment in log.segments().iter().filter(|segment| segment.sealed) {
         match log.scrub(segment.first_lsn) {
             Ok(damaged) => {
                 if let Some(range) = damaged.first() {
-                    return Some(format!(
-                        "log file {} offset {}: LSN {} to {} are damaged on disk",
-                        range.file, range.offset, range.first_lsn, range.last_lsn
-                    ));
+                    return Some((range.to_string(), Some(range.last_lsn)));
                 }
             }
-            Err(error) => return Some(format!("a log file cannot be read again: {error:?}")),
+            Err(error) => {
+                let story = format!("a log file cannot be read again: {error:?}");
+                return Some((story, None));
+            }
         }
         std::thread::park_timeout(limits::SCRUB_PAUSE);
     }

@@ -7,7 +7,7 @@
 use crate::config::Config;
 use crate::node::copies::Newest;
 use crate::node::directory::Directory;
-use crate::node::engine::LogSource;
+use crate::node::engine::{LogFault, LogSource};
 use crate::node::meta::{self, MetaFile, NewNode};
 use crate::node::run::ServeError;
 use crate::node::shelf;
@@ -80,19 +80,18 @@ pub struct Opened<D: Directory> {
 pub struct LogFiles<S: Storage>(pub Option<Reader<S>>);
 
 impl<S: Storage> LogSource for LogFiles<S> {
-    fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, String> {
+    fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, LogFault> {
         let Some(reader) = &self.0 else {
             return Ok(None);
         };
         match reader.read(after, max_bytes) {
             Ok(records) => Ok(Some(records)),
             Err(ReadError::Gone { .. }) => Ok(None),
-            Err(ReadError::Damaged(range)) => Err(format!(
-                "{} offset {} LSN {}: the log is damaged on disk; restart this node so that it \
-                 mends itself from a peer",
-                range.file, range.offset, range.first_lsn
-            )),
-            Err(ReadError::Failed(error)) => Err(error.to_string()),
+            Err(ReadError::Damaged(range)) => Err(LogFault::Damaged {
+                story: range.to_string(),
+                through: range.last_lsn,
+            }),
+            Err(ReadError::Failed(error)) => Err(LogFault::Failed(error.to_string())),
         }
     }
 }
@@ -106,6 +105,29 @@ pub fn state_limits(cluster: ClusterId) -> state::Limits {
 
 fn damaged(error: impl std::fmt::Display) -> ServeError {
     ServeError::Damaged(error.to_string())
+}
+
+/// The disk does not answer, or is full. What cannot be read now is not known to be lost: no copy
+/// is given up for it.
+fn stopped(error: impl std::fmt::Display) -> ServeError {
+    ServeError::Halted(format!(
+        "{error}; nothing was changed: start this node again when its disk answers and has room, \
+         or give its copy up with `standfast join --afresh`"
+    ))
+}
+
+fn of_log(error: Error) -> ServeError {
+    match error.kind {
+        ErrorKind::Io(..) | ErrorKind::Locked | ErrorKind::Failed => stopped(error),
+        _ => damaged(error),
+    }
+}
+
+fn of_snapshot(error: standfast_snapshot::Error) -> ServeError {
+    match error.reason {
+        standfast_snapshot::Reason::Io(_) => stopped(error),
+        _ => damaged(error),
+    }
 }
 
 /// Opens a data directory; with peers, one that is damaged is kept aside and begun anew.
@@ -144,6 +166,9 @@ pub fn open<D: Directory>(
         Err(error @ meta::MetaError::Version(_)) => {
             return Err(ServeError::Identity(error.to_string()));
         }
+        Err(meta::MetaError::Io(error)) => {
+            return Err(stopped(format!("{}: the meta file: {error}", dir.name())));
+        }
         Err(error) => {
             let story = format!("{}: {error}", dir.name());
             match opening.cluster_id {
@@ -173,7 +198,7 @@ fn begin_anew<D: Directory>(
     incarnation: Incarnation,
 ) -> Result<MetaFile, ServeError> {
     let aside = dir.set_aside();
-    let aside = aside.map_err(|error| damaged(format!("{}: {error}", dir.name())))?;
+    let aside = aside.map_err(|error| stopped(format!("{}: {error}", dir.name())))?;
     tracing::warn!(aside, %incarnation, "joining as a new incarnation");
     let new = NewNode {
         cluster,
@@ -182,7 +207,7 @@ fn begin_anew<D: Directory>(
         incarnation,
         initial: None,
     };
-    meta::create_in(disk, new).map_err(damaged)
+    meta::create_in(disk, new).map_err(stopped)
 }
 
 /// What `open_with` found.
@@ -257,17 +282,17 @@ fn open_with<D: Directory>(
         });
     }
     let (snapshots, wal) = (
-        dir.snapshots().map_err(damaged)?,
-        dir.wal().map_err(damaged)?,
+        dir.snapshots().map_err(stopped)?,
+        dir.wal().map_err(stopped)?,
     );
     let mut refused = None;
-    for (lsn, name) in shelf::candidates(&snapshots).map_err(damaged)? {
+    for (lsn, name) in shelf::candidates(&snapshots).map_err(stopped)? {
         match load::<D>(&snapshots, &name, meta.core.cluster, dir.threads()) {
             Ok((newest, state)) => {
                 let applied = newest.head.link;
                 match open_log(opening, &meta, &wal, applied, Some(&newest)) {
                     Ok((log, facts)) => {
-                        shelf::settle_waiting(&snapshots, lsn, &name).map_err(damaged)?;
+                        shelf::settle_waiting(&snapshots, lsn, &name).map_err(stopped)?;
                         let (log, newest) = (Some(log), Some(newest));
                         return Ok(Parts {
                             meta,
@@ -278,18 +303,21 @@ fn open_with<D: Directory>(
                             applied,
                         });
                     }
+                    Err(error @ ServeError::Halted(_)) => return Err(error),
                     Err(error) => refused = Some(error),
                 }
             }
+            Err(error @ ServeError::Halted(_)) => return Err(error),
             Err(story) => {
                 tracing::error!(%lsn, %story, "a snapshot is not believed");
-                refused = Some(damaged(story));
+                refused = Some(story);
             }
         }
     }
     // Without a usable snapshot the log alone must reach back to the first command.
     let (log, facts) = match open_log(opening, &meta, &wal, Link::default(), None) {
         Ok(opened) => opened,
+        Err(error @ ServeError::Halted(_)) => return Err(error),
         Err(error) => return Err(refused.unwrap_or(error)),
     };
     Ok(Parts {
@@ -318,10 +346,11 @@ fn load<D: Directory>(
     name: &str,
     cluster: ClusterId,
     threads: usize,
-) -> Result<(Newest, State), String> {
-    let reader = standfast_snapshot::Reader::open_in(snapshots, name).map_err(|e| e.to_string())?;
-    let (header, state) = shelf::load_from(&reader, cluster, threads)?;
-    Ok((shelf::newest_of(&header, reader.file_bytes())?, state))
+) -> Result<(Newest, State), ServeError> {
+    let reader = standfast_snapshot::Reader::open_in(snapshots, name).map_err(of_snapshot)?;
+    let (header, state) = shelf::load_checked(&reader, cluster, threads).map_err(of_snapshot)?;
+    let newest = shelf::newest_of(&header, reader.file_bytes()).map_err(damaged)?;
+    Ok((newest, state))
 }
 
 fn wal_identity(meta: &MetaFile) -> standfast_wal::log::Identity {
@@ -357,15 +386,12 @@ fn open_log<S: Storage>(
             let history = newest.map_or(meta.core.config.history, |n| n.head.history);
             let log = Log::create(storage.clone(), identity, history, base, options);
             let facts = facts_of(base, base.position.lsn.next(), newest, Vec::new(), false)?;
-            return Ok((log.map_err(damaged)?, facts));
+            return Ok((log.map_err(of_log)?, facts));
         }
-        Err(error) => return Err(damaged(error)),
+        Err(error) => return Err(of_log(error)),
     };
     if let Some(range) = recovered.damaged.first() {
-        return Err(damaged(format!(
-            "log file {} offset {} LSN {} to {}: acknowledged records are damaged",
-            range.file, range.offset, range.first_lsn, range.last_lsn
-        )));
+        return Err(damaged(range));
     }
     let suspect = matches!(recovered.end, End::Suspect { .. });
     if recovered.end != End::Clean {

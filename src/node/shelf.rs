@@ -198,13 +198,20 @@ pub fn load_from<S: Source>(
     cluster: ClusterId,
     threads: usize,
 ) -> Result<(Header, State), String> {
+    load_checked(reader, cluster, threads).map_err(|error| error.to_string())
+}
+
+/// As `load_from`; the error tells damage from a disk that does not answer.
+pub fn load_checked<S: Source>(
+    reader: &Reader<S>,
+    cluster: ClusterId,
+    threads: usize,
+) -> standfast_snapshot::Result<(Header, State)> {
     let limits = state_limits(cluster);
-    reader.check_cluster(cluster).map_err(|e| e.to_string())?;
-    let parts = reader
-        .load(threads, |_, block| {
-            state::load_block(&limits, block).map_err(|e| e.to_string())
-        })
-        .map_err(|e| e.to_string())?;
+    reader.check_cluster(cluster)?;
+    let parts = reader.load(threads, |_, block| {
+        state::load_block(&limits, block).map_err(|e| e.to_string())
+    })?;
     let header = reader.header().clone();
     let head = state::SnapshotHead {
         lsn: header.link.position.lsn,
@@ -214,7 +221,7 @@ pub fn load_from<S: Source>(
         tokens: header.counts[1],
     };
     let state = State::assemble(limits, &head, parts)
-        .map_err(|error| format!("{}: {error}", reader.file()))?;
+        .map_err(|error| reader.refuse_contents(error.to_string()))?;
     Ok((header, state))
 }
 

@@ -1,6 +1,7 @@
 //! The words between a log and its owner: whose it is, its settings, what was found and done.
 
 use crate::record::{Chain, ClusterId, History, Incarnation, Link, Lsn, NodeId, Record};
+use std::fmt;
 
 /// Whose log this is. Stands in every segment; another one's files are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +101,16 @@ pub struct DamagedRange {
     pub next_previous_chain: Option<Chain>,
     pub file: String,
     pub offset: u64,
+}
+
+impl fmt::Display for DamagedRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "log file {} offset {}: LSN {} to {} are damaged on disk",
+            self.file, self.offset, self.first_lsn, self.last_lsn
+        )
+    }
 }
 
 /// What a cut took away.

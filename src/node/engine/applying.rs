@@ -40,7 +40,11 @@ impl Engine {
                              restore this node from a snapshot"
                         ));
                     }
-                    Err(story) => return self.halt(story),
+                    Err(fault) => {
+                        return self.halt(format!(
+                            "{fault}; restart this node so that it mends itself from a peer"
+                        ));
+                    }
                 },
             };
             for record in records

@@ -1,6 +1,6 @@
 //! The way out of the core and in from the links: steps, their effects, and what peers say.
 
-use super::{Engine, Output};
+use super::{Engine, LogFault, Output};
 use crate::limits;
 use crate::node::link::LinkEvent;
 use crate::node::refusal::Refusal;
@@ -165,13 +165,18 @@ impl Engine {
                 records,
             },
             Ok(_) => Input::LogGone { to },
-            Err(story) => return self.halt(story),
+            // A peer is served by a snapshot instead, as where the log is gone.
+            Err(LogFault::Damaged { story, through }) => {
+                self.on_damage(story, Some(through));
+                Input::LogGone { to }
+            }
+            Err(LogFault::Failed(story)) => return self.halt(story),
         };
         self.step(input);
     }
 
     /// What the record behind `lsn` follows; `None` when the log no longer says.
-    fn link_at(&self, lsn: Lsn) -> Result<Option<Link>, String> {
+    fn link_at(&self, lsn: Lsn) -> Result<Option<Link>, LogFault> {
         if lsn == Lsn::ZERO {
             return Ok(Some(Link::default()));
         }

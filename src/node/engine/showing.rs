@@ -39,14 +39,25 @@ impl Engine {
     }
 
     /// Nothing that is served was read from there: the state is in memory. A new snapshot makes
-    /// the damaged part unneeded here; until the next start says so, an alarm stands.
-    pub(super) fn on_damage(&mut self, story: String) {
+    /// the damaged part unneeded here, and of the log it is dropped then; until the next start
+    /// says so, an alarm stands.
+    pub(super) fn on_damage(&mut self, story: String, through: Option<Lsn>) {
+        let known = through.is_some_and(|through| through <= self.damaged_through);
+        if known
+            || self
+                .damage
+                .as_ref()
+                .is_some_and(|said| said.starts_with(&story))
+        {
+            return;
+        }
         let text = format!(
             "{story}; a new snapshot is being taken. Restart this node: it proves its files, and \
              mends itself from a peer where it must"
         );
         self.note(text.clone());
         self.damage = Some(text);
+        self.damaged_through = self.damaged_through.max(through.unwrap_or(Lsn::ZERO));
         self.copies.want(None);
     }
 

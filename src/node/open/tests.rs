@@ -231,3 +231,39 @@ fn a_node_whose_files_rot_is_the_one_it_was_or_another_or_suspect() {
         }
     }
 }
+
+/// A disk that does not answer, or is full, is no lost disk: the node refuses to start, and is the
+/// one it was when the disk answers again. Otherwise one bad day would give up every copy.
+#[test]
+fn no_copy_is_given_up_for_an_error_of_the_disk() {
+    let refused = |dir: &SimDir| {
+        let error = open(dir, &opening(), &mut || REBORN).err();
+        assert!(matches!(error, Some(ServeError::Halted(_))), "{error:?}");
+    };
+    for disk in 0..3 {
+        let mut dir = a_node(12);
+        take_snapshot(&dir);
+        dir.restart();
+        dir.each()[disk].set_faults(standfast_wal::storage::sim::Faults {
+            read_error_ppm: 1_000_000,
+            ..Default::default()
+        });
+        refused(&dir);
+        dir.each()[disk].set_faults(Default::default());
+        assert_eq!(reopen(&mut dir), (BORN, Lsn(12), false));
+    }
+    // An end that has to be cut needs room for what is kept aside.
+    let mut dir = a_node(3);
+    let (name, _) = dir.wal.files().pop().expect("a segment");
+    let bytes = dir.wal.contents(&name).expect("a segment");
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("records");
+    let mut torn = bytes;
+    torn[used + 200] = 1;
+    dir.wal.put(&name, torn);
+    dir.restart();
+    dir.wal.set_capacity(0);
+    refused(&dir);
+    dir.wal.set_capacity(u64::MAX);
+    let found = reopen(&mut dir);
+    assert_eq!((found.0, found.1), (BORN, Lsn(3)));
+}
