@@ -245,33 +245,16 @@ fn take_in(
 /// tells of what has gone bad while it can still be mended: from memory or from a peer.
 fn scrub(dir: DataDir, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
     spawn("scrub", move || {
+        let mut rest = || std::thread::park_timeout(limits::SCRUB_PAUSE);
         while !events.is_closed() {
-            let of_files = || shelf::scrub(&dir).map(|story| (story, None));
-            if let Some((story, through)) = scrub_log(&log).or_else(of_files) {
+            let of_log = shelf::scrub_log(&log, &mut rest);
+            let of_files = || shelf::scrub(&dir, &mut rest).map(|story| (story, None));
+            if let Some((story, through)) = of_log.or_else(of_files) {
                 let _ = events.send(Event::Damage { story, through });
                 // Once is enough: the alarm stands until the node was started again.
                 return;
             }
-            std::thread::park_timeout(limits::SCRUB_PAUSE);
+            rest();
         }
     });
-}
-
-/// The first damage found in a sealed segment, and up to which LSN it goes.
-fn scrub_log(log: &Reader<Disk>) -> Option<(String, Option<Lsn>)> {
-    for segment in log.segments().iter().filter(|segment| segment.sealed) {
-        match log.scrub(segment.first_lsn) {
-            Ok(damaged) => {
-                if let Some(range) = damaged.first() {
-                    return Some((range.to_string(), Some(range.last_lsn)));
-                }
-            }
-            Err(error) => {
-                let story = format!("a log file cannot be read again: {error:?}");
-                return Some((story, None));
-            }
-        }
-        std::thread::park_timeout(limits::SCRUB_PAUSE);
-    }
-    None
 }

@@ -14,7 +14,7 @@ use standfast_snapshot::{
     Block as FileBlock, Header, Incoming, NewFile, Options, Reader, Source, Stored, Writer,
     new_file,
 };
-use standfast_wal::{ClusterId, Disk, Lsn, Storage, durable};
+use standfast_wal::{ClusterId, Disk, Lsn, ReadError, Storage, durable};
 use std::io;
 use std::path::Path;
 
@@ -240,8 +240,8 @@ pub fn newest_of(header: &Header, bytes: u64) -> Result<Newest, String> {
     })
 }
 
-/// Reads every snapshot again; the story of the first one that is damaged.
-pub fn scrub<D: Directory>(dir: &D) -> Option<String> {
+/// Reads every snapshot again, with a rest behind each; the story of the first one that is damaged.
+pub fn scrub<D: Directory>(dir: &D, rest: &mut dyn FnMut()) -> Option<String> {
     let storage = dir.snapshots().ok()?;
     for (_, name) in list(&storage).ok()? {
         let checked = Reader::open_in(&storage, &name).and_then(|reader| reader.check_whole());
@@ -251,6 +251,32 @@ pub fn scrub<D: Directory>(dir: &D) -> Option<String> {
             Err(_) if storage.open(&name).is_err() => {}
             Err(error) => return Some(error.to_string()),
         }
+        rest();
+    }
+    None
+}
+
+/// Reads every sealed segment again, with a rest behind each; the first damage, and up to which
+/// LSN it goes.
+pub fn scrub_log<S: Storage>(
+    log: &standfast_wal::Reader<S>,
+    rest: &mut dyn FnMut(),
+) -> Option<(String, Option<Lsn>)> {
+    for segment in log.segments().iter().filter(|segment| segment.sealed) {
+        match log.scrub(segment.first_lsn) {
+            Ok(damaged) => {
+                if let Some(range) = damaged.first() {
+                    return Some((range.to_string(), Some(range.last_lsn)));
+                }
+            }
+            // Trimmed meanwhile.
+            Err(ReadError::Gone { .. }) => {}
+            Err(error) => {
+                let story = format!("a log file cannot be read again: {error:?}");
+                return Some((story, None));
+            }
+        }
+        rest();
     }
     None
 }
