@@ -98,6 +98,8 @@ pub struct Wants {
     pub cuts: u64,
     pub installed: u64,
     pub lines: Vec<String>,
+    /// Loss statements, as JSON.
+    pub losses: Vec<String>,
 }
 
 fn engine_settings(id: NodeId, tuning: &Tuning, introduction: &Introduction) -> EngineSettings {
@@ -296,7 +298,8 @@ impl Process {
             }
             Output::Random => wants.events.push(Event::Random(self.random.wide())),
             Output::Halt(story) => return Err(format!("halted: {story}")),
-            Output::Peers(_) | Output::LossStatement { .. } | Output::Show(_) | Output::Stop => {}
+            Output::LossStatement { text, .. } => wants.losses.push(text),
+            Output::Peers(_) | Output::Show(_) | Output::Stop => {}
         }
         Ok(())
     }
