@@ -16,6 +16,7 @@ mod ids;
 pub mod inspect;
 pub mod kept;
 pub mod log;
+pub mod mark;
 mod note;
 mod open;
 pub mod prepare;
@@ -34,6 +35,7 @@ pub mod writer;
 pub use error::{Error, ErrorKind};
 pub use inspect::layouts;
 pub use log::{Cut, DamagedRange, End, Identity, Log, Options, Reach, Recovered, Space};
+pub use mark::Mark;
 pub use reader::{ReadError, Reader};
 pub use record::{
     Chain, ClusterId, Damage, Epoch, Field, Head, History, Incarnation, Kind, Link, Lsn, NodeId,

@@ -65,18 +65,17 @@ impl Engine {
             digest: self.state.digest(),
         };
         if attestation.lsn == Lsn::ZERO {
+            self.attested.at = self.time();
             return;
         }
         self.close_batch();
-        if self
-            .propose(Kind::Attestation, 1, &attestation.encode())
-            .is_some()
-        {
-            self.attested = Attested {
-                at: self.time(),
-                stale: false,
-            };
-        }
+        let proposed = self.propose(Kind::Attestation, 1, &attestation.encode());
+        // Where nothing is taken now it is tried again an interval later, not in every turn: a
+        // deadline that stays in the past would keep the engine's thread spinning.
+        self.attested = Attested {
+            at: self.time(),
+            stale: proposed.is_none(),
+        };
     }
 
     /// Tells the core when the disk leaves a record undone for too long, and when it is back.

@@ -56,9 +56,8 @@ pub struct Wants {
     pub lines: Vec<String>,
     /// The node has stopped itself, with this story.
     pub halted: Option<String>,
-    /// Name and text of each loss statement.
-    pub statements: Vec<(String, String)>,
-    pub stopped: bool,
+    /// Loss statements, as JSON.
+    pub losses: Vec<String>,
 }
 
 fn engine_settings(id: NodeId, tuning: &Tuning, introduction: &Introduction) -> EngineSettings {
@@ -136,7 +135,8 @@ impl Process {
         core.suspect |= facts.suspect;
         let randoms = (0..8).map(|_| random.wide()).collect();
         let introduction = Introduction {
-            asked: meta.core.config.version == 0,
+            // As `join` does: a node asks to be taken in until it knows of a Config.
+            asked: introduction.asked && meta.core.config.version == 0,
             ..introduction.clone()
         };
         let replica = Replica::new(
@@ -225,9 +225,8 @@ impl Process {
             }
             Output::Random => wants.events.push(Event::Random(self.random.wide())),
             Output::Halt(story) => wants.halted = Some(story),
-            Output::LossStatement { name, text } => wants.statements.push((name, text)),
-            Output::Stop => wants.stopped = true,
-            Output::Peers(_) | Output::Show(_) => {}
+            Output::LossStatement { text, .. } => wants.losses.push(text),
+            Output::Peers(_) | Output::Show(_) | Output::Stop => {}
         }
     }
 
@@ -371,6 +370,19 @@ impl Process {
             Some(preparation) => scribe.adopt(preparation.run()),
             None => Ok(()),
         }
+    }
+
+    /// Reads sealed segments again: the first damage.
+    pub fn scrub(&self) -> Option<String> {
+        let reader = self.scribe.as_ref()?.log().reader();
+        shelf::scrub_log(&reader, &mut || ()).map(|(story, _)| story)
+    }
+
+    /// The log keeps a mark that it is not to be believed.
+    pub fn has_suspect_log(&self) -> bool {
+        self.scribe
+            .as_ref()
+            .is_some_and(|scribe| scribe.log().is_suspect())
     }
 
     /// The meta file's disk has had its time.

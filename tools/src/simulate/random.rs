@@ -33,4 +33,19 @@ impl Random {
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
+
+    pub fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a length")
+    }
+
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.index(from.len())].clone()
+    }
+
+    /// Between the two, every order of magnitude as likely as another.
+    pub fn scaled(&mut self, low: u64, high: u64) -> u64 {
+        let doublings = (high / low.max(1)).max(1).ilog2();
+        let octave = low.max(1) << self.below(u64::from(doublings) + 1);
+        self.between(octave, (octave * 2).min(high.max(octave)))
+    }
 }

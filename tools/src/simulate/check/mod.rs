@@ -1,0 +1,406 @@
+//! The observer: sees every node, every message and every client, and knows what must never be.
+//!
+//! One file per promise: `log` (I1, I3), `digests` (I2), `replay` and `search` (I4), `register`
+//! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised),
+//! `told` (outcomes, receipts, loss statements are true).
+
+mod digests;
+mod fences;
+mod hidden;
+pub mod history;
+mod log;
+mod register;
+mod replay;
+mod search;
+mod told;
+
+use super::clients::Claim;
+use super::node::{Process, Wants};
+use super::nodes::Node;
+use super::plan::Plan;
+use super::summary::Summary;
+use log::Place;
+use standfast::node::client::Answer;
+use standfast::node::wire::{Frame, Head};
+use standfast::replication::{Config, EpochTable, Fence, Replica};
+use standfast::state::Reply;
+use standfast_wal::{Epoch, History, Incarnation, Lsn};
+
+/// What was last seen of one node.
+#[derive(Default)]
+struct Seen {
+    applied: Lsn,
+    commit: Lsn,
+    config: (History, u64),
+    /// The reign it acts as primary of.
+    reign: Option<Fence>,
+    is_serving: bool,
+    /// The highest place that was committed and durable here: its log never loses that.
+    held: Option<Place>,
+    /// Of the last process here.
+    incarnation: Option<Incarnation>,
+    /// Of a node that is down: what its log held durably.
+    down: Option<(Lsn, EpochTable)>,
+}
+
+/// Everything ever seen.
+pub struct Observer {
+    pub history: history::Histories,
+    log: log::Logs,
+    digests: digests::Digests,
+    register: register::Configs,
+    said: fences::Said,
+    hidden: hidden::Hidden,
+    told: told::Told,
+    nodes: Vec<Seen>,
+    /// By how much clocks may be off, parts per million.
+    drift_ppm: u64,
+    /// Nanoseconds.
+    max_staleness: u64,
+}
+
+/// The history that a node's log belongs to: that of the last reign in it.
+fn history_of(replica: &Replica) -> Option<History> {
+    replica.epochs().last().map(|entry| entry.history)
+}
+
+fn process_of(nodes: &[Node], node: usize) -> Result<&Process, String> {
+    let process = nodes[node].process.as_ref();
+    process.ok_or_else(|| format!("n{node} answers and is not there"))
+}
+
+impl Observer {
+    pub fn new(plan: &Plan) -> Observer {
+        let nodes = plan.nodes.len();
+        Observer {
+            history: history::Histories::default(),
+            log: log::Logs::default(),
+            digests: digests::Digests::default(),
+            register: register::Configs::new(&plan.config),
+            said: fences::Said::new(nodes),
+            hidden: hidden::Hidden::new(nodes),
+            told: told::Told::default(),
+            nodes: (0..nodes).map(|_| Seen::default()).collect(),
+            drift_ppm: plan.drift_ppm.max(1000),
+            max_staleness: u64::try_from(plan.tuning.engine.max_staleness.as_nanos())
+                .expect("a timeout"),
+        }
+    }
+
+    /// A node has had a turn.
+    pub fn turned(
+        &mut self,
+        now: u64,
+        node: usize,
+        nodes: &[Node],
+        wants: &Wants,
+    ) -> Result<(), String> {
+        let process = process_of(nodes, node)?;
+        let replica = process.engine.replica();
+        for record in &wants.built {
+            self.log
+                .appended(nodes[node].id, record, replica.epochs())?;
+        }
+        let config = replica.config();
+        if self.nodes[node].config != (config.history, config.version) {
+            self.nodes[node].config = (config.history, config.version);
+            self.register.learned(config)?;
+        }
+        self.watch_reign(node, nodes[node].id, replica)?;
+        self.watch_commit(node, nodes, replica)?;
+        let (lsn, digest) = process.engine.applied();
+        if lsn != self.nodes[node].applied {
+            self.nodes[node].applied = lsn;
+            if let Some(history) = history_of(replica) {
+                self.log.applied(now, history, lsn, replica.epochs())?;
+                self.digests.applied(lsn, digest, replica.epochs())?;
+            }
+        }
+        self.watch_held(node, replica)
+    }
+
+    fn watch_reign(
+        &mut self,
+        node: usize,
+        id: standfast_wal::NodeId,
+        replica: &Replica,
+    ) -> Result<(), String> {
+        let seen = &mut self.nodes[node];
+        if !replica.is_primary() {
+            (seen.reign, seen.is_serving) = (None, false);
+            return Ok(());
+        }
+        let reign = replica.fence();
+        if seen.reign != Some(reign) {
+            seen.reign = Some(reign);
+            seen.is_serving = false;
+            self.register.promoted(id, replica.config())?;
+            self.log.reigns(reign.history, replica);
+        }
+        if replica.is_serving() && !seen.is_serving {
+            seen.is_serving = true;
+            self.log.serves(reign.history, replica)?;
+        }
+        Ok(())
+    }
+
+    /// The commit LSN has moved: on the primary it is counted again, elsewhere it was told.
+    fn watch_commit(
+        &mut self,
+        node: usize,
+        nodes: &[Node],
+        replica: &Replica,
+    ) -> Result<(), String> {
+        let commit = replica.commit();
+        if commit == self.nodes[node].commit || commit == Lsn::ZERO {
+            return Ok(());
+        }
+        self.nodes[node].commit = commit;
+        let (Some(history), Some(place)) =
+            (history_of(replica), Place::of(replica.epochs(), commit))
+        else {
+            return Ok(());
+        };
+        let counts = replica.is_primary() && place.epoch == replica.epoch();
+        if !counts {
+            return self.log.is_committed(history, replica.epochs(), commit);
+        }
+        if commit <= self.log.true_commit(history) {
+            return Ok(());
+        }
+        let rules = self.register.rules(replica.config());
+        for (set, needed) in rules {
+            let holds = |id: &standfast_wal::NodeId| self.holds(nodes, id.0 as usize, place);
+            let copies = set.iter().filter(|id| holds(id)).count();
+            if copies < needed {
+                return Err(format!(
+                    "I1: {commit} is committed with {copies} of {needed} copies in {set:?}"
+                ));
+            }
+        }
+        self.log.raise_commit(history, commit);
+        Ok(())
+    }
+
+    /// Whether this place of a log is durable on that node's disk.
+    fn holds(&self, nodes: &[Node], node: usize, place: Place) -> bool {
+        let is_there = |durable: Lsn, table: &EpochTable| {
+            durable >= place.lsn && Place::of(table, place.lsn) == Some(place)
+        };
+        match (&nodes[node].process, &self.nodes[node].down) {
+            (Some(process), _) => {
+                let replica = process.engine.replica();
+                is_there(replica.durable(), replica.epochs())
+            }
+            (None, Some((durable, table))) => is_there(*durable, table),
+            (None, None) => false,
+        }
+    }
+
+    /// No log is cut at or below what was committed and durable in it, within one history.
+    fn watch_held(&mut self, node: usize, replica: &Replica) -> Result<(), String> {
+        let table = replica.epochs();
+        let seen = &mut self.nodes[node];
+        if let Some(held) = seen.held {
+            let is_there = Place::of(table, held.lsn) == Some(held);
+            let is_long = replica.tip().position.lsn >= held.lsn;
+            let rebuilt = history_of(replica).is_some_and(|history| history != held.log);
+            if rebuilt {
+                seen.held = None;
+            } else if !(is_there && is_long) {
+                return Err(format!("I1: {held:?} was committed here and is gone"));
+            }
+        }
+        let lsn = replica.commit().min(replica.durable());
+        if seen.held.is_none_or(|held| held.lsn < lsn) {
+            seen.held = Place::of(table, lsn);
+        }
+        Ok(())
+    }
+
+    /// A process has started on what its disk kept.
+    pub fn started(&mut self, node: usize, process: &Process) -> Result<(), String> {
+        let replica = process.engine.replica();
+        let incarnation = replica.meta().incarnation;
+        if self.nodes[node]
+            .incarnation
+            .is_some_and(|last| last != incarnation)
+        {
+            self.said.reborn(node);
+            self.harmed(node);
+        }
+        self.said
+            .started(node, replica.meta())
+            .map_err(|story| format!("n{node}: {story}"))?;
+        let seen = &mut self.nodes[node];
+        *seen = Seen {
+            held: seen.held,
+            incarnation: Some(incarnation),
+            ..Seen::default()
+        };
+        self.watch_held(node, replica)
+            .map_err(|story| format!("n{node} starts: {story}"))
+    }
+
+    /// This node's disk counts as lost from now on: of what it held nothing is asked any more.
+    pub fn harmed(&mut self, node: usize) {
+        self.nodes[node].held = None;
+        self.nodes[node].down = None;
+    }
+
+    /// The newest Config of the newest history that any node knows to be chosen.
+    pub fn newest_config(&self) -> Option<&Config> {
+        self.register.newest_of_all()
+    }
+
+    pub fn crashed(&mut self, node: usize, process: &Process, is_harmed: bool) {
+        if is_harmed {
+            return self.harmed(node);
+        }
+        let replica = process.engine.replica();
+        self.nodes[node].down = Some((replica.durable(), replica.epochs().clone()));
+    }
+
+    /// A frame leaves a node.
+    pub fn sent(&mut self, from: usize, to: usize, frame: &Frame) -> Result<(), String> {
+        match &frame.head {
+            Head::Core { message } => {
+                self.said.sent(from, message)?;
+                self.hidden.records(
+                    &self.log,
+                    &self.register,
+                    (from, to),
+                    message,
+                    &frame.records,
+                )
+            }
+            Head::Copy(piece) => self.hidden.piece(&self.log, from, piece),
+            _ => Ok(()),
+        }
+        .map_err(|story| format!("n{from} to n{to}: {story}"))
+    }
+
+    /// A switchover to this node was ordered: it may be sent what is not committed yet.
+    pub fn may_join(&mut self, node: usize) {
+        self.hidden.may_join(node);
+    }
+
+    /// A forced promotion was ordered here: a new history may begin.
+    pub fn forced(&mut self, node: usize) {
+        self.register.forced(node);
+    }
+
+    /// A client's command on data was answered by this node; says in which history.
+    pub fn answered(
+        &mut self,
+        now: u64,
+        node: usize,
+        nodes: &[Node],
+        id: history::Id,
+        answer: &Answer,
+    ) -> Result<History, String> {
+        let replica = process_of(nodes, node)?.engine.replica();
+        let history = history_of(replica).unwrap_or_else(|| replica.history());
+        let is_write = self.history.is_write(id);
+        self.history.answered(id, now, history, answer);
+        if answer.lsn > self.log.true_commit_of(replica.epochs()) {
+            return Err(format!(
+                "I6: {} is answered and not committed: {:?}",
+                answer.lsn,
+                self.history.get(id)
+            ));
+        }
+        if is_write {
+            let entry = replica.epochs().at(answer.lsn);
+            let entry = entry.filter(|entry| entry.epoch == answer.epoch);
+            let reign = (entry.map_or(history, |entry| entry.history), answer.epoch);
+            self.log.acknowledged(now, history, reign, answer.lsn);
+        } else if self.history.is_stale(id) {
+            let allowed = self.max_staleness + self.max_staleness * self.drift_ppm / 500_000;
+            let since = now.saturating_sub(allowed + 1_000_000);
+            let least = self.log.acknowledged_by(history, since);
+            if answer.lsn < least {
+                return Err(format!(
+                    "I4: a stale read at {} lacks {least}, acknowledged {allowed} ns before: {:?}",
+                    answer.lsn,
+                    self.history.get(id)
+                ));
+            }
+        }
+        Ok(history)
+    }
+
+    /// OUTCOME was answered; true when that settles it.
+    pub fn outcome(&mut self, node: usize, nodes: &[Node], claim: Claim, reply: &Reply) -> bool {
+        let Ok(process) = process_of(nodes, node) else {
+            return false;
+        };
+        let history = history_of(process.engine.replica());
+        history.is_some_and(|history| self.told.outcome(history, claim, reply))
+    }
+
+    pub fn receipt(
+        &mut self,
+        node: usize,
+        nodes: &[Node],
+        epoch: Epoch,
+        lsn: Lsn,
+        reply: &Reply,
+    ) -> Result<(), String> {
+        let replica = process_of(nodes, node)?.engine.replica();
+        let Some(place) = Place::of(replica.epochs(), lsn).filter(|place| place.epoch == epoch)
+        else {
+            return Ok(());
+        };
+        let holders = (0..nodes.len()).filter(|node| self.holds(nodes, *node, place));
+        told::receipt(place, holders.count(), reply)
+    }
+
+    /// SEEN was answered.
+    pub fn seen(&mut self, node: usize, nodes: &[Node], point: History, lsn: Lsn, reply: &Reply) {
+        let Ok(process) = process_of(nodes, node) else {
+            return;
+        };
+        if let Some(history) = history_of(process.engine.replica()) {
+            self.told.seen(history, point, lsn, reply);
+        }
+    }
+
+    /// A forced promotion said that at least so many acknowledged commands are not here.
+    pub fn force_said(&self, node: usize, nodes: &[Node], least: u64) -> Result<(), String> {
+        let replica = process_of(nodes, node)?.engine.replica();
+        let Some((past, fork)) = replica.config().ancestors.last() else {
+            return Ok(());
+        };
+        let lost = self.log.true_commit(*past).0.saturating_sub(*fork);
+        if least > lost {
+            return Err(format!(
+                "a forced promotion says that {least} commands at least are lost; {lost} are"
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn loss_statement(&mut self, text: &str) -> Result<(), String> {
+        self.told.loss_statement(&self.log, text)
+    }
+
+    pub fn committed_through(&self) -> Vec<(History, Lsn)> {
+        self.log.committed_through()
+    }
+
+    /// The run is over: every history is held against what was committed.
+    pub fn end(&self, summary: &mut Summary) -> Result<(), String> {
+        summary.histories = self.log.committed_through().len() as u64;
+        for branch in self.log.branches() {
+            replay::check(branch, &self.history, &self.told)?;
+        }
+        self.history.session_order()?;
+        self.told.end(&self.log, &self.history)?;
+        if summary.histories == 1 {
+            let gave_up = search::check(&self.log, &self.history)?;
+            summary.searches_given_up += gave_up;
+        }
+        Ok(())
+    }
+}

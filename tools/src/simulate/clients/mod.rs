@@ -1,0 +1,249 @@
+//! The clients of a world: each asks, waits, gives up, tries elsewhere; what they see is checked.
+
+mod answers;
+mod draw;
+
+pub use draw::ACCOUNTS;
+
+use super::check::history::Id;
+use super::plan::Plan;
+use super::queue::Happening;
+use super::world::{MS, SECOND, World};
+use bytes::Bytes;
+use standfast::node::client::{Control, Op, Request, SessionId};
+use standfast::node::engine::Event;
+use standfast::state::Command;
+use standfast_wal::{Epoch, History, Lsn};
+
+/// A client gives up on an answer after this.
+const TIMEOUT: u64 = 8 * SECOND;
+/// Bits of a session's number that count the client's connections.
+const CONNECTION_BITS: u32 = 32;
+
+pub struct Clients {
+    list: Vec<Client>,
+    /// How often each kind of step is drawn.
+    mix: draw::Mix,
+}
+
+struct Client {
+    at: usize,
+    /// A new one after each disappointment: sessions are never used again.
+    connection: u64,
+    seq: u64,
+    /// Counts submissions.
+    step: u64,
+    asked: Vec<Asked>,
+    /// Makes values unique.
+    written: u64,
+    script: Script,
+    /// Steps without a pause that are left.
+    burst: u64,
+    /// The newest point of a history that it was shown.
+    seen: Option<(History, Lsn)>,
+}
+
+/// One request without an answer.
+struct Asked {
+    seq: u64,
+    what: What,
+}
+
+enum What {
+    /// A command on data, in the history under this number.
+    Data(Id),
+    /// ONCE: the history's number, and which token.
+    Once(Id, u64),
+    /// What WATCH asks for.
+    Watch(Id),
+    /// All accounts, read as one.
+    Accounts(Id),
+    Outcome(Claim),
+    Receipt {
+        epoch: Epoch,
+        lsn: Lsn,
+    },
+    Seen(History, Lsn),
+    WaitLsn(Lsn),
+}
+
+/// What UNKNOWN names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    pub generation: u64,
+    pub epoch: Epoch,
+    pub lsn: Lsn,
+}
+
+/// What a client is in the middle of.
+enum Script {
+    Nothing,
+    /// The same token until it is answered.
+    Retry {
+        token: u64,
+        command: Command,
+        tries: u32,
+    },
+    /// Money from one account to another: what WATCH and the reads have said so far.
+    Transfer {
+        accounts: [usize; 2],
+        revisions: Option<Vec<Lsn>>,
+        balances: Option<Vec<i64>>,
+    },
+    Outcome {
+        claim: Claim,
+        tries: u32,
+    },
+    /// Of the write that was just acknowledged, on the connection that it went through.
+    Receipt {
+        epoch: Epoch,
+        lsn: Lsn,
+    },
+}
+
+impl Clients {
+    pub fn new(plan: &Plan) -> Clients {
+        let client = |at| Client {
+            at,
+            connection: 0,
+            seq: 0,
+            step: 0,
+            asked: Vec::new(),
+            written: 0,
+            script: Script::Nothing,
+            burst: 0,
+            seen: None,
+        };
+        Clients {
+            list: (0..plan.clients)
+                .map(|i| client(i % plan.members))
+                .collect(),
+            mix: draw::Mix::default(),
+        }
+    }
+}
+
+impl World {
+    fn session(&self, client: usize) -> SessionId {
+        SessionId(((client as u64) << CONNECTION_BITS) | self.clients.list[client].connection)
+    }
+
+    /// It is this client's turn to ask.
+    pub fn client(&mut self, number: usize) -> Result<(), String> {
+        if self.quiet.is_some() || !self.clients.list[number].asked.is_empty() {
+            return Ok(());
+        }
+        let at = self.clients.list[number].at;
+        if !self.nodes[at].is_up() {
+            self.move_on(number);
+            self.next_step(number);
+            return Ok(());
+        }
+        let ops = self.draw_step(number);
+        let session = self.session(number);
+        let client = &mut self.clients.list[number];
+        client.step += 1;
+        let step = client.step;
+        let mut requests = Vec::with_capacity(ops.len());
+        for (what, op) in ops {
+            let client = &mut self.clients.list[number];
+            client.seq += 1;
+            let seq = client.seq;
+            client.asked.push(Asked { seq, what });
+            requests.push(Request { seq, op });
+        }
+        self.after(
+            TIMEOUT,
+            Happening::GiveUp {
+                client: number,
+                step,
+            },
+        );
+        self.turn(at, vec![Event::Submit { session, requests }])
+    }
+
+    /// The client's patience or its connection has ended: nothing is known of what it asked.
+    pub fn give_up(&mut self, number: usize, step: u64) {
+        let client = &mut self.clients.list[number];
+        if client.step != step || client.asked.is_empty() {
+            return;
+        }
+        for asked in std::mem::take(&mut client.asked) {
+            match asked.what {
+                What::Data(id) | What::Once(id, _) | What::Watch(id) | What::Accounts(id) => {
+                    self.observer.history.unknown(id, None);
+                    self.summary.unknown += 1;
+                }
+                What::Outcome(_) | What::Receipt { .. } | What::Seen(..) | What::WaitLsn(_) => {}
+            }
+        }
+        self.move_on(number);
+        self.next_step(number);
+    }
+
+    /// A node is no more: its clients' connections close.
+    pub fn clients_lose(&mut self, node: usize) {
+        for number in 0..self.clients.list.len() {
+            let client = &self.clients.list[number];
+            if client.at == node && !client.asked.is_empty() {
+                let step = client.step;
+                let wait = self.dice.clients.between(0, 5 * MS);
+                self.after(
+                    wait,
+                    Happening::GiveUp {
+                        client: number,
+                        step,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Another connection, mostly to the primary, sometimes to anybody.
+    fn move_on(&mut self, number: usize) {
+        let anybody = self.dice.clients.index(self.nodes.len());
+        let at = match self.primary_place() {
+            Some(primary) if !self.dice.clients.one_in(4) => primary,
+            _ => anybody,
+        };
+        let client = &mut self.clients.list[number];
+        client.at = at;
+        client.connection += 1;
+        client.seq = 0;
+        if let Script::Transfer { .. } | Script::Receipt { .. } = client.script {
+            client.script = Script::Nothing;
+        }
+    }
+
+    fn next_step(&mut self, number: usize) {
+        let [low, high] = self.plan.think;
+        let random = &mut self.dice.clients;
+        let client = &mut self.clients.list[number];
+        let wait = if client.burst > 0 {
+            client.burst -= 1;
+            random.below(MS)
+        } else {
+            match random.below(400) {
+                0 => random.between(high, high + 4 * SECOND),
+                1 | 2 => {
+                    client.burst = random.between(5, 60);
+                    0
+                }
+                _ => random.between(low, high),
+            }
+        };
+        self.after(wait.max(1), Happening::Client { client: number });
+    }
+}
+
+fn control(control: Control) -> Op {
+    Op::Control(Box::new(control))
+}
+
+fn read(command: Command, stale: bool) -> Op {
+    Op::Read { command, stale }
+}
+
+fn text(words: impl Into<String>) -> Bytes {
+    Bytes::from(words.into())
+}

@@ -1,0 +1,126 @@
+//! The end of a run: no fault strikes any more, and within a bounded time the cluster serves again
+//! and all copies are equal.
+
+use super::node::Process;
+use super::queue::Happening;
+use super::world::{HEAL, SECOND, World};
+use standfast::replication::Config;
+use standfast::replication::config::{MemberRole, Protection};
+
+impl World {
+    pub fn begin_calm(&mut self) {
+        self.calm = Some(self.now);
+        self.summary.faults = self.faults.struck.clone();
+        self.say(|| "--- the faults have ended".to_string());
+        for partition in self.net.partitions() {
+            self.heal(partition);
+        }
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                self.net.hasten(from, to);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            self.mend(node);
+            let is_known = node < self.plan.members || self.nodes[node].life > 0;
+            self.queue.push(self.now, Happening::Resume { node });
+            if is_known {
+                self.queue.push(self.now, Happening::Restart { node });
+            }
+        }
+        // Whoever forced something puts the pieces together.
+        self.plan.operator_pause = self.plan.operator_pause.map(|_| [SECOND, SECOND]);
+    }
+
+    /// Once the cluster is whole nobody asks for anything more; then all copies become equal.
+    pub fn is_over(&mut self) -> Result<bool, String> {
+        let Some(config) = self.whole_cluster() else {
+            return Ok(false);
+        };
+        if self.quiet.is_none() {
+            self.quiet = Some(self.now);
+            let since = self.now - self.calm.unwrap_or(self.now);
+            self.summary.slowest_heal_ns = since;
+            self.say(|| format!("--- whole again after {} ms", since / 1_000_000));
+        }
+        Ok(self.all_are_equal(&config))
+    }
+
+    /// The Config of the one primary that serves, if every member is up and near, and every data
+    /// node is where its protection wants it.
+    fn whole_cluster(&self) -> Option<Config> {
+        let mut serving = self.nodes.iter().filter_map(|node| {
+            let process = node.process.as_ref().filter(|_| !node.paused)?;
+            let replica = process.engine.replica();
+            (replica.is_serving() && replica.admit().is_ok()).then_some(process)
+        });
+        let primary = serving.next()?;
+        if serving.next().is_some() {
+            return None;
+        }
+        let config = primary.engine.replica().config();
+        let tip = primary.engine.replica().tip().position.lsn;
+        for (id, member) in &config.members {
+            let node = &self.nodes[id.0 as usize];
+            let process = node.process.as_ref()?;
+            let replica = process.engine.replica();
+            let near = tip.0.saturating_sub(process.engine.applied().0.0) <= 64;
+            let is_placed = member.role != MemberRole::Data
+                || config.protection == Protection::MaxPerformance
+                || config.sync_set.contains(id);
+            let follows = replica.history() == config.history;
+            if !(follows && is_placed && (near || member.role == MemberRole::Witness)) {
+                return None;
+            }
+        }
+        // Who was never taken out is in, after a forced promotion, too.
+        let missing = (0..self.plan.members).any(|node| {
+            let id = self.nodes[node].id;
+            !config.members.contains_key(&id) && !self.operators.removed.contains(&node)
+        });
+        (!missing).then(|| config.clone())
+    }
+
+    fn all_are_equal(&self, config: &Config) -> bool {
+        // What was verified against the primary is believed, by the log's own mark, too.
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        if processes.into_iter().any(Process::has_suspect_log) {
+            return false;
+        }
+        let mut copies = config.members.iter().filter_map(|(id, member)| {
+            let process = self.nodes[id.0 as usize].process.as_ref()?;
+            let holds = member.role.holds_data();
+            let end = process.engine.replica().tip().position.lsn;
+            holds.then(|| (end, process.engine.applied()))
+        });
+        let Some(first) = copies.next() else {
+            return false;
+        };
+        let (end, (applied, _)) = first;
+        end == applied && copies.all(|copy| copy == first)
+    }
+
+    pub fn story_of_no_calm(&self) -> String {
+        let mut text = format!(
+            "no service or no equal copies within {} s after the faults ended; committed {:?}\n",
+            HEAL / SECOND,
+            self.observer.committed_through()
+        );
+        for node in &self.nodes {
+            text += &match &node.process {
+                Some(process) => {
+                    let replica = process.engine.replica();
+                    format!(
+                        "  n{} {:?} applied {} primary config {:?}\n",
+                        node.id,
+                        replica.view(process.engine.core_time()),
+                        process.engine.applied().0,
+                        replica.config()
+                    )
+                }
+                None => format!("  n{} is down\n", node.id),
+            };
+        }
+        text
+    }
+}

@@ -1,0 +1,137 @@
+//! How much damage disks may take: right up to what the promises allow for, and never more.
+//!
+//! A disk counts as lost from the moment it was damaged until the register names another
+//! incarnation in its place, or a restart has proved every byte of it. Then, in the newest Config
+//! that is chosen, and in every one that some voter may still help to be chosen:
+//! - of the sync set fewer than acks_needed disks are lost (I1);
+//! - of the voters a majority keep theirs (2-replication, "The register");
+//! - while a disk of the sync set is lost, the machines of the others do not lose power, only
+//!   their processes die: a torn end counts as absent until the whole sync set answers, and then
+//!   only force would help ("Suspect log").
+
+use crate::simulate::nodes::Node;
+use crate::simulate::world::World;
+use standfast::node::shelf;
+use standfast::replication::Config;
+use standfast_wal::{Incarnation, NodeId};
+
+impl Node {
+    /// Nothing that this incarnation had promised or acknowledged can be counted on.
+    fn has_lost(&self, named: Incarnation) -> bool {
+        self.incarnation != named || self.harmed == Some(named)
+    }
+}
+
+impl World {
+    fn is_lost(&self, config: &Config, id: NodeId) -> bool {
+        let named = config.members.get(&id).map(|member| member.incarnation);
+        named.is_none_or(|named| self.nodes[id.0 as usize].has_lost(named))
+    }
+
+    /// Every Config that counts: the newest chosen one of the newest history, and what a voter has
+    /// accepted beyond it.
+    fn configs_in_force(&self) -> Vec<Config> {
+        let Some(newest) = self.observer.newest_config() else {
+            return Vec::new();
+        };
+        let newest = newest.clone();
+        let mut all = vec![];
+        for node in &self.nodes {
+            let meta = node.meta_now();
+            let accepted = meta.and_then(|meta| meta.acceptor.accepted);
+            let beyond = accepted
+                .map(|accepted| Config::clone(&accepted.proposal.value))
+                .filter(|c| c.history == newest.history && c.version > newest.version);
+            all.extend(beyond);
+        }
+        all.push(newest);
+        all
+    }
+
+    /// Whether this node's disk may be lost now.
+    pub(super) fn may_lose(&self, place: usize) -> bool {
+        let id = self.nodes[place].id;
+        let configs = self.configs_in_force();
+        !configs.is_empty()
+            && configs.iter().all(|config| {
+                let lost = |other: &&NodeId| **other == id || self.is_lost(config, **other);
+                let copies = config.sync_set.iter().filter(lost).count();
+                let votes = config.voters.iter().filter(lost).count();
+                let in_set = config.sync_set.contains(&id);
+                (!in_set || copies < config.acks_needed as usize && self.others_stand(config, id))
+                    && votes <= (config.voters.len() - 1) / 2
+            })
+    }
+
+    /// The other members of the sync set are up, and their logs are believed.
+    fn others_stand(&self, config: &Config, id: NodeId) -> bool {
+        let stands = |other: &NodeId| {
+            let node = &self.nodes[other.0 as usize];
+            let process = node.process.as_ref();
+            self.is_lost(config, *other)
+                || process.is_some_and(|p| !p.engine.replica().meta().suspect && !node.dying)
+        };
+        config
+            .sync_set
+            .iter()
+            .all(|other| *other == id || stands(other))
+    }
+
+    /// Some disk of a sync set counts as lost: no other member may lose power.
+    pub fn power_is_safe(&self) -> bool {
+        let configs = self.configs_in_force();
+        let mut members = configs
+            .iter()
+            .flat_map(|config| config.sync_set.iter().map(move |id| (config, id)));
+        members.any(|(config, id)| self.is_lost(config, *id))
+    }
+
+    /// Looks at each Config that is newly known to be chosen.
+    pub fn watch_budget(&mut self) -> Result<(), String> {
+        let newest = self.observer.newest_config();
+        let key = newest.map(|config| (config.history, config.version));
+        if key != self.faults.judged {
+            self.faults.judged = key;
+            self.beyond_promises |= self.is_beyond_promises()?;
+        }
+        Ok(())
+    }
+
+    /// A Config was chosen in which too many disks are lost. It can only be the last word of a
+    /// primary that lost its own disk while it proposed it: then nothing more is promised.
+    fn is_beyond_promises(&self) -> Result<bool, String> {
+        let Some(config) = self.observer.newest_config() else {
+            return Ok(false);
+        };
+        let lost = |id: &&NodeId| self.is_lost(config, **id);
+        let copies = config.sync_set.iter().filter(lost).count();
+        if copies < config.acks_needed as usize {
+            return Ok(false);
+        }
+        if self.is_lost(config, config.primary) {
+            return Ok(true);
+        }
+        Err(format!(
+            "I1: {copies} disks of the sync set were lost when this was chosen: {config:?}"
+        ))
+    }
+
+    /// A disk that was damaged and has since been proved whole counts again.
+    pub(super) fn forgive(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let Some(process) = node.process.as_ref().filter(|_| node.harmed.is_some()) else {
+            return;
+        };
+        let replica = process.engine.replica();
+        let is_other = node.harmed != Some(replica.meta().incarnation);
+        let was_opened_since = node.life > node.harmed_in;
+        let is_sound = was_opened_since
+            && !replica.meta().suspect
+            && process.scrub().is_none()
+            && shelf::scrub(&node.disks, &mut || ()).is_none()
+            && node.has_sound_meta();
+        if is_other || is_sound {
+            node.harmed = None;
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The nodes of a world: their turns, starts, crashes and pauses.
+
+use super::clock::Clock;
+use super::node::{self, Process, Starter, Wants};
+use super::plan::{Plan, first_incarnation, id};
+use super::queue::Happening;
+use super::random::Random;
+use super::world::{CLUSTER, CLUSTER_NAME, MS, SECOND, World};
+use standfast::node::clock::Now;
+use standfast::node::directory::sim::SimDir;
+use standfast::node::engine::Event;
+use standfast::node::meta::{self, MetaFile, unknown_config};
+use standfast::replication::{Introduction, Meta};
+use standfast_wal::{Incarnation, NodeId};
+
+/// So many wakes of one node without virtual time passing by a millisecond are a busy loop.
+const WAKES_PER_MS_MAX: u32 = 400;
+
+pub struct Node {
+    pub id: NodeId,
+    pub introduction: Introduction,
+    /// Of the disk's present life.
+    pub incarnation: Incarnation,
+    pub disks: SimDir,
+    pub process: Option<Process>,
+    /// Counts processes.
+    pub life: u64,
+    pub clock: Clock,
+    pub paused: bool,
+    /// What came while it was paused.
+    missed: Vec<Event>,
+    wake_at: u64,
+    /// Its disk has been told to stop answering: the error that follows is the crash itself.
+    pub dying: bool,
+    /// Its disk fails or is full for a while: the process may stop, and does not start.
+    pub failing: bool,
+    /// The incarnation whose disk counts as lost (`faults::budget`), and the life it was in.
+    pub harmed: Option<Incarnation>,
+    pub harmed_in: u64,
+    /// How many times as long as usual its disk takes.
+    pub slowness: u64,
+    wakes: (u64, u32),
+}
+
+impl Node {
+    pub fn new(plan: &Plan, place: usize, random: &mut Random) -> Node {
+        let disks = SimDir::new(random.next());
+        let incarnation = first_incarnation(place);
+        let is_member = place < plan.members;
+        let config = match is_member {
+            true => plan.config.clone(),
+            false => unknown_config(),
+        };
+        let core = Meta::first(CLUSTER, id(place), incarnation, config);
+        let meta = MetaFile {
+            cluster_name: CLUSTER_NAME.to_string(),
+            quarantined: false,
+            core,
+        };
+        node::format(&disks, &meta);
+        let drift = random.below(plan.drift_ppm * 2 + 1) as i64 - plan.drift_ppm as i64;
+        let skew = random.below(400) * MS;
+        Node {
+            id: id(place),
+            introduction: plan.nodes[place].clone(),
+            incarnation,
+            disks,
+            process: None,
+            life: 0,
+            clock: Clock::new(place, drift, skew as i64),
+            paused: false,
+            missed: Vec::new(),
+            wake_at: u64::MAX,
+            dying: false,
+            failing: false,
+            harmed: None,
+            harmed_in: 0,
+            slowness: 1,
+            wakes: (0, 0),
+        }
+    }
+
+    /// Something was done to its disk that may stop the process.
+    fn may_stop(&self) -> bool {
+        self.dying || self.failing || self.harmed.is_some()
+    }
+
+    /// What it would not forget now: of a process that is up its newest, else what its disk holds.
+    pub fn meta_now(&self) -> Option<Meta> {
+        match &self.process {
+            Some(process) => Some(process.engine.replica().meta().clone()),
+            None => {
+                let bytes = self.disks.root.contents(meta::FILE)?;
+                MetaFile::decode(&bytes).ok().map(|meta| meta.core)
+            }
+        }
+    }
+
+    /// Both copies of the meta file are whole.
+    pub fn has_sound_meta(&self) -> bool {
+        let bytes = self.disks.root.contents(meta::FILE);
+        bytes.is_some_and(|bytes| MetaFile::decode(&bytes).is_ok_and(|meta| meta.encode() == bytes))
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+}
+
+impl World {
+    pub fn clock(&self, node: usize) -> Now {
+        self.nodes[node].clock.read(self.now)
+    }
+
+    // Turns
+
+    /// Gives a node these events, and then what it asked of itself, until it wants no more.
+    pub fn turn(&mut self, node: usize, mut events: Vec<Event>) -> Result<(), String> {
+        loop {
+            let now = self.clock(node);
+            let this = &mut self.nodes[node];
+            if this.paused {
+                this.missed.extend(events);
+                return Ok(());
+            }
+            let Some(process) = &mut this.process else {
+                return Ok(());
+            };
+            let wants = process.turn(now, events);
+            if let Some(story) = &wants.halted {
+                return self.died(node, story);
+            }
+            self.observer
+                .turned(self.now, node, &self.nodes, &wants)
+                .map_err(|story| format!("n{node}: {story}"))?;
+            self.watch_budget()?;
+            events = self.carry_out(node, wants)?;
+            if events.is_empty() {
+                break;
+            }
+        }
+        self.schedule_wake(node);
+        Ok(())
+    }
+
+    pub fn wake(&mut self, node: usize) -> Result<(), String> {
+        let now = self.now;
+        let this = &mut self.nodes[node];
+        if this.wake_at > now {
+            return Ok(());
+        }
+        this.wake_at = u64::MAX;
+        if this.wakes.0 != now / MS {
+            this.wakes = (now / MS, 0);
+        }
+        this.wakes.1 += 1;
+        if this.wakes.1 > WAKES_PER_MS_MAX {
+            let process = this.process.as_ref();
+            let deadline = process.map(|process| process.engine.deadline());
+            return Err(format!(
+                "n{node} spins: {WAKES_PER_MS_MAX} turns within a millisecond; its deadline is \
+                 {deadline:?} at {}",
+                this.clock.boot(now)
+            ));
+        }
+        self.turn(node, Vec::new())
+    }
+
+    fn schedule_wake(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        let process = this.process.as_ref();
+        let Some(deadline) = process.and_then(|process| process.engine.deadline()) else {
+            return;
+        };
+        let at = this.clock.when(self.now, deadline.0);
+        if at < this.wake_at {
+            this.wake_at = at;
+            self.queue.push(at, Happening::Wake { node });
+        }
+    }
+
+    /// Does what a turn wants done; gives back what the node is to be told at once.
+    fn carry_out(&mut self, node: usize, wants: Wants) -> Result<Vec<Event>, String> {
+        self.summary.cuts += wants.cuts;
+        self.summary.snapshots_installed += wants.installed;
+        self.summary.promotions += wants.promoted;
+        for line in &wants.lines {
+            self.say(|| format!("n{node}: {line}"));
+            self.digest.add(line.len() as u64);
+        }
+        for text in &wants.losses {
+            self.observer.loss_statement(text)?;
+        }
+        let life = self.nodes[node].life;
+        if wants.log_work
+            && let Some(process) = &mut self.nodes[node].process
+        {
+            process.log_busy = true;
+            let [low, high] = self.plan.log_sync;
+            let wait = self.dice.disk.between(low, high) * self.nodes[node].slowness;
+            self.after(wait, Happening::LogDone { node, life });
+        }
+        if wants.log_idle {
+            self.after(SECOND, Happening::LogDone { node, life });
+        }
+        if wants.meta_work
+            && let Some(process) = &mut self.nodes[node].process
+        {
+            process.meta_busy = true;
+            let [low, high] = self.plan.meta_sync;
+            let wait = self.dice.disk.between(low, high) * self.nodes[node].slowness;
+            self.after(wait, Happening::MetaDone { node, life });
+        }
+        self.send(node, wants.frames)?;
+        for (session, answer) in wants.answers {
+            self.answered(node, session, answer)?;
+        }
+        Ok(wants.events)
+    }
+
+    // Disks
+
+    pub fn log_done(&mut self, node: usize, life: u64) -> Result<(), String> {
+        let this = &mut self.nodes[node];
+        let Some(process) = this.process.as_mut().filter(|_| this.life == life) else {
+            return Ok(());
+        };
+        let events = process.log_done();
+        self.turn(node, events)
+    }
+
+    pub fn meta_done(&mut self, node: usize, life: u64) -> Result<(), String> {
+        let this = &mut self.nodes[node];
+        let Some(process) = this.process.as_mut().filter(|_| this.life == life) else {
+            return Ok(());
+        };
+        let events = process.meta_done();
+        self.turn(node, events)
+    }
+
+    // Lives
+
+    /// A process ended by itself. That is only right where its disk was told to fail.
+    pub fn died(&mut self, node: usize, story: &str) -> Result<(), String> {
+        if !self.nodes[node].may_stop() {
+            return Err(format!("n{node}: {story}"));
+        }
+        self.say(|| format!("n{node} dies of its disk: {story}"));
+        self.crash(node);
+        let wait = self.dice.nodes.between(MS, 1000 * MS);
+        self.after(wait, Happening::Restart { node });
+        Ok(())
+    }
+
+    /// The process dies, and what its disk had not synced may be lost.
+    pub fn crash(&mut self, node: usize) {
+        let is_powered = self.power_is_safe();
+        let this = &mut self.nodes[node];
+        let Some(process) = this.process.take() else {
+            return;
+        };
+        self.observer.crashed(node, &process, this.harmed.is_some());
+        match is_powered {
+            true => this.disks.restart(),
+            false => this.disks.crash(),
+        }
+        this.paused = false;
+        this.dying = false;
+        this.missed.clear();
+        this.life += 1;
+        self.summary.crashes += 1;
+        self.say(|| format!("n{node} crashes"));
+        self.break_all(node);
+        self.clients_lose(node);
+    }
+
+    pub fn restart(&mut self, node: usize) -> Result<(), String> {
+        if self.nodes[node].process.is_some() {
+            return Ok(());
+        }
+        let now = self.clock(node);
+        let alone = self.nodes.len() == 1;
+        let this = &mut self.nodes[node];
+        let starter = Starter {
+            id: this.id,
+            cluster: CLUSTER,
+            alone,
+            introduction: &this.introduction,
+        };
+        let tuning = &self.plan.tuning;
+        let started = Process::start(&this.disks, now, &mut self.dice.nodes, tuning, &starter);
+        let process = match started {
+            Ok(process) => process,
+            Err(story) => return self.died_in_start(node, &story),
+        };
+        this.life += 1;
+        this.incarnation = process.engine.replica().meta().incarnation;
+        this.wake_at = u64::MAX;
+        self.observer.started(node, &process)?;
+        this.process = Some(process);
+        self.say(|| format!("n{node} starts"));
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            for (from, to) in [(node, other), (other, node)] {
+                let wait = self.dice.net.between(MS / 10, 5 * MS);
+                self.dial_after(wait, from, to);
+            }
+        }
+        self.turn(node, Vec::new())
+    }
+
+    fn died_in_start(&mut self, node: usize, story: &str) -> Result<(), String> {
+        let is_calm = self.calm.is_some();
+        let is_powered = self.power_is_safe();
+        let this = &mut self.nodes[node];
+        if !this.may_stop() {
+            return Err(format!("n{node} does not start: {story}"));
+        }
+        if this.harmed.is_some() && is_calm {
+            // What an operator does with a disk that does not answer any more.
+            this.disks.wipe();
+        }
+        match is_powered {
+            true => this.disks.restart(),
+            false => this.disks.crash(),
+        }
+        this.dying = false;
+        self.summary.starts_crashed += 1;
+        self.say(|| format!("n{node} dies while it starts: {story}"));
+        let wait = self.dice.nodes.between(MS, 500 * MS);
+        self.after(wait, Happening::Restart { node });
+        Ok(())
+    }
+
+    pub fn pause(&mut self, node: usize, wait: u64) {
+        if self.nodes[node].process.is_some() && !self.nodes[node].paused {
+            self.say(|| format!("n{node} is paused for {} ms", wait / MS));
+            self.nodes[node].paused = true;
+            self.after(wait, Happening::Resume { node });
+        }
+    }
+
+    pub fn resume(&mut self, node: usize) -> Result<(), String> {
+        if !self.nodes[node].paused {
+            return Ok(());
+        }
+        self.nodes[node].paused = false;
+        self.say(|| format!("n{node} goes on"));
+        let missed = std::mem::take(&mut self.nodes[node].missed);
+        self.turn(node, missed)
+    }
+}

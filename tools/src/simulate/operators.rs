@@ -1,0 +1,210 @@
+//! The operators of a world, who do what operators do at bad moments.
+//!
+//! Budget: one node of a run may be told to found a history of its own by force, since two that do
+//! so at once leave it to people which of them is right; afterwards the others are told to rejoin.
+
+use super::plan;
+use super::queue::Happening;
+use super::world::{CLUSTER_NAME, MS, World};
+use standfast::node::client::{Answer, Control, Op, Request, SessionId};
+use standfast::node::engine::Event;
+use standfast::replication::config::{Acks, Protection};
+use standfast::state::Reply;
+use standfast_wal::NodeId;
+use std::collections::BTreeSet;
+
+/// Sessions of operators begin here; a client's are far below.
+const SESSION: u64 = 1 << 62;
+
+#[derive(Default)]
+pub struct Operators {
+    orders: u64,
+    /// Who may be forced in this run, once that was drawn.
+    founder: Option<usize>,
+    /// Nodes that were taken out and not taken in again.
+    pub removed: BTreeSet<usize>,
+}
+
+impl World {
+    pub fn operate(&mut self) -> Result<(), String> {
+        let Some([low, high]) = self.plan.operator_pause else {
+            return Ok(());
+        };
+        let wait = self.dice.nodes.between(low, high);
+        self.after(wait.max(50 * MS), Happening::Operator);
+        if self.calm.is_some() {
+            return self.tell_to_rejoin();
+        }
+        let primary = self.primary_place();
+        let anybody = self.dice.nodes.index(self.nodes.len());
+        // Mostly where it is carried out; sometimes where it cannot be.
+        let at = match primary {
+            Some(primary) if !self.dice.nodes.one_in(6) => primary,
+            _ => anybody,
+        };
+        match self.dice.nodes.below(16) {
+            0..=3 => self.switch_over(at),
+            4 | 5 => self.add(at),
+            6 => self.remove(at),
+            7 | 8 => {
+                let acks = self.dice.nodes.pick(&[Acks::All, Acks::Majority]);
+                let who = who();
+                self.order(at, Control::SetAcks { acks, who })
+            }
+            9 | 10 => {
+                let protection = self.dice.nodes.pick(&[
+                    Protection::MaxProtection,
+                    Protection::MaxAvailability,
+                    Protection::MaxAvailability,
+                    Protection::MaxPerformance,
+                ]);
+                let who = who();
+                self.order(at, Control::SetProtection { protection, who })
+            }
+            11 | 12 => self.order(anybody, Control::Snapshot),
+            13 => self.order(anybody, Control::Status),
+            14 => self.force(anybody),
+            _ => self.tell_to_rejoin(),
+        }
+    }
+
+    fn order(&mut self, at: usize, control: Control) -> Result<(), String> {
+        self.operators.orders += 1;
+        self.summary.orders += 1;
+        self.say(|| format!("an operator at n{at}: {control:?}"));
+        let session = SessionId(SESSION | self.operators.orders);
+        let op = Op::Control(Box::new(control));
+        let requests = vec![Request { seq: 1, op }];
+        self.turn(at, vec![Event::Submit { session, requests }])
+    }
+
+    pub fn operator_answered(
+        &mut self,
+        node: usize,
+        session: SessionId,
+        answer: Answer,
+    ) -> Result<(), String> {
+        let number = session.0 & !SESSION;
+        self.say(|| {
+            let mut text = format!("{:?}", answer.reply);
+            text.truncate(300);
+            format!("n{node} answers order {number}: {text}")
+        });
+        self.digest.add(number);
+        if let Reply::Bulk(text) = &answer.reply
+            && let Some(least) = lost_at_least(&String::from_utf8_lossy(text))
+        {
+            self.observer.force_said(node, &self.nodes, least)?;
+        }
+        Ok(())
+    }
+
+    fn switch_over(&mut self, at: usize) -> Result<(), String> {
+        let to = match self.dice.nodes.one_in(3) {
+            true => None,
+            false => Some(self.dice.nodes.index(self.nodes.len())),
+        };
+        if let Some(to) = to {
+            self.observer.may_join(to);
+        }
+        let to = to.map(plan::id);
+        let (who, why) = (who(), "a drill".to_string());
+        self.order(at, Control::Switchover { to, who, why })
+    }
+
+    /// Takes in a node that is no member, by the operator's hand or by its own asking.
+    fn add(&mut self, at: usize) -> Result<(), String> {
+        let spares = self.plan.members..self.nodes.len();
+        let mut outside: Vec<usize> = self.operators.removed.iter().copied().collect();
+        outside.extend(spares);
+        if outside.is_empty() {
+            return Ok(());
+        }
+        let node = self.dice.nodes.pick(&outside);
+        if !self.nodes[node].is_up() {
+            self.nodes[node].introduction.asked = self.dice.nodes.one_in(2);
+            self.queue.push(self.now, Happening::Restart { node });
+        }
+        let introduction = &self.nodes[node].introduction;
+        let voter = introduction.voter;
+        let member = plan::member(introduction, self.nodes[node].incarnation);
+        self.operators.removed.remove(&node);
+        let (id, who) = (plan::id(node), who());
+        self.order(
+            at,
+            Control::AddMember {
+                id,
+                member,
+                voter,
+                who,
+            },
+        )
+    }
+
+    fn remove(&mut self, at: usize) -> Result<(), String> {
+        let node = self.dice.nodes.index(self.nodes.len());
+        // One at a time, and never so many that the rest is no cluster.
+        if self.operators.removed.len() >= self.plan.members / 3 || node >= self.plan.members {
+            return Ok(());
+        }
+        self.operators.removed.insert(node);
+        let (id, who) = (NodeId(node as u32), who());
+        self.order(at, Control::RemoveMember { id, who })
+    }
+
+    /// Somebody loses patience, rightly or not.
+    fn force(&mut self, node: usize) -> Result<(), String> {
+        if !self.plan.may_force {
+            return Ok(());
+        }
+        let founder = *self.operators.founder.get_or_insert(node);
+        if !self.nodes[founder].is_up() {
+            return Ok(());
+        }
+        self.observer.forced(founder);
+        let ignore_old_primary = self.dice.nodes.one_in(2);
+        let confirm = match self.dice.nodes.one_in(5) {
+            true => String::new(),
+            false => CLUSTER_NAME.to_string(),
+        };
+        let (who, why) = (who(), "the primary's site is gone".to_string());
+        self.order(
+            founder,
+            Control::ForcePromote {
+                confirm,
+                ignore_old_primary,
+                who,
+                why,
+            },
+        )
+    }
+
+    /// Whoever lives in a history that was ended follows the newer one.
+    pub fn tell_to_rejoin(&mut self) -> Result<(), String> {
+        let generation_of = |world: &World, node: usize| {
+            let process = world.nodes[node].process.as_ref()?;
+            Some(process.engine.replica().history().generation)
+        };
+        let newest = (0..self.nodes.len())
+            .filter_map(|node| generation_of(self, node))
+            .max();
+        for node in 0..self.nodes.len() {
+            let own = generation_of(self, node);
+            if own.is_some() && own < newest && newest > Some(1) {
+                let (who, why) = (who(), "one history".to_string());
+                self.order(node, Control::Rejoin { who, why })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn who() -> String {
+    "sim".to_string()
+}
+
+/// What a forced promotion says of what it lost: "at least so many acknowledged commands".
+fn lost_at_least(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("so at least ")?;
+    rest.split(' ').next()?.parse().ok()
+}
