@@ -85,6 +85,13 @@ impl Engine {
                     pending.evaluate(lsn, confirmed, |command| state.read(command));
                 }
             });
+        // Nor may a read that waits for the end of a record without commands see the next one.
+        let last = record.last_lsn();
+        if self.pending.next_read().is_some_and(|lsn| lsn <= last) {
+            let state = &self.state;
+            self.pending
+                .evaluate(last, confirmed, |command| state.read(command));
+        }
         self.outcomes.push(record, &replies);
         let generation = self.replica.history().generation;
         self.pending.applied(generation, record, &mut replies);
