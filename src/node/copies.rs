@@ -18,7 +18,7 @@ use crate::replication::{EpochTable, Input, SnapshotHead, Time};
 use crate::state::{Block, Reply, State};
 use bytes::Bytes;
 use standfast_snapshot::Header;
-use standfast_wal::{Link, Lsn, NodeId};
+use standfast_wal::{Link, Lsn, Mark, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -386,6 +386,7 @@ impl Engine {
             covered.min(self.replica.held_by_all().unwrap_or(Lsn::ZERO))
         };
         if through > Lsn::ZERO {
+            Mark::LogTrimmed.hit();
             self.emit(Output::Trim { through });
         }
     }

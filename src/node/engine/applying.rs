@@ -81,6 +81,13 @@ impl Engine {
                     pending.evaluate(lsn, confirmed, |command| state.read(command));
                 }
             });
+        // A record that answers nobody, a Tick that a read has asked for: what follows it must not
+        // be seen by a read that was asked before it.
+        let last = record.last_lsn();
+        if pending.next_read() == Some(last) {
+            let state = &self.state;
+            pending.evaluate(last, confirmed, |command| state.read(command));
+        }
         self.outcomes.push(record, &replies);
         let generation = self.replica.history().generation;
         self.pending.applied(generation, record, &mut replies);
