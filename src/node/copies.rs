@@ -162,7 +162,10 @@ impl Copies {
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        if self.wanted && self.job.is_none() {
+        // Only where one can begin: a deadline that stays in the past would keep the engine's
+        // thread spinning.
+        let may_begin = self.applied.position.lsn > Lsn::ZERO && self.incoming.is_none();
+        if self.wanted && self.job.is_none() && may_begin {
             Some(Time::ZERO)
         } else {
             self.poll

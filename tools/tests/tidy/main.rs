@@ -515,16 +515,22 @@ fn every_coverage_mark_is_hit_somewhere() {
         let name = |line: &str| line.trim().split(' ').next().unwrap_or_default().to_owned();
         lines.map(name).filter(|name| !name.is_empty()).collect()
     };
-    let marks = sources.iter().find(|source| source.path == "wal/src/mark.rs");
+    let marks = sources
+        .iter()
+        .find(|source| source.path == "wal/src/mark.rs");
     let marks = rows(marks.expect("the table of marks"));
     assert!(marks.len() >= 40, "the table of marks was not found");
     let is_product = |source: &&Source| {
         let starts = ["src/", "wal/src/", "snapshot/src/"];
-        source.path != "wal/src/mark.rs" && starts.iter().any(|start| source.path.starts_with(start))
+        source.path != "wal/src/mark.rs"
+            && starts.iter().any(|start| source.path.starts_with(start))
     };
     let is_hit = |mark: &String| {
         let call = format!("Mark::{mark}.hit()");
-        sources.iter().filter(is_product).any(|source| source.text.contains(&call))
+        sources
+            .iter()
+            .filter(is_product)
+            .any(|source| source.text.contains(&call))
     };
     let broken = marks.into_iter().filter(|mark| !is_hit(mark)).collect();
     assert_none("each row of wal/src/mark.rs is hit in the code", broken);
