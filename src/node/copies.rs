@@ -19,7 +19,7 @@ use crate::state::{Block, Reply, State};
 use bytes::Bytes;
 use standfast_snapshot::Header;
 use standfast_wal::scribe::Command;
-use standfast_wal::{Link, Lsn, NodeId};
+use standfast_wal::{Link, Lsn, Mark, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -163,7 +163,10 @@ impl Copies {
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        if self.wanted && self.job.is_none() {
+        // Only where one can begin: a deadline that stays in the past would keep the engine's
+        // thread spinning.
+        let may_begin = self.applied.position.lsn > Lsn::ZERO && self.incoming.is_none();
+        if self.wanted && self.job.is_none() && may_begin {
             Some(Time::ZERO)
         } else {
             self.poll
@@ -393,6 +396,7 @@ impl Engine {
             self.emit(Output::ToLog(Command::Roll(self.replica.history())));
         }
         if through > Lsn::ZERO {
+            Mark::LogTrimmed.hit();
             self.emit(Output::ToLog(Command::Trim(through)));
         }
     }

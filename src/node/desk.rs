@@ -18,7 +18,7 @@ use crate::replication::{Input, Loss, Order, Time};
 use crate::state::{Command, Reply};
 use bytes::Bytes;
 use serde_json::json;
-use standfast_wal::{Epoch, Kind, Lsn, NodeId, Record};
+use standfast_wal::{Epoch, Kind, Lsn, Mark, NodeId, Record};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -170,6 +170,7 @@ impl Desk {
             all.into_iter().partition(|(_, (to, _))| *to == peer);
         self.forwarded = kept;
         for (_, client) in lost.into_values() {
+            Mark::ForwardLost.hit();
             let (generation, epoch, lsn) = (0, Epoch(0), Lsn::ZERO);
             pending.refuse(
                 client,

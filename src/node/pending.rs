@@ -11,7 +11,7 @@ use crate::node::client::{Answer, SessionId};
 use crate::node::refusal::Refusal;
 use crate::replication::Time;
 use crate::state::{Command, Reply};
-use standfast_wal::{Epoch, Lsn, Record};
+use standfast_wal::{Epoch, Lsn, Mark, Record};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -101,6 +101,7 @@ impl Pending {
             if !ours {
                 // Another epoch's record stands at this LSN: ours was cut and never happened. The
                 // client learns that by OUTCOME, which looks at the log itself.
+                Mark::UnknownReplaced.hit();
                 self.tell_unknown(generation, &front);
                 continue;
             }
@@ -264,6 +265,7 @@ impl Pending {
                 clients: Vec::new(),
                 ..*ordered
             };
+            Mark::UnknownTold.hit();
             let told = std::mem::replace(ordered, silent);
             self.tell_unknown(generation, &told);
             self.told += 1;

@@ -9,7 +9,7 @@ use crate::replication::peer::Peer;
 use crate::replication::primary::Primary;
 use crate::replication::register::Request;
 use crate::replication::view::Refusal;
-use standfast_wal::{Lsn, NodeId};
+use standfast_wal::{Lsn, Mark, NodeId};
 
 impl Primary {
     // Reads
@@ -73,6 +73,7 @@ impl Primary {
         let deaf = !node.config().majority(heard);
         if deaf != self.deaf {
             self.deaf = deaf;
+            Mark::DeafPrimary.hit();
             node.event(match deaf {
                 true => "no majority of the voters is heard: writes are refused".into(),
                 false => "a majority of the voters is heard again".into(),
@@ -93,17 +94,21 @@ impl Primary {
             return Err(Refusal::Deaf);
         }
         if self.is_stalled(node) {
+            Mark::DiskStalled.hit();
             return Err(Refusal::Stalled);
         }
         let config = node.config();
         if config.protection == Protection::MaxProtection && self.lacks_backups(node) {
+            Mark::NoReplicas.hit();
             return Err(Refusal::NoReplicas);
         }
         if self.is_over_budget(node) {
+            Mark::LossBudgetUsed.hit();
             return Err(Refusal::LossBudget);
         }
         let waiting = node.log.tail.bytes_between(node.log.commit, node.end());
         if waiting > node.settings.uncommitted_bytes {
+            Mark::Busy.hit();
             return Err(Refusal::Busy);
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::replication::message::{Beat, Body};
 use crate::replication::node::Node;
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
-use standfast_wal::{Link, Lsn, NodeId, Record};
+use standfast_wal::{Link, Lsn, Mark, NodeId, Record};
 use std::time::Duration;
 
 /// Where this node stands to the primary of one epoch. Gone with the process, by design: after a
@@ -96,6 +96,7 @@ impl Backup {
         let following = self.following.as_ref();
         let late = following.is_some_and(|f| f.described >= round || f.round > round);
         if late || node.log.installing() || !node.role().holds_data() {
+            Mark::LateDescription.hit();
             return;
         }
         if epochs.last().map(|entry| entry.fence()) != Some(reign) {
@@ -172,7 +173,10 @@ impl Backup {
         match Self::take_records(node, following, previous, records) {
             Ok(true) => {}
             // Something before it was lost: the answer says from where to send again.
-            Ok(false) => return self.answer_heard(node, from, reign, round),
+            Ok(false) => {
+                Mark::GapInAppend.hit();
+                return self.answer_heard(node, from, reign, round);
+            }
             Err(story) => return node.halt(story),
         }
         self.note_matched(node);
@@ -335,6 +339,7 @@ impl Backup {
         };
         let matched = following.matched(node);
         if node.meta.suspect && matched >= following.target {
+            Mark::SuspicionEnded.hit();
             node.edit(|meta| meta.suspect = false);
             node.event("the log is verified against the primary: it counts again".into());
         }

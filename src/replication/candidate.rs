@@ -12,7 +12,7 @@ use crate::replication::node::Node;
 use crate::replication::register::{Outcome, Request, Ticket, Value};
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
-use standfast_wal::{Epoch, Link, Lsn, NodeId, Nonce, Position, Record};
+use standfast_wal::{Epoch, Link, Lsn, Mark, NodeId, Nonce, Position, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a member of the sync set said of its log, fenced.
@@ -133,6 +133,7 @@ impl Candidate {
                 }
             }
             Outcome::Lost(value) | Outcome::Overtaken(value) | Outcome::Unready(value) => {
+                Mark::RaceLost.hit();
                 node.event(format!("lost the race for epoch {}", self.target().epoch));
                 node.learn(value);
                 self.withdraw(node);
@@ -147,6 +148,7 @@ impl Candidate {
             return self.withdraw(node);
         }
         if value.primary == node.me {
+            Mark::PromotedWithoutAsking.hit();
             self.ask = false;
         }
         let reign = Fence {
@@ -155,6 +157,7 @@ impl Candidate {
         };
         if value.epoch > self.lost && value.primary != node.me {
             // Another has been promoted meanwhile: it gets its time to be heard.
+            Mark::RaceOvertaken.hit();
             node.sign_of_life();
             return self.withdraw(node);
         }
@@ -290,6 +293,7 @@ impl Candidate {
             return node.halt(story);
         }
         self.started = node.now;
+        Mark::SuffixFetched.hit();
         if node.end() < answer.last.lsn {
             self.fetch(node);
         }
@@ -307,6 +311,7 @@ impl Candidate {
         let suspects: Vec<String> = suspects.map(|(id, _)| format!("n{id}")).collect();
         if !suspects.is_empty() {
             // Said, not hidden: with damage on all that could know better, something may be gone.
+            Mark::SuspectsWeighed.hit();
             let names = suspects.join(", ");
             node.event(format!(
                 "all of the sync set has answered, damaged: {names}"
@@ -335,6 +340,7 @@ impl Candidate {
         next.primary = node.me;
         // The set is kept where it can go on as it is; the change rule shrinks it later.
         if answered.len() >= base.acks_needed as usize {
+            Mark::SetKept.hit();
             return Some(next);
         }
         let missing = base.sync_set.difference(&answered);
@@ -354,6 +360,7 @@ impl Candidate {
             set,
         };
         if holders.count() >= rule.needed as usize {
+            Mark::SetShrunk.hit();
             next.sync_set = rule.set;
             next.acks_needed = rule.needed;
         }
@@ -454,6 +461,7 @@ fn copy(
                     "I1: the chosen log differs at {first}, but {commit} is committed here"
                 ));
             }
+            Mark::CandidateCut.hit();
             node.log.cut(previous, target, &mut node.out);
         }
         node.log.append(record, &mut node.out)?;

@@ -13,7 +13,7 @@ use crate::replication::primary::{Primary, rule_of};
 use crate::replication::register::{Outcome, Request, Ticket, Value};
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
-use standfast_wal::{Lsn, NodeId};
+use standfast_wal::{Lsn, Mark, NodeId};
 use std::collections::BTreeSet;
 
 /// A change that the register has not answered yet.
@@ -106,6 +106,7 @@ impl Primary {
             return false;
         }
         self.joining = None;
+        Mark::MemberEvicted.hit();
         let rule = self.rule_for(node, set);
         let timed_out = lost.into_iter().filter(|id| !node.refused(*id)).collect();
         self.propose_set(node, rule, timed_out)
@@ -154,6 +155,7 @@ impl Primary {
         let rule = rule_of(&next);
         let matched = |id| self.matched_of(node, id);
         if !rule.set.contains(&node.me) || !commit::may_change(self.floor(node), matched, &rule) {
+            Mark::ChangeForbidden.hit();
             return false;
         }
         let Some(nonce) = node.draw() else {
@@ -178,6 +180,7 @@ impl Primary {
             return false;
         };
         self.joining = None;
+        Mark::ChangeProposed.hit();
         self.change = Some(Change {
             ticket,
             rule,
@@ -195,6 +198,7 @@ impl Primary {
             }
             // Nothing was offered to any voter: it is as if it had never been proposed.
             Outcome::Unready(value) if value == *node.config_value() => {
+                Mark::ChangeUnready.hit();
                 node.event("the voters that a change needs do not answer".into());
             }
             Outcome::Chosen(value)
@@ -203,6 +207,7 @@ impl Primary {
             | Outcome::Overtaken(value)
             | Outcome::Current(value) => {
                 // Between promotions only the primary writes: so there was a promotion.
+                Mark::ReignOver.hit();
                 node.event(format!(
                     "epoch {} is over, v{}",
                     self.reign.epoch, value.version
@@ -322,6 +327,7 @@ impl Primary {
         let id = joining.id;
         let late = node.now.since(joining.since) >= node.settings.join_timeout;
         if late || !node.up(id) || self.is_lost(node, id) {
+            Mark::JoiningDropped.hit();
             self.joining = None;
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.hold_down(node);
@@ -337,6 +343,7 @@ impl Primary {
         let Some(joining) = &self.joining else { return };
         let (id, rule) = (joining.id, joining.rule.clone());
         if self.matched_of(node, id) >= self.floor(node) {
+            Mark::JoiningAdmitted.hit();
             self.propose_set(node, rule, BTreeSet::new());
         }
     }

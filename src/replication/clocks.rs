@@ -3,7 +3,7 @@
 //! Nothing here is needed for safety; one bad clock expires nothing.
 
 use crate::replication::node::Node;
-use standfast_wal::NodeId;
+use standfast_wal::{Mark, NodeId};
 
 impl Node {
     pub fn set_wall(&mut self, wall: u64) {
@@ -45,7 +45,10 @@ impl Node {
         let own = self.wall_now().unwrap_or(0);
         let step = u64::try_from(self.settings.max_clock_step.as_nanos()).unwrap_or(u64::MAX);
         let tamed = match self.peers_clock() {
-            Some(median) if own > median.saturating_add(step) => median,
+            Some(median) if own > median.saturating_add(step) => {
+                Mark::ClockDistrusted.hit();
+                median
+            }
             _ => own,
         };
         tamed.max(self.log.tip().timestamp + 1)

@@ -9,7 +9,7 @@ use crate::replication::io::Effect;
 use crate::replication::message::{Body, Message};
 use crate::replication::register::{Value, Voter};
 use crate::replication::replica::{Replica, Role};
-use standfast_wal::{Epoch, Incarnation, Lsn, NodeId, Nonce, Record};
+use standfast_wal::{Epoch, Incarnation, Lsn, Mark, NodeId, Nonce, Record};
 use std::time::Duration;
 
 impl Replica {
@@ -71,6 +71,7 @@ impl Replica {
             }
             // Everything else counts only from a member; perhaps the Config here is old.
             _ if !named => {
+                Mark::StrangerIgnored.hit();
                 let version = self.node.config().version;
                 self.node.send(from, Body::AskConfig { version });
             }
@@ -234,6 +235,7 @@ impl Replica {
         let node = &mut self.node;
         let max_bytes = node.settings.message_bytes;
         let Some(previous) = node.log.tail.link_at(after) else {
+            Mark::FetchFromDisk.hit();
             node.fetches.insert(from, attempt);
             return node.out.push(Effect::ReadLog {
                 to: from,
@@ -335,6 +337,9 @@ impl Replica {
         let empty = node.end() == Lsn::ZERO;
         let idle = matches!(self.role, Role::Backup(_)) && node.log.settled();
         if idle && (empty || node.rejoining) {
+            if !empty {
+                Mark::Rejoined.hit();
+            }
             node.enter_history(Config::clone(&config), false);
             node.event(format!("follows history {} from now on", config.history));
             self.become_backup(Duration::ZERO);

@@ -15,7 +15,7 @@ use crate::replication::register::Value;
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
 use crate::replication::view::Refusal;
-use standfast_wal::{Epoch, History, Lsn, NodeId, Nonce};
+use standfast_wal::{Epoch, History, Lsn, Mark, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 
 enum Stage {
@@ -163,6 +163,7 @@ impl Forcing {
             node.next = Some(Next::Backup { patience });
             return;
         }
+        Mark::Forced.hit();
         let config = self.founding_config(node);
         node.enter_history(config, true);
         let config = node.meta.config.clone();

@@ -5,7 +5,7 @@ use crate::replication::io::Effect;
 use crate::replication::log::may_install;
 use crate::replication::message::SnapshotHead;
 use crate::replication::node::Node;
-use standfast_wal::{Lsn, NodeId};
+use standfast_wal::{Lsn, Mark, NodeId};
 
 impl Backup {
     /// Why a snapshot must not replace this node's log and state, if it must not.
@@ -40,7 +40,10 @@ impl Backup {
 
     pub fn on_snapshot_offered(&mut self, node: &mut Node, from: NodeId, head: &SnapshotHead) {
         match self.objection(node, from, head) {
-            Some(why) => node.out.push(Effect::RefuseSnapshot { from, why }),
+            Some(why) => {
+                Mark::SnapshotRefused.hit();
+                node.out.push(Effect::RefuseSnapshot { from, why });
+            }
             None => {
                 self.receiving = Some(from);
                 node.out.push(Effect::AcceptSnapshot { from });
@@ -61,6 +64,10 @@ impl Backup {
             .epochs
             .agreed(end, &following.epochs, Lsn(u64::MAX));
         let loss = (agreed < end).then(|| node.log.loss(agreed, following.reign));
+        Mark::SnapshotInstalled.hit();
+        if loss.is_some() {
+            Mark::SnapshotCutLog.hit();
+        }
         node.log.begin_install();
         node.out.push(Effect::InstallSnapshot { head, loss });
     }

@@ -9,7 +9,7 @@ use crate::replication::io::{Effect, LogFacts};
 use crate::replication::message::SnapshotHead;
 use crate::replication::tail::Tail;
 use crate::replication::view::Loss;
-use standfast_wal::{Kind, Link, Lsn, Record};
+use standfast_wal::{Kind, Link, Lsn, Mark, Record};
 use std::collections::VecDeque;
 
 pub(super) struct Log {
@@ -111,6 +111,7 @@ impl Log {
             self.commit
         );
         let loss = self.loss(after, by);
+        Mark::TailCut.hit();
         match self.tail.cut(after) {
             Some(link) => assert_eq!(link, keep, "one epoch, two chains at {after}"),
             None => self.tail.reset(keep),

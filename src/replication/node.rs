@@ -15,7 +15,7 @@ use crate::replication::registry::{draw_process, open_register};
 use crate::replication::replica::Next;
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
-use standfast_wal::{Epoch, History, Incarnation, Lsn, NodeId, Nonce};
+use standfast_wal::{Epoch, History, Incarnation, Lsn, Mark, NodeId, Nonce};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -299,6 +299,7 @@ impl Node {
         }
         self.newer = Some((reign.history, from));
         if self.meta.fence.weigh(reign) == Standing::Above {
+            Mark::HistoryEnded.hit();
             let (old, new) = (self.history(), reign.history);
             self.event(format!(
                 "n{from} lives in history {new}: {old} has ended by force; the data is kept, \

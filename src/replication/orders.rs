@@ -10,7 +10,7 @@ use crate::replication::primary::Primary;
 use crate::replication::register::VOTERS_MAX;
 use crate::replication::time::Time;
 use crate::replication::view::Refusal;
-use standfast_wal::{Incarnation, NodeId};
+use standfast_wal::{Incarnation, Mark, NodeId};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -189,7 +189,10 @@ impl Primary {
         }
         if let Some(handover) = self.handover.take() {
             let result = match reason {
-                StopReason::HandedOver { to } => Ok(format!("node {to} takes over")),
+                StopReason::HandedOver { to } => {
+                    Mark::SwitchoverDone.hit();
+                    Ok(format!("node {to} takes over"))
+                }
                 _ => Err(invalid(
                     "another node took over than the one that was chosen",
                 )),
@@ -279,6 +282,7 @@ impl Primary {
         };
         let gone = handover.draining && !node.up(handover.to);
         if gone || node.now.since(handover.since) >= node.settings.switchover_timeout {
+            Mark::SwitchoverAborted.hit();
             let (ticket, to) = (handover.ticket, handover.to);
             self.handover = None;
             let why = invalid(format!(
@@ -351,6 +355,7 @@ fn take_in(config: &Config, id: NodeId, member: &Member, voter: bool) -> Step {
         }
         _ => {}
     }
+    Mark::TookIn.hit();
     let mut next = Config::clone(config);
     next.members.insert(id, member.clone());
     if voter {

@@ -8,7 +8,7 @@ use crate::replication::io::Effect;
 use crate::replication::message::Body;
 use crate::replication::node::Node;
 use crate::replication::time::Time;
-use standfast_wal::{Epoch, Incarnation, Link, Lsn, NodeId, Record};
+use standfast_wal::{Epoch, Incarnation, Link, Lsn, Mark, NodeId, Record};
 use std::time::Duration;
 
 /// How the primary brings one peer forward.
@@ -118,6 +118,7 @@ impl Peer {
             Some(hold) => (hold.wait * 2).min(settings.hold_down_max),
             None => settings.hold_down,
         };
+        Mark::HeldDown.hit();
         let until = node.now.after(wait);
         self.hold = Some(HoldDown {
             wait,
@@ -169,6 +170,7 @@ impl Peer {
     /// It said up to where it agrees: stream from there, if the log reaches back that far.
     pub fn start_stream(&mut self, node: &mut Node, id: NodeId, agreed: Lsn, rebuild: bool) {
         if rebuild || agreed.next() < node.log.first_lsn {
+            Mark::SnapshotOffered.hit();
             self.progress = Progress::Snapshot;
             let at_least = Lsn(node.log.first_lsn.0 - 1)
                 .max(agreed.next())
@@ -229,6 +231,7 @@ impl Peer {
         if let Progress::Stream { reading, .. } = &mut self.progress {
             *reading = true;
         }
+        Mark::ReadFromDisk.hit();
         let max_bytes = node.settings.message_bytes;
         node.out.push(Effect::ReadLog {
             to,

@@ -17,7 +17,7 @@ use crate::replication::reads::Reads;
 use crate::replication::register::{Outcome, Ticket, Value};
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
-use standfast_wal::{Kind, Link, Lsn, NodeId, Record};
+use standfast_wal::{Kind, Link, Lsn, Mark, NodeId, Record};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -370,6 +370,7 @@ impl Primary {
             self.reads.register = None;
             if let Outcome::Current(value) = outcome {
                 if value.epoch == self.reign.epoch {
+                    Mark::ReadByVoters.hit();
                     self.confirm(node, round);
                     self.flush_reads(node);
                 }

@@ -16,7 +16,7 @@ use crate::replication::register::Value;
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
 use crate::replication::view::Refusal;
-use standfast_wal::{Link, NodeId, Record};
+use standfast_wal::{Link, Mark, NodeId, Record};
 use std::time::Duration;
 
 /// What this node is at the moment. Role-only data lives here only.
@@ -306,6 +306,7 @@ impl Replica {
     }
 
     fn on_log_gone(&mut self, to: NodeId) {
+        Mark::LogGone.hit();
         self.node.fetches.remove(&to);
         if let Role::Primary(primary) = &mut self.role {
             primary.restart(&mut self.node, to, Duration::ZERO);

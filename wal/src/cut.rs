@@ -8,6 +8,7 @@ use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::kept::{DIVERGENT, Kept, keep_aside, keep_bytes_aside, unused_name};
 use crate::log::{Cut, Identity, Log, disk_bytes};
+use crate::mark::Mark;
 use crate::note::{INTENT, Note};
 use crate::prepare::PREPARED;
 use crate::reader::ReadError;
@@ -64,6 +65,7 @@ impl<S: Storage> Log<S> {
         records.extend(unwritten);
         let file = self.keep_records(tail, durable, &records)?;
         if let Some(place) = place {
+            Mark::RecordsCut.hit();
             self.shared.retreat(after);
             self.make_cut(place)?;
         }

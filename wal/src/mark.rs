@@ -30,9 +30,8 @@ macro_rules! marks {
 
 marks! {
     TailCut "tail-cut" "A backup cut its tail at the first record that differs from the primary's.";
-    TailCutInMiddle "cut-record-on-disk" "A cut took records away that lay durably on the disk.";
-    CutFinished "cut-finished" "A cut that a crash had interrupted was finished at the start.";
-    ResetFinished "reset-finished" "A log reset that a crash had interrupted was finished at the start.";
+    RecordsCut "cut-record-on-disk" "A cut took records away that lay durably on the disk.";
+    CutFinished "cut-finished" "A cut or reset that a crash had interrupted was finished at the start.";
     TornEnd "torn-end" "Recovery found a torn end that no sync had promised, and cut it.";
     SuspectLog "suspect-log" "Recovery found a damaged end that may have been acknowledged.";
     SuspicionEnded "suspicion-ended" "A suspect log was verified against a primary and counts again.";

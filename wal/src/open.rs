@@ -5,6 +5,7 @@ use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::kept;
 use crate::log::{DamagedRange, End, Identity, Log, Options, Reach, Recovered};
+use crate::mark::Mark;
 use crate::note::{Note, SUSPECT};
 use crate::prepare::{PREPARED, Preparation};
 use crate::record::{History, Link, Lsn};
@@ -75,6 +76,9 @@ impl<S: Storage> Log<S> {
         let finished_interrupted = cut::finish_announced(&storage, identity)?;
         let (state, mut recovered) = recover(&storage, identity, base, &options)?;
         recovered.finished_interrupted = finished_interrupted;
+        if finished_interrupted {
+            Mark::CutFinished.hit();
+        }
         let mut log = state.into_log(storage, lock, identity, base, options);
         log.find_prepared()?;
         if log.damaged.is_empty() {
@@ -198,7 +202,9 @@ pub(crate) fn recover<S: Storage>(
         end = End::Unjudged;
     } else if matches!(survey.verdict, Verdict::Torn | Verdict::Suspect) {
         let kept = cut_end(storage, &survey, &newest, &file)?;
+        Mark::TornEnd.hit();
         if survey.verdict == Verdict::Suspect {
+            Mark::SuspectLog.hit();
             suspect = Some(kept.clone());
         }
         end = match suspect.is_some() {

@@ -7,7 +7,7 @@ use crate::replication::{Input, Loss, SnapshotHead};
 use crate::state::State;
 use standfast_snapshot::Header;
 use standfast_wal::scribe::Command;
-use standfast_wal::{Lsn, NodeId};
+use standfast_wal::{Lsn, Mark, NodeId};
 
 impl Engine {
     /// Offers a snapshot behind which this node's log goes on; takes one first if need be.
@@ -43,6 +43,7 @@ impl Engine {
         if let Some(Incoming::Receiving { from, .. }) = &self.copies.incoming
             && *from == peer
         {
+            Mark::SnapshotAborted.hit();
             self.copies.incoming = None;
             self.emit(Output::Snapshot(CopyOutput::StopReceiving));
             self.step(Input::SnapshotAborted { from: peer });

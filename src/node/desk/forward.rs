@@ -8,7 +8,7 @@ use crate::node::refusal::Refusal;
 use crate::node::wire::{ForwardReply, Forwarded, Head};
 use crate::state::{Command, Reply};
 use bytes::{Bytes, BytesMut};
-use standfast_wal::{Epoch, NodeId};
+use standfast_wal::{Epoch, Mark, NodeId};
 
 impl Engine {
     /// Passes on a command that never got an LSN, once.
@@ -34,6 +34,7 @@ impl Engine {
             // It was passed on to us already: once is enough, the client asks anew.
             return self.pending.refuse(client, self.not_primary());
         }
+        Mark::WriteForwarded.hit();
         self.desk.next_ticket += 1;
         let ticket = self.desk.next_ticket;
         self.desk.forwarded.insert(ticket, (to, client));

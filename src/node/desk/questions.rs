@@ -4,7 +4,7 @@ use crate::node::engine::Engine;
 use crate::node::outcomes::Known;
 use crate::node::refusal::Refusal;
 use crate::state::Reply;
-use standfast_wal::{Epoch, Lsn};
+use standfast_wal::{Epoch, Lsn, Mark};
 
 impl Engine {
     pub(super) fn force_warning(&self) -> String {
@@ -76,6 +76,7 @@ impl Engine {
         if same || shared {
             return Reply::Ok;
         }
+        Mark::TimeTravel.hit();
         let (generation, history_id) = (mine.generation, mine.id);
         Refusal::TimeTravel {
             generation,

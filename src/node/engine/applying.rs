@@ -85,12 +85,12 @@ impl Engine {
                     pending.evaluate(lsn, confirmed, |command| state.read(command));
                 }
             });
-        // Nor may a read that waits for the end of a record without commands see the next one.
+        // A record that answers nobody, a Tick that a read has asked for: what follows it must not
+        // be seen by a read that was asked before it.
         let last = record.last_lsn();
-        if self.pending.next_read().is_some_and(|lsn| lsn <= last) {
+        if pending.next_read() == Some(last) {
             let state = &self.state;
-            self.pending
-                .evaluate(last, confirmed, |command| state.read(command));
+            pending.evaluate(last, confirmed, |command| state.read(command));
         }
         self.outcomes.push(record, &replies);
         let generation = self.replica.history().generation;

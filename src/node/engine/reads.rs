@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
+use standfast_wal::Mark;
 use std::time::Duration;
 
 impl Engine {
@@ -60,6 +61,7 @@ impl Engine {
                 .answer(client, self.state.applied().lsn, Default::default(), reply);
             return;
         }
+        Mark::TooStale.hit();
         let refusal = Refusal::TooStale {
             age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),

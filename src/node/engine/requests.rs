@@ -7,7 +7,7 @@ use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
 use crate::replication::Input;
 use bytes::Bytes;
-use standfast_wal::{Kind, Lsn, Record};
+use standfast_wal::{Kind, Lsn, Mark, Record};
 
 impl Engine {
     pub(super) fn submit(&mut self, session: SessionId, requests: Vec<Request>) {
@@ -48,6 +48,7 @@ impl Engine {
         {
             let overdue = since.after(self.settings.write_timeout) <= self.time();
             if overdue && matches!(gate, Gate::Hold) {
+                Mark::HeldExpired.hit();
                 gate = Gate::Closed(self.overdue());
             }
             let kept = self.take(session, request, &mut gate);

@@ -4,7 +4,7 @@ use super::{Attested, Engine};
 use crate::limits;
 use crate::node::clock::LogClock;
 use crate::replication::{Input, Time};
-use standfast_wal::{Kind, Lsn, Record};
+use standfast_wal::{Kind, Lsn, Mark, Record};
 
 impl Engine {
     /// Log time now, on a primary. Starts the epoch's clock at the first call.
@@ -36,6 +36,7 @@ impl Engine {
     pub(super) fn order_tick(&mut self) {
         self.close_batch();
         if let Some(record) = self.propose(Kind::Tick, 1, &[]) {
+            Mark::TickCommitted.hit();
             self.tick = record.last_lsn();
         }
     }
@@ -115,6 +116,9 @@ impl Engine {
             .iter()
             .rev()
             .find(|(lsn, _)| *lsn == attested.lsn);
+        if mine.is_some() {
+            Mark::AttestationCompared.hit();
+        }
         if let Some((lsn, digest)) = mine
             && *digest != attested.digest
         {

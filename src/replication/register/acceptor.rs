@@ -7,7 +7,7 @@ use super::ballot::Ballot;
 use super::message::{AcceptorState, Body};
 use super::value::{Accepted, Proposal};
 use super::{Reason, Voter};
-use standfast_wal::NodeId;
+use standfast_wal::{Mark, NodeId};
 use std::collections::VecDeque;
 
 /// Answers that may wait for the disk. Beyond it requests are dropped; their senders repeat them.
@@ -142,6 +142,7 @@ impl Acceptor {
     }
 
     fn refuse(&mut self, from: Voter, ballot: Ballot) {
+        Mark::BallotRefused.hit();
         let promised = self.state.promised;
         self.answer(from, Body::Refused { ballot, promised });
     }

@@ -25,8 +25,9 @@ struct Pipe {
     from_life: u64,
     /// Of its dialler, from the greeting.
     incarnation: Incarnation,
-    /// Neither end knows of a break.
+    /// It stands; a broken one is noticed by its dialler later.
     is_up: bool,
+    is_noticed: bool,
     /// Nothing arrives before what was sent earlier.
     last_arrival: u64,
     /// Received, not yet a whole frame.
@@ -100,6 +101,14 @@ impl Net {
 
     fn live_pipe(&self, from: usize, to: usize) -> Option<usize> {
         self.current[from][to].filter(|pipe| self.pipes[*pipe].is_up)
+    }
+
+    /// Nothing is dialled before this process of the dialler knows that the old pipe is broken.
+    fn may_dial(&self, from: usize, to: usize, life: u64) -> bool {
+        self.current[from][to].is_none_or(|pipe| {
+            let pipe = &self.pipes[pipe];
+            pipe.from_life != life || pipe.is_noticed
+        })
     }
 }
 
@@ -262,10 +271,10 @@ impl World {
 
     fn dial(&mut self, from: usize, to: usize) -> Result<(), String> {
         let (dialler, target) = (&self.nodes[from], &self.nodes[to]);
-        if dialler.process.is_none() || self.net.live_pipe(from, to).is_some() {
+        let life = dialler.life;
+        if dialler.process.is_none() || !self.net.may_dial(from, to, life) {
             return Ok(());
         }
-        let life = dialler.life;
         let pause = self.dice.net.between(10 * MS, 200 * MS);
         if self.net.is_cut_off(from, to) || target.paused || dialler.paused {
             self.dial_after(self.plan.dial_timeout + pause, from, to);
@@ -302,7 +311,7 @@ impl World {
             && self.nodes[to].life == to_life
             && self.nodes[to].process.is_some()
             && !self.net.is_cut_off(from, to);
-        if !stands || self.net.live_pipe(from, to).is_some() {
+        if !stands || !self.net.may_dial(from, to, life) {
             return self.dial(from, to);
         }
         self.net.pipes.push(Pipe {
@@ -312,6 +321,7 @@ impl World {
             to_life,
             incarnation: self.nodes[from].incarnation,
             is_up: true,
+            is_noticed: false,
             last_arrival: self.now,
             buffer: BytesMut::new(),
             held: Vec::new(),
@@ -366,7 +376,8 @@ impl World {
 
     /// The dialler learns of it, and dials again.
     pub fn broken(&mut self, pipe: usize) -> Result<(), String> {
-        let this = &self.net.pipes[pipe];
+        let this = &mut self.net.pipes[pipe];
+        this.is_noticed = true;
         let (from, to, life) = (this.from, this.to, this.from_life);
         if self.nodes[from].life != life || self.nodes[from].process.is_none() {
             return Ok(());

@@ -21,7 +21,7 @@ pub struct Operators {
     orders: u64,
     /// Who may be forced in this run, once that was drawn.
     founder: Option<usize>,
-    /// Nodes that were taken out and not taken in again.
+    /// Nodes that were to be taken out, whatever came of that.
     pub removed: BTreeSet<usize>,
 }
 
@@ -128,7 +128,6 @@ impl World {
         let introduction = &self.nodes[node].introduction;
         let voter = introduction.voter;
         let member = plan::member(introduction, self.nodes[node].incarnation);
-        self.operators.removed.remove(&node);
         let (id, who) = (plan::id(node), who());
         self.order(
             at,

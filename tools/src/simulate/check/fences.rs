@@ -78,7 +78,10 @@ impl Said {
             ));
         }
         let voted = votes.accepted.as_ref().map(|vote| vote.ballot);
-        if said.voted.0 == votes.history && voted < Some(said.voted.1) {
+        if said.voted.1 > Ballot::ZERO
+            && said.voted.0 == votes.history
+            && voted < Some(said.voted.1)
+        {
             return Err(format!(
                 "R4: it voted at {} and starts with {voted:?}",
                 said.voted.1

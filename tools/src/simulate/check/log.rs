@@ -150,8 +150,13 @@ impl Logs {
     }
 
     /// I6: nothing is taken for committed that is not.
-    pub fn is_committed(&self, _: History, table: &EpochTable, lsn: Lsn) -> Result<(), String> {
-        let commit = self.true_commit_of(table);
+    pub fn is_committed(
+        &self,
+        history: History,
+        table: &EpochTable,
+        lsn: Lsn,
+    ) -> Result<(), String> {
+        let commit = self.true_commit_of(table).max(self.true_commit(history));
         if lsn > commit {
             return Err(format!("I6: {lsn} is taken for committed, {commit} is"));
         }

@@ -111,7 +111,7 @@ impl Observer {
         let (lsn, digest) = process.engine.applied();
         if lsn != self.nodes[node].applied {
             self.nodes[node].applied = lsn;
-            if let Some(history) = history_of(replica) {
+            if let Some(history) = self.history_at(replica, lsn) {
                 self.log.applied(now, history, lsn, replica.epochs())?;
                 self.digests.applied(lsn, digest, replica.epochs())?;
             }
@@ -163,6 +163,7 @@ impl Observer {
         };
         let counts = replica.is_primary() && place.epoch == replica.epoch();
         if !counts {
+            let history = self.history_at(replica, commit).unwrap_or(history);
             return self.log.is_committed(history, replica.epochs(), commit);
         }
         if commit <= self.log.true_commit(history) {
@@ -180,6 +181,15 @@ impl Observer {
         }
         self.log.raise_commit(history, commit);
         Ok(())
+    }
+
+    /// The history in which this LSN of a node's log is committed: that of the log, or, where the
+    /// log is still that of an ended one, the newer one that the node follows.
+    fn history_at(&self, replica: &Replica, lsn: Lsn) -> Option<History> {
+        let own = history_of(replica)?;
+        let followed = replica.history();
+        let is_beyond = lsn > self.log.true_commit(own) && followed != own;
+        Some(if is_beyond { followed } else { own })
     }
 
     /// Whether this place of a log is durable on that node's disk.
