@@ -144,6 +144,8 @@ pub const SHUTDOWN_FOR: Duration = Duration::from_secs(5);
 /// Snapshot blocks copied in one turn, and the pause between turns that copy.
 pub const SNAPSHOT_BLOCKS_PER_TURN: usize = 4;
 pub const SNAPSHOT_POLL: Duration = Duration::from_millis(1);
+/// How long a node waits after a snapshot that could not be written before it tries again.
+pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
 /// A snapshot by time needs at least so many new commands.
 pub const SNAPSHOT_LSNS_MIN: u64 = 1000;
 

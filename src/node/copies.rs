@@ -140,6 +140,8 @@ pub struct Copies {
     shipping: BTreeMap<u64, Client>,
     next_ticket: u64,
     last_begun: Time,
+    /// After one that could not be written the next waits a little.
+    not_before: Time,
     poll: Option<Time>,
 }
 
@@ -167,7 +169,7 @@ impl Copies {
         // thread spinning.
         let may_begin = self.applied.position.lsn > Lsn::ZERO && self.incoming.is_none();
         if self.wanted && self.job.is_none() && may_begin {
-            Some(Time::ZERO)
+            Some(self.not_before)
         } else {
             self.poll
         }
@@ -223,6 +225,9 @@ impl Engine {
             .as_ref()
             .map_or(Lsn::ZERO, |n| n.head.link.position.lsn);
         if self.is_witness || applied == Lsn::ZERO || self.copies.incoming.is_some() {
+            return false;
+        }
+        if self.time() < self.copies.not_before {
             return false;
         }
         if self.copies.wanted {
@@ -350,6 +355,7 @@ impl Engine {
             }
             Err(why) => {
                 self.state.abort_snapshot();
+                self.copies.not_before = self.time().after(limits::SNAPSHOT_RETRY);
                 self.note(format!("no snapshot was written: {why}"));
                 for (to, _) in std::mem::take(&mut self.copies.waiting) {
                     self.step(Input::SnapshotFailed { to });

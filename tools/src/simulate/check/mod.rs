@@ -41,6 +41,8 @@ struct Seen {
     incarnation: Option<Incarnation>,
     /// Of a node that is down: what its log held durably.
     down: Option<(Lsn, EpochTable)>,
+    /// What was durable on the disk that was lost last: it may have been acknowledged.
+    lost: Option<(Lsn, EpochTable)>,
 }
 
 /// Everything ever seen.
@@ -197,6 +199,10 @@ impl Observer {
         let is_there = |durable: Lsn, table: &EpochTable| {
             durable >= place.lsn && Place::of(table, place.lsn) == Some(place)
         };
+        let lost = self.nodes[node].lost.as_ref();
+        if lost.is_some_and(|(durable, table)| is_there(*durable, table)) {
+            return true;
+        }
         match (&nodes[node].process, &self.nodes[node].down) {
             (Some(process), _) => {
                 let replica = process.engine.replica();
@@ -246,6 +252,7 @@ impl Observer {
         *seen = Seen {
             held: seen.held,
             incarnation: Some(incarnation),
+            lost: seen.lost.take(),
             ..Seen::default()
         };
         self.watch_held(node, replica)
@@ -254,8 +261,11 @@ impl Observer {
 
     /// This node's disk counts as lost from now on: of what it held nothing is asked any more.
     pub fn harmed(&mut self, node: usize) {
-        self.nodes[node].held = None;
-        self.nodes[node].down = None;
+        let seen = &mut self.nodes[node];
+        seen.held = None;
+        if let Some(down) = seen.down.take() {
+            seen.lost = Some(down);
+        }
     }
 
     /// The newest Config of the newest history that any node knows to be chosen.
@@ -264,11 +274,11 @@ impl Observer {
     }
 
     pub fn crashed(&mut self, node: usize, process: &Process, is_harmed: bool) {
-        if is_harmed {
-            return self.harmed(node);
-        }
         let replica = process.engine.replica();
         self.nodes[node].down = Some((replica.durable(), replica.epochs().clone()));
+        if is_harmed {
+            self.harmed(node);
+        }
     }
 
     /// A frame leaves a node.
