@@ -144,6 +144,8 @@ pub const SHUTDOWN_FOR: Duration = Duration::from_secs(5);
 /// Snapshot blocks copied in one turn, and the pause between turns that copy.
 pub const SNAPSHOT_BLOCKS_PER_TURN: usize = 4;
 pub const SNAPSHOT_POLL: Duration = Duration::from_millis(1);
+/// Log that is kept beyond `wal_keep` for a member that is being sent a snapshot.
+pub const OFFERED_LOG_BYTES: u64 = 1 << 30;
 /// How long a node waits after a snapshot that could not be written before it tries again.
 pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
 /// A snapshot by time needs at least so many new commands.

@@ -40,6 +40,12 @@ pub enum CopyEvent {
         from: NodeId,
         why: String,
     },
+    /// The snapshot at this LSN cannot be read, so it cannot be sent.
+    SendFailed {
+        to: NodeId,
+        lsn: Lsn,
+        why: String,
+    },
     /// A backup is in its directory; the text is JSON.
     BackedUp {
         ticket: u64,
@@ -52,7 +58,11 @@ pub enum CopyEvent {
 pub enum CopyOutput {
     Begin(Box<Header>),
     Blocks(Vec<Block>),
-    Finish,
+    /// The last block was given. Of the older files the newest stays, and those at these LSNs,
+    /// which peers were offered.
+    Finish {
+        keep: Vec<Lsn>,
+    },
     /// Stream the newest snapshot file to this peer.
     Stream {
         to: NodeId,
@@ -211,7 +221,8 @@ impl Engine {
             self.emit(Output::Snapshot(CopyOutput::Blocks(blocks)));
         }
         if copied {
-            self.emit(Output::Snapshot(CopyOutput::Finish));
+            let keep = self.copies.offered.values().copied().collect();
+            self.emit(Output::Snapshot(CopyOutput::Finish { keep }));
         } else {
             self.copies.poll = Some(self.time().after(limits::SNAPSHOT_POLL));
         }
@@ -318,6 +329,7 @@ impl Engine {
                 self.send(from, Head::Copy(Piece::Refuse(why)));
                 self.step(Input::SnapshotAborted { from });
             }
+            CopyEvent::SendFailed { to, lsn, why } => self.on_send_failed(to, lsn, why),
             CopyEvent::BackedUp { ticket, result } => {
                 let Some(client) = self.copies.shipping.remove(&ticket) else {
                     return;
@@ -391,11 +403,23 @@ impl Engine {
         };
         let covered = newest.head.link.position.lsn;
         let is_mended = self.damaged_through > Lsn::ZERO && self.damaged_through <= covered;
-        let through = if is_mended || self.log_bytes > self.settings.wal_keep {
+        let mut through = if is_mended || self.log_bytes > self.settings.wal_keep {
             covered
         } else {
             covered.min(self.replica.held_by_all().unwrap_or(Lsn::ZERO))
         };
+        // Whoever takes a snapshot needs the log behind it: else it would need the next one, and
+        // the one after that, for ever.
+        let most = self
+            .settings
+            .wal_keep
+            .saturating_add(limits::OFFERED_LOG_BYTES);
+        if let Some(offered) = self.copies.offered.values().min()
+            && !is_mended
+            && self.log_bytes <= most
+        {
+            through = through.min(*offered);
+        }
         if is_mended {
             // Whole segments go, and never the newest: it may hold the damaged part.
             self.damaged_through = Lsn::ZERO;

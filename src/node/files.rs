@@ -90,7 +90,7 @@ impl Files {
                 }
             }
             CopyOutput::Blocks(blocks) => self.write_blocks(blocks),
-            CopyOutput::Finish => self.finish(),
+            CopyOutput::Finish { keep } => self.finish(keep),
             CopyOutput::Receive { from, lsn, total } => self.receive(from, lsn, total),
             CopyOutput::Receiving { offset, bytes, .. } => {
                 if let Some(thread) = &self.receiving {
@@ -128,13 +128,13 @@ impl Files {
         }
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, keep: Vec<Lsn>) {
         let Some((writer, lsn)) = self.writing.take() else {
             return;
         };
         let (events, dir) = (self.events.clone(), self.dir.clone());
         spawn("snapshot-end", move || {
-            let event = CopyEvent::Written(shelf::finish(&dir, writer, lsn));
+            let event = CopyEvent::Written(shelf::finish(&dir, writer, lsn, &keep));
             let _ = events.send(Event::Copy(event));
         });
     }
@@ -173,25 +173,11 @@ impl Files {
 
     /// Sends a snapshot file piece by piece; the queue's bound is the back-pressure.
     pub fn stream(&self, to: NodeId, lsn: Lsn, bulk: mpsc::Sender<Frame>) {
-        let dir = self.dir.clone();
+        let (dir, events) = (self.dir.clone(), self.events.clone());
         tokio::spawn(async move {
-            let reader = match shelf::open(&dir, lsn) {
-                Ok(reader) => reader,
-                Err(error) => return tracing::error!(%to, %error, "cannot send a snapshot"),
-            };
-            let mut offset = 0;
-            loop {
-                let bytes = match reader.chunk(offset, limits::SNAPSHOT_PIECE_BYTES) {
-                    Ok(bytes) if bytes.is_empty() => return,
-                    Ok(bytes) => bytes,
-                    Err(error) => return tracing::error!(%to, %error, "cannot send a snapshot"),
-                };
-                let length = bytes.len() as u64;
-                let frame = Frame::plain(Head::Copy(Piece::Chunk { offset, bytes }));
-                if bulk.send(frame).await.is_err() {
-                    return;
-                }
-                offset += length;
+            if let Err(why) = send_pieces(&dir, lsn, &bulk).await {
+                tracing::error!(%to, %lsn, why, "cannot send a snapshot");
+                let _ = events.send(Event::Copy(CopyEvent::SendFailed { to, lsn, why }));
             }
         });
     }
@@ -222,6 +208,25 @@ fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
         .name(name.to_string())
         .spawn(job)
         .expect("the system has threads to give");
+}
+
+/// An error is one of reading; a connection that is gone tells the engine by itself.
+async fn send_pieces(dir: &DataDir, lsn: Lsn, bulk: &mpsc::Sender<Frame>) -> Result<(), String> {
+    let reader = shelf::open(dir, lsn)?;
+    let mut offset = 0;
+    loop {
+        let bytes = reader.chunk(offset, limits::SNAPSHOT_PIECE_BYTES);
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let length = bytes.len() as u64;
+        let frame = Frame::plain(Head::Copy(Piece::Chunk { offset, bytes }));
+        if bulk.send(frame).await.is_err() {
+            return Ok(());
+        }
+        offset += length;
+    }
 }
 
 /// Takes the pieces of one snapshot; `None` when it was given up.

@@ -101,21 +101,23 @@ pub fn finish<D: Directory>(
     dir: &D,
     writer: Writer<NewFile<D::Storage>>,
     lsn: Lsn,
+    keep: &[Lsn],
 ) -> Result<u64, String> {
     let summary = writer.publish().map_err(|error| error.to_string())?;
     if let Ok(storage) = dir.snapshots() {
-        remove_older(&storage, lsn);
+        remove_older(&storage, lsn, keep);
     }
     Ok(summary.file_bytes)
 }
 
 /// Keeps the newest snapshot and the one before it: the older one is what is left when the newer
-/// is found damaged, as long as the log reaches back to it.
-fn remove_older<S: Storage>(storage: &S, newest: Lsn) {
+/// is found damaged, as long as the log reaches back to it. And those to `keep`.
+fn remove_older<S: Storage>(storage: &S, newest: Lsn, keep: &[Lsn]) {
     let Ok(found) = list(storage) else {
         return;
     };
-    for (lsn, name) in found.into_iter().filter(|(lsn, _)| *lsn < newest).skip(1) {
+    let older = found.into_iter().filter(|(lsn, _)| *lsn < newest).skip(1);
+    for (lsn, name) in older.filter(|(lsn, _)| !keep.contains(lsn)) {
         if let Err(error) = storage.remove(&name) {
             tracing::warn!(%lsn, %error, "an old snapshot stays");
         }
@@ -175,7 +177,7 @@ pub fn adopt<D: Directory>(dir: &D, lsn: Lsn) -> io::Result<u64> {
     let (storage, name) = (dir.snapshots()?, name_of(lsn));
     durable::publish(&storage, &waiting_name_of(lsn), &name)?;
     // Durable here: the snapshot that the reset log begins behind.
-    remove_older(&storage, lsn);
+    remove_older(&storage, lsn, &[]);
     standfast_wal::File::len(&storage.open(&name)?)
 }
 

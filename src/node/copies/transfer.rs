@@ -58,6 +58,14 @@ impl Engine {
                     self.emit(Output::Snapshot(CopyOutput::Stream { to: from, lsn }));
                 }
             }
+            Piece::Refuse(why) if self.is_receiving_from(from) => {
+                // The sender cannot read it after all.
+                self.copies.incoming = None;
+                self.copies.loaded = None;
+                self.emit(Output::Snapshot(CopyOutput::StopReceiving));
+                self.note(format!("node {from} sends no snapshot: {why}"));
+                self.step(Input::SnapshotAborted { from });
+            }
             Piece::Refuse(why) => {
                 if self.copies.offered.remove(&from).is_some() {
                     self.note(format!("node {from} did not take the snapshot: {why}"));
@@ -70,9 +78,7 @@ impl Engine {
                 }
             }
             Piece::Chunk { offset, bytes } => {
-                if matches!(&self.copies.incoming,
-                    Some(Incoming::Receiving { from: sender, .. }) if *sender == from)
-                {
+                if self.is_receiving_from(from) {
                     let receiving = CopyOutput::Receiving {
                         from,
                         offset,
@@ -82,6 +88,23 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn is_receiving_from(&self, peer: NodeId) -> bool {
+        matches!(&self.copies.incoming, Some(Incoming::Receiving { from, .. }) if *from == peer)
+    }
+
+    /// Its receiver would wait for ever.
+    pub(super) fn on_send_failed(&mut self, to: NodeId, lsn: Lsn, why: String) {
+        if self.copies.offered.get(&to) != Some(&lsn) {
+            return;
+        }
+        self.copies.offered.remove(&to);
+        self.note(format!(
+            "the snapshot at {lsn} cannot be sent to node {to}: {why}"
+        ));
+        self.send(to, Head::Copy(Piece::Refuse(why)));
+        self.step(Input::SnapshotFailed { to });
     }
 
     fn on_offer(&mut self, from: NodeId, head: SnapshotHead, total: u64) {
@@ -115,8 +138,7 @@ impl Engine {
     }
 
     pub(in crate::node) fn refuse_snapshot(&mut self, from: NodeId, why: &str) {
-        if matches!(&self.copies.incoming, Some(Incoming::Receiving { from: f, .. }) if *f == from)
-        {
+        if self.is_receiving_from(from) {
             self.copies.incoming = None;
             self.copies.loaded = None;
             self.emit(Output::Snapshot(CopyOutput::StopReceiving));

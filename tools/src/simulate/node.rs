@@ -254,9 +254,11 @@ impl Process {
                     }
                 }
             }
-            CopyOutput::Finish => {
+            CopyOutput::Finish { keep } => {
                 if let Some((writer, lsn)) = self.writing.take() {
-                    tell(CopyEvent::Written(shelf::finish(&self.dir, writer, lsn)));
+                    tell(CopyEvent::Written(shelf::finish(
+                        &self.dir, writer, lsn, &keep,
+                    )));
                 }
             }
             CopyOutput::Stream { to, lsn } => self.stream(to, lsn, wants),
@@ -289,17 +291,20 @@ impl Process {
     }
 
     fn stream(&self, to: NodeId, lsn: Lsn, wants: &mut Wants) {
-        // Whoever cannot read it says nothing: the receiver gives up by itself.
-        let Ok(reader) = shelf::open(&self.dir, lsn) else {
-            return;
-        };
+        if let Err(why) = self.send_pieces(to, lsn, wants) {
+            let failed = CopyEvent::SendFailed { to, lsn, why };
+            wants.events.push(Event::Copy(failed));
+        }
+    }
+
+    fn send_pieces(&self, to: NodeId, lsn: Lsn, wants: &mut Wants) -> Result<(), String> {
+        let reader = shelf::open(&self.dir, lsn)?;
         let mut offset = 0;
         loop {
-            let Ok(bytes) = reader.chunk(offset, self.piece_bytes) else {
-                return;
-            };
+            let bytes = reader.chunk(offset, self.piece_bytes);
+            let bytes = bytes.map_err(|error| error.to_string())?;
             if bytes.is_empty() {
-                return;
+                return Ok(());
             }
             let length = bytes.len() as u64;
             let piece = Piece::Chunk { offset, bytes };
