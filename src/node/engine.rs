@@ -401,6 +401,9 @@ impl Engine {
             .front()
             .map(|held| held.since.after(self.settings.write_timeout));
         let shown = self.shown.map(|at| at.after(limits::VIEW_INTERVAL));
+        // Once it counts as stalled, only the disk's own answer changes that.
+        let oldest = self.undone.front().filter(|_| !self.disk_stalled);
+        let stalls = oldest.map(|(_, since)| since.after(self.settings.degraded_timeout));
         let attest = (self.attested.stale && self.replica.is_primary())
             .then(|| self.attested.at.after(self.settings.attest_interval));
         [
@@ -409,9 +412,7 @@ impl Engine {
             self.desk.deadline(),
             self.copies.deadline(),
             self.next_tick(),
-            self.undone
-                .front()
-                .map(|(_, since)| since.after(self.settings.degraded_timeout)),
+            stalls,
             held,
             shown,
             attest,
