@@ -84,7 +84,7 @@ marks! {
     GapInAppend "gap-in-append" "Records came behind a gap: something before them was lost.";
     BallotRefused "ballot-refused" "A voter refused a ballot below what it had promised.";
     LossBudgetUsed "loss-budget-used" "max-performance: no write is taken, too much is unreplicated.";
-    NoReplicas "no-replicas" "max-protection: no write is taken, for too few copies are there.";
+    TooFewCopies "too-few-copies" "max-protection: no write is taken, for too few copies are there.";
     Busy "busy" "No write is taken, for too much is ordered and not committed.";
 }
 
