@@ -39,6 +39,11 @@ pub enum CopyEvent {
         from: NodeId,
         why: String,
     },
+    /// What `CopyOutput::Stream` asked for cannot be sent, or not to its end.
+    NotSent {
+        to: NodeId,
+        why: String,
+    },
     /// A backup is in its directory; the text is JSON.
     BackedUp {
         ticket: u64,
@@ -311,6 +316,14 @@ impl Engine {
                 ));
                 self.send(from, Head::Copy(Piece::Refuse(why)));
                 self.step(Input::SnapshotAborted { from });
+            }
+            CopyEvent::NotSent { to, why } => {
+                self.note(format!("no snapshot was sent to node {to}: {why}"));
+                // Else that member would wait for the rest for as long as its link stands.
+                if self.copies.offered.remove(&to).is_some() {
+                    Mark::SnapshotNotSent.hit();
+                    self.step(Input::SnapshotFailed { to });
+                }
             }
             CopyEvent::BackedUp { ticket, result } => {
                 let Some(client) = self.copies.shipping.remove(&ticket) else {

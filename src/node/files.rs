@@ -192,17 +192,23 @@ impl Files {
     /// Sends a snapshot file piece by piece; the queue's bound is the back-pressure.
     pub fn stream(&self, to: NodeId, lsn: Lsn, bulk: mpsc::Sender<Frame>) {
         let path = open::snapshot_path(&self.dir, lsn);
+        let events = self.events.clone();
+        let fail = move |error: standfast_snapshot::Error| {
+            let why = error.to_string();
+            // The engine is gone only when the process ends.
+            let _ = events.send(Event::Copy(CopyEvent::NotSent { to, why }));
+        };
         tokio::spawn(async move {
             let reader = match SnapshotReader::open(&path) {
                 Ok(reader) => reader,
-                Err(error) => return tracing::error!(%to, %error, "cannot send a snapshot"),
+                Err(error) => return fail(error),
             };
             let mut offset = 0;
             loop {
                 let bytes = match reader.chunk(offset, limits::SNAPSHOT_PIECE_BYTES) {
                     Ok(bytes) if bytes.is_empty() => return,
                     Ok(bytes) => bytes,
-                    Err(error) => return tracing::error!(%to, %error, "cannot send a snapshot"),
+                    Err(error) => return fail(error),
                 };
                 let length = bytes.len() as u64;
                 let frame = Frame::plain(Head::Copy(Piece::Chunk { offset, bytes }));

@@ -56,6 +56,7 @@ marks! {
     SnapshotRefused "snapshot-refused" "A backup refused a snapshot that it was offered.";
     SnapshotInstalled "snapshot-installed" "A received snapshot replaced log and state.";
     SnapshotCutLog "snapshot-replaced-tail" "A snapshot replaced a log whose end differed.";
+    SnapshotNotSent "snapshot-not-sent" "A snapshot that a member accepted was gone, or not readable.";
     SnapshotAborted "snapshot-aborted" "The connection broke while a snapshot was on its way.";
     LogTrimmed "log-trimmed" "Log that a snapshot covers was dropped.";
     ReadFromDisk "read-from-disk" "A peer that lags was served from the log's files.";

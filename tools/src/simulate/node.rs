@@ -343,7 +343,9 @@ impl Process {
             }
             CopyOutput::Stream { to, lsn } => {
                 let Some(file) = disks.snapshots.get(&lsn) else {
-                    return;
+                    let why = "it was dropped for a newer one".to_string();
+                    let event = Event::Copy(CopyEvent::NotSent { to, why });
+                    return wants.events.push(event);
                 };
                 for (i, chunk) in file.chunks(self.piece_bytes).enumerate() {
                     let bytes = Bytes::copy_from_slice(chunk);
