@@ -56,6 +56,15 @@ impl Replica {
         }
     }
 
+    /// A stale read on a primary: until this moment of this node's clock it was certainly the only
+    /// one, so that it knew of everything acknowledged before. `None`: nothing is known.
+    pub fn primacy_shown(&self) -> Option<Time> {
+        match &self.role {
+            Role::Primary(primary) if primary.serving => primary.reads.shown,
+            _ => None,
+        }
+    }
+
     /// What the next proposed record must follow.
     pub fn tip(&self) -> Link {
         self.node.log.tip()

@@ -99,7 +99,7 @@ impl Primary {
         }
         let config = node.config();
         if config.protection == Protection::MaxProtection && self.lacks_backups(node) {
-            Mark::NoReplicas.hit();
+            Mark::TooFewCopies.hit();
             return Err(Refusal::NoReplicas);
         }
         if self.is_over_budget(node) {

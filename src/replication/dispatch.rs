@@ -343,6 +343,10 @@ impl Replica {
             node.enter_history(Config::clone(&config), false);
             node.event(format!("follows history {} from now on", config.history));
             self.become_backup(Duration::ZERO);
+        } else if !empty {
+            // The only word of it that reaches a node which the new history's founder has no reason
+            // to speak to: its own history has ended, and `rejoin` is what helps.
+            node.meet_history(from, reign);
         }
     }
 }

@@ -244,7 +244,7 @@ impl Primary {
         appended.expect("the engine builds each record behind the tip");
         let end = record.last_lsn();
         self.mark.get_or_insert((end, node.now));
-        let round = self.reads.next_broadcast();
+        let round = self.reads.next_broadcast(node.now);
         let mut refused = false;
         let Primary {
             peers,
@@ -345,7 +345,7 @@ impl Primary {
 
     pub fn beat(&mut self, node: &mut Node) {
         let quiet = self.is_quiet(node);
-        let round = self.reads.next_broadcast();
+        let round = self.reads.next_broadcast(node.now);
         let (version, wall) = (node.config().version, node.wall_now().unwrap_or(0));
         for (id, peer) in &self.peers {
             if node.up(*id) {

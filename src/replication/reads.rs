@@ -21,6 +21,11 @@ pub(super) struct Reads {
     waiting_since: Option<Time>,
     /// A read of the register is under way; it confirms this round.
     pub register: Option<(Ticket, u64)>,
+    /// A round that is not confirmed yet, and when it was sent.
+    sent: Option<(u64, Time)>,
+    /// When the newest round was sent of those that were timed and are confirmed: then, at least,
+    /// this epoch still reigned.
+    pub shown: Option<Time>,
 }
 
 impl Reads {
@@ -35,6 +40,8 @@ impl Reads {
             confirmed: round,
             waiting_since: None,
             register: None,
+            sent: None,
+            shown: None,
         }
     }
 
@@ -52,8 +59,9 @@ impl Reads {
     }
 
     /// Starts a round that goes to all.
-    pub fn next_broadcast(&mut self) -> u64 {
+    pub fn next_broadcast(&mut self, now: Time) -> u64 {
         self.broadcast = self.next_round();
+        self.sent.get_or_insert((self.broadcast, now));
         self.broadcast
     }
 
@@ -74,6 +82,9 @@ impl Reads {
             return false;
         }
         self.confirmed = round;
+        if let Some((_, sent)) = self.sent.take_if(|(sent, _)| *sent <= round) {
+            self.shown = Some(sent);
+        }
         self.waiting_since = (self.wanted > round).then_some(now);
         true
     }
@@ -95,7 +106,7 @@ mod tests {
     fn a_read_is_confirmed_only_by_a_round_sent_after_it() {
         let now = Time::ZERO;
         let mut reads = Reads::new(7);
-        reads.next_broadcast();
+        reads.next_broadcast(now);
         let ticket = reads.take(now);
         assert_eq!(ticket, 9, "the round before it does not count");
         assert!(!reads.needs_round(), "round 8 is still on its way");
@@ -103,10 +114,24 @@ mod tests {
         assert!(reads.confirmed < ticket && reads.needs_round());
         reads.next_round();
         assert!(reads.needs_round(), "one peer alone does not confirm");
-        reads.next_broadcast();
+        reads.next_broadcast(now);
         assert!(!reads.needs_round(), "the new round serves all that wait");
         assert!(reads.confirm(10, now) && reads.confirmed >= ticket);
         assert!(!reads.confirm(10, now), "no news");
         assert!(!reads.is_overdue(Time(u64::MAX), Duration::ZERO));
+    }
+    #[test]
+    fn the_reign_is_shown_up_to_when_a_confirmed_round_was_sent_and_no_longer() {
+        let mut reads = Reads::new(7);
+        assert_eq!(reads.shown, None);
+        reads.next_broadcast(Time(10));
+        reads.next_broadcast(Time(20));
+        assert!(reads.confirm(9, Time(90)));
+        assert_eq!(reads.shown, Some(Time(10)), "not when it was confirmed");
+        reads.next_broadcast(Time(100));
+        reads.next_broadcast(Time(500));
+        assert_eq!(reads.shown, Some(Time(10)), "nobody has answered since");
+        assert!(reads.confirm(10, Time(600)));
+        assert_eq!(reads.shown, Some(Time(100)));
     }
 }

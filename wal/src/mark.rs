@@ -56,6 +56,7 @@ marks! {
     SnapshotRefused "snapshot-refused" "A backup refused a snapshot that it was offered.";
     SnapshotInstalled "snapshot-installed" "A received snapshot replaced log and state.";
     SnapshotCutLog "snapshot-replaced-tail" "A snapshot replaced a log whose end differed.";
+    SnapshotNotSent "snapshot-not-sent" "A snapshot that a member accepted was gone, or not readable.";
     SnapshotAborted "snapshot-aborted" "The connection broke while a snapshot was on its way.";
     LogTrimmed "log-trimmed" "Log that a snapshot covers was dropped.";
     ReadFromDisk "read-from-disk" "A peer that lags was served from the log's files.";
@@ -84,7 +85,7 @@ marks! {
     GapInAppend "gap-in-append" "Records came behind a gap: something before them was lost.";
     BallotRefused "ballot-refused" "A voter refused a ballot below what it had promised.";
     LossBudgetUsed "loss-budget-used" "max-performance: no write is taken, too much is unreplicated.";
-    NoReplicas "no-replicas" "max-protection: no write is taken, for too few copies are there.";
+    TooFewCopies "too-few-copies" "max-protection: no write is taken, for too few copies are there.";
     Busy "busy" "No write is taken, for too much is ordered and not committed.";
 }
 

@@ -100,6 +100,7 @@ impl Engine {
             return;
         }
         self.copies.offered.remove(&to);
+        Mark::SnapshotNotSent.hit();
         self.note(format!(
             "the snapshot at {lsn} cannot be sent to node {to}: {why}"
         ));

@@ -54,8 +54,12 @@ impl Engine {
             return self.pending.refuse(client, Refusal::Witness { primary });
         }
         let limit = self.settings.max_staleness;
-        let age = self.staleness();
-        if self.replica.is_primary() || age.is_some_and(|age| age <= limit) {
+        // A primary that nobody answers may have a successor: what it has ages as on a backup.
+        let age = match self.replica.is_primary() {
+            true => self.replica.primacy_shown().map(|at| self.time().since(at)),
+            false => self.staleness(),
+        };
+        if age.is_some_and(|age| age <= limit) {
             let reply = self.state.read(command);
             self.pending
                 .answer(client, self.state.applied().lsn, Default::default(), reply);

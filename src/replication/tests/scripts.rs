@@ -284,6 +284,7 @@ scripts! {
     in_max_protection_nothing_commits_alone
     a_switchover_loses_nothing_and_needs_no_timeout
     a_forced_promotion_founds_a_new_history
+    a_node_that_hears_of_a_new_history_by_its_config_alone_can_rejoin
     a_backup_behind_the_log_gets_a_snapshot
     a_fenced_primary_confirms_no_read
     a_copy_is_added_before_the_epoch_is_committed

@@ -184,12 +184,18 @@ impl World {
             let process = world.nodes[node].process.as_ref()?;
             Some(process.engine.replica().history().generation)
         };
-        let newest = (0..self.nodes.len())
-            .filter_map(|node| generation_of(self, node))
-            .max();
+        let all = (0..self.nodes.len()).filter_map(|node| generation_of(self, node));
+        let Some(newest) = all.max().filter(|newest| *newest > 1) else {
+            return Ok(());
+        };
         for node in 0..self.nodes.len() {
-            let own = generation_of(self, node);
-            if own.is_some() && own < newest && newest > Some(1) {
+            let Some(process) = &self.nodes[node].process else {
+                continue;
+            };
+            // A node without data follows any history by itself, but nobody takes it in unasked.
+            let is_known = node < self.plan.members && !self.operators.removed.contains(&node);
+            let is_stranger = is_known && process.engine.replica().is_stranger();
+            if generation_of(self, node) < Some(newest) || is_stranger {
                 let (who, why) = (who(), "one history".to_string());
                 self.order(node, Control::Rejoin { who, why })?;
             }

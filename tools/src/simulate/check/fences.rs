@@ -1,7 +1,7 @@
 //! What a node has promised in a message, it has kept: over restarts, and in what it says later.
 //!
-//! Fences and votes are said only when they are durable, so a process that starts with less than its
-//! predecessor said has lost, or never kept, a promise.
+//! Fences and votes are said only when they are durable, so a process that starts with less than
+//! its predecessor said has lost, or never kept, a promise.
 
 use standfast::replication::register::{Ballot, Body as Vote};
 use standfast::replication::{Body, Fence, Message, Meta};

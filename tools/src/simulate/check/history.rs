@@ -50,6 +50,27 @@ pub struct Operation {
     pub end: End,
 }
 
+/// Whether these bytes are ordered once in a run: they hold a value of one client's own, as
+/// `c3-14;`.
+pub fn is_unique(encoded: &[u8]) -> bool {
+    let digits = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count()
+    };
+    let mut starts = (0..encoded.len()).filter(|at| encoded[*at] == b'c');
+    starts.any(|at| {
+        let rest = &encoded[at + 1..];
+        let client = digits(rest);
+        let Some((b'-', rest)) = rest[client..].split_first() else {
+            return false;
+        };
+        let number = digits(rest);
+        client > 0 && number > 0 && rest.get(number) == Some(&b';')
+    })
+}
+
 #[derive(Default)]
 pub struct Histories {
     pub operations: Vec<Operation>,

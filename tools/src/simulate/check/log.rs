@@ -1,8 +1,8 @@
 //! I1 and I3: what every log holds, what is truly committed, what was acknowledged.
 //!
 //! One branch per history: the sequence of records that its nodes have applied. Two logs are equal
-//! at a place when history, epoch and LSN are equal there; so what was acknowledged is in a log when
-//! the log's table of reigns says so.
+//! at a place when history, epoch and LSN are equal there; so what was acknowledged is in a log
+//! when the log's table of reigns says so.
 
 use bytes::Bytes;
 use standfast::replication::{EpochTable, Replica};

@@ -1,10 +1,11 @@
 //! I4 in linear time: replies carry LSNs, so the log's order is the order; replay it, and compare.
 //!
-//! Every acknowledged write stands at its LSN with its reply; every read, linearizable or stale, saw
-//! exactly the state at its LSN; in real time nothing answered is missed by what was asked later.
-//! What was refused stands nowhere; what was written once stands once; a transaction is whole.
+//! Every acknowledged write stands at its LSN with its reply; every read, linearizable or stale,
+//! saw exactly the state at its LSN; in real time nothing answered is missed by what was asked
+//! later. What was refused stands nowhere; what was written once stands once; a transaction is
+//! whole.
 
-use super::history::{Asks, End, Histories, Operation};
+use super::history::{Asks, End, Histories, Operation, is_unique};
 use super::log::Branch;
 use super::told::Told;
 use crate::simulate::world::CLUSTER;
@@ -177,11 +178,6 @@ fn real_time(answered: &[Answered]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Whether these bytes are written once in a run: they hold a value of one client's own.
-fn is_unique(encoded: &[u8]) -> bool {
-    encoded.contains(&b';')
 }
 
 /// What was refused is nowhere; what was written once is there once, whatever became of its answer.

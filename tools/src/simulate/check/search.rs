@@ -1,16 +1,16 @@
 //! I4 without LSNs: is there any order of the operations that explains all replies?
 //!
 //! The search of Wing and Gong with Lowe's memory of what was tried ("Testing for linearizability",
-//! 2017), key by key, for linearizability is local (Herlihy and Wing, 1990). It knows nothing of the
-//! log but when an operation whose client got no answer was first seen applied.
+//! 2017), key by key, for linearizability is local (Herlihy and Wing, 1990). It knows nothing of
+//! the log but when an operation whose client got no answer was first seen applied.
 //!
-//! Limits: only the keys `k*`, which no expiry and no transaction touches; an MSET counts as a write
-//! of each of its keys, an MGET as a read of each, so that their being one step is left to the
-//! replay. An operation without an answer that the log does not show is left out: what it had done,
-//! a read would show without explanation. Beyond `STEPS_MAX` steps the search of a key is given up,
-//! and counted. Runs with more than one history are not searched.
+//! Limits: only the keys `k*`, which no expiry and no transaction touches; an MSET counts as a
+//! write of each of its keys, an MGET as a read of each, so that their being one step is left to
+//! the replay. An operation without an answer that the log does not show is left out: what it had
+//! done, a read would show without explanation. Beyond `STEPS_MAX` steps the search of a key is
+//! given up, and counted. Runs with more than one history are not searched.
 
-use super::history::{Asks, End, Histories, Operation};
+use super::history::{Asks, End, Histories, Operation, is_unique};
 use super::log::Logs;
 use bytes::Bytes;
 use standfast::state::Command;
@@ -58,7 +58,7 @@ pub fn check(logs: &Logs, histories: &Histories) -> Result<u64, String> {
             End::Refused => continue,
             End::Open | End::Unknown(_) if operation.asks == Asks::Write => {
                 // Only what is written once can be found again in the log.
-                let is_unique = operation.encoded.contains(&b';');
+                let is_unique = is_unique(&operation.encoded);
                 match applied_at.get(&operation.encoded) {
                     Some(at) if is_unique => (*at, None),
                     None if is_unique => continue,

@@ -131,10 +131,10 @@ impl World {
                     ));
                 }
             }
-            (What::Data(_), script @ Script::Nothing) if is_write => {
-                if self.dice.clients.one_in(40) {
-                    *script = Script::Receipt { epoch, lsn };
-                }
+            (What::Data(_), script @ Script::Nothing)
+                if is_write && self.dice.clients.one_in(40) =>
+            {
+                *script = Script::Receipt { epoch, lsn };
             }
             _ => {}
         }
