@@ -228,7 +228,10 @@ impl<S: Storage> Reader<S> {
                     other => other?,
                 };
                 if let Some(link) = link {
-                    record.follows(link)?;
+                    match record.follows(link) {
+                        Err(_) if !records.is_empty() => break,
+                        other => other?,
+                    }
                 }
                 link = Some(record.link());
                 taken += head.size;
