@@ -3,9 +3,9 @@
 #
 #   tools/fuzz.sh [--minutes 10] [--jobs 2] [--keep] [TARGET...]
 #
-# Needs cargo-fuzz (`cargo install cargo-fuzz --locked`) and a C++ compiler; no nightly toolchain.
-# Ends with a line per target and non-zero where one found something; the input then lies in
-# fuzz/artifacts/TARGET and is run again by `cargo run -p fuzz-targets -- run TARGET FILE`.
+# Needs a C++ compiler for libFuzzer, and nothing else: the stable toolchain does. Ends with a line
+# for each target, and non-zero where one found something; the input then lies in
+# target/fuzz/found/TARGET and is run again by `cargo run -p fuzz-targets -- run TARGET FILE`.
 # With --keep the kept corpus (tools/fuzz-targets/corpus) is afterwards made anew: the fewest and
 # shortest inputs that reach all that was reached.
 set -eu
@@ -25,34 +25,29 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-command -v cargo-fuzz >/dev/null || {
-    echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2
-    exit 2
-}
 [ -n "$targets" ] || targets=$(cargo run --quiet -p fuzz-targets -- names)
 
-# The sanitizer and its coverage are flags that a stable compiler takes only when told so.
-for target in $targets; do
-    RUSTC_BOOTSTRAP=1 cargo fuzz build "$target"
-done
-host=$(rustc -vV | sed -n 's/^host: //p')
-programs=fuzz/target/$host/release
-logs=fuzz/target/logs
+RUSTC_WORKSPACE_WRAPPER="$PWD/tools/fuzz-rustc.sh" \
+    cargo build --release -p fuzz-targets --features libfuzzer --bin libfuzzer
+# Other builds put a program of the same name there.
+home=target/fuzz
+program=$home/libfuzzer
+logs=$home/logs
 mkdir -p "$logs"
+cp target/release/libfuzzer "$program"
 
-# No input is longer than MAX bytes; none may take the process beyond RSS or one allocation beyond
-# MALLOC mebibytes (the targets' own bounds are far closer), or longer than TIMEOUT seconds.
+# An input may take the whole process to so many MiB (the targets' own bounds are far closer), and
+# so many seconds.
 run_one() {
     target=$1
-    mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target"
-    "$programs/$target" "fuzz/corpus/$target" "tools/fuzz-targets/corpus/$target" \
+    mkdir -p "$home/corpus/$target" "$home/found/$target"
+    FUZZ_TARGET=$target "$program" "$home/corpus/$target" "tools/fuzz-targets/corpus/$target" \
         -max_total_time=$((minutes * 60)) -max_len=16384 -timeout=20 \
-        -rss_limit_mb=1536 -malloc_limit_mb=512 \
-        -artifact_prefix="fuzz/artifacts/$target/" -print_final_stats=1 \
+        -rss_limit_mb=1536 -detect_leaks=0 -artifact_prefix="$home/found/$target/" \
+        -print_final_stats=1 -verbosity=1 \
         >"$logs/$target" 2>&1 || echo "FOUND $?" >>"$logs/$target"
 }
 
-export ASAN_OPTIONS="detect_odr_violation=0:allocator_may_return_null=1"
 running=0
 for target in $targets; do
     run_one "$target" &
@@ -88,8 +83,8 @@ if [ -n "$keep" ]; then
         kept=tools/fuzz-targets/corpus/$target
         rm -rf "$kept.new"
         mkdir -p "$kept.new" "$kept"
-        "$programs/$target" -merge=1 -max_len=4096 "$kept.new" "$kept" "fuzz/corpus/$target" \
-            >"$logs/$target.merge" 2>&1
+        FUZZ_TARGET=$target "$program" -merge=1 -use_counters=0 -max_len=4096 -detect_leaks=0 \
+            "$kept.new" "$kept" "$home/corpus/$target" >"$logs/$target.merge" 2>&1
         rm -rf "$kept"
         mv "$kept.new" "$kept"
     done

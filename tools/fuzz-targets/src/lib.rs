@@ -3,7 +3,7 @@
 //! A target takes any bytes and panics where a promise is broken: a decoder that panics, that
 //! takes more memory than its bound, that says one thing of bytes and another of the same bytes
 //! cut up, that does not give back what it was given. The same functions are run by libFuzzer
-//! (`fuzz/`), for as long as one likes, and by this crate's own test, from the kept corpus and
+//! (`libfuzzer.rs`), for as long as one likes, and by this crate's own test, from the kept corpus and
 //! a few thousand seeded mutations of it.
 //!
 //! The first byte of an input says how the rest is meant ([`input::How`]): most decoders stand
@@ -25,7 +25,7 @@ use standfast_wal::storage::sim::Random;
 
 /// One decoder and what is asserted of it.
 pub struct Target {
-    /// Of the corpus directory and of the libFuzzer program.
+    /// Of the corpus directory, and for `FUZZ_TARGET`.
     pub name: &'static str,
     /// The decoders it reaches.
     pub decodes: &'static str,

@@ -208,7 +208,7 @@ fn damaged(log: &Log<SimDisk>, recovered: &Recovered) {
                 assert!(range.last_lsn > at, "{range:?} is not behind {at}");
                 at = range.last_lsn;
             }
-            Err(other) => panic!("a readable disk: {other}"),
+            Err(other) => panic!("a readable disk: {other}; {:?}", recovered.damaged),
         }
     }
 }
