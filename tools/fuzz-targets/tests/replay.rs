@@ -98,7 +98,7 @@ macro_rules! replays {
 // A few seconds each, unoptimized.
 replays! {
     resp: 20_000,
-    commands: 500,
+    commands: 2_000,
     peer_frame: 20_000,
     wal_record: 50_000,
     wal_recovery: 1_000,

@@ -229,9 +229,18 @@ fn seeds() -> Vec<Vec<u8>> {
         Reply::error("ERR no"),
         Reply::Array(vec![Reply::Bulk(Bytes::from_static(b"x"))]),
     ]);
-    let mut encoded = Vec::new();
-    replies.encode(&mut encoded);
-    seeds.push(join(How::of(0, REPLY), &encoded));
+    let bulk = Reply::Bulk(Bytes::from_static(b"value"));
+    for reply in [
+        replies,
+        bulk,
+        Reply::Ok,
+        Reply::Int(7),
+        Reply::error("ERR no"),
+    ] {
+        let mut encoded = Vec::new();
+        reply.encode(&mut encoded);
+        seeds.push(join(How::of(0, REPLY), &encoded));
+    }
     let attestation = Attestation {
         lsn: Lsn(7),
         digest: Digest(8),
