@@ -288,7 +288,8 @@ pub fn encode_log(cluster: ClusterId, history: History, records: &[Record]) -> (
 pub fn decode_log(file: &str, bytes: &[u8]) -> Result<(LogHead, Vec<Record>), Error> {
     let head = LogHead::decode(file, bytes)?;
     let frame = &bytes[LOG_BYTES..];
-    let (needed, found) = (LOG_BYTES as u64 + head.stored_bytes, bytes.len() as u64);
+    let needed = head.stored_bytes.saturating_add(LOG_BYTES as u64);
+    let found = bytes.len() as u64;
     if found < needed {
         return Err(Error::new(file, found, Reason::Truncated { needed, found }));
     }

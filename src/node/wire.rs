@@ -182,7 +182,9 @@ pub fn decode(bytes: &mut BytesMut) -> Result<Option<Frame>, WireError> {
     }
     let total = HEADER_BYTES + head_len + body_len;
     if bytes.len() < total {
-        bytes.reserve(total - bytes.len());
+        // No more than came already: what a header announces takes no memory until it is sent.
+        let ahead = bytes.len().max(limits::LINK_READ_BYTES);
+        bytes.reserve((total - bytes.len()).min(ahead));
         return Ok(None);
     }
     let mut frame = bytes.split_to(total).freeze();
@@ -257,4 +259,29 @@ mod raw_bytes {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
         from.deserialize_bytes(Copied)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the fuzzer: twelve bytes from anybody who could connect took 40 MiB.
+    #[test]
+    fn an_announced_length_takes_no_memory_before_its_bytes_came() {
+        let mut bytes = BytesMut::new();
+        bytes.put_u32_le(16);
+        bytes.put_u32_le(limits::FRAME_BYTES_MAX as u32);
+        bytes.put_u32_le(0);
+        assert!(matches!(decode(&mut bytes), Ok(None)));
+        assert!(
+            bytes.capacity() <= 2 * limits::LINK_READ_BYTES,
+            "{}",
+            bytes.capacity()
+        );
+        bytes.put_bytes(0, MIB);
+        assert!(matches!(decode(&mut bytes), Ok(None)));
+        assert!(bytes.capacity() <= 4 * MIB, "{}", bytes.capacity());
+    }
+
+    const MIB: usize = 1 << 20;
 }

@@ -69,6 +69,13 @@ impl EpochEntry {
         }
     }
 
+    /// Whether this reign may stand behind `before` in one log (I3).
+    fn succeeds(&self, before: &EpochEntry) -> bool {
+        self.fence() > before.fence()
+            && self.epoch > before.epoch
+            && self.first_lsn > before.first_lsn
+    }
+
     /// The payload of the EpochStart that begins this reign behind (`fork_epoch`, first - 1).
     pub fn encode(&self, fork_epoch: Epoch) -> [u8; EPOCH_START_BYTES] {
         let mut out = [0; EPOCH_START_BYTES];
@@ -108,8 +115,30 @@ impl EpochEntry {
 
 /// All reigns of one log, oldest first; epochs, reigns and first LSNs rise.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "Unverified")]
 pub struct EpochTable {
     entries: Vec<EpochEntry>,
+}
+
+/// A table as it came from a peer or out of a file, whose reigns may stand in any order.
+#[derive(Deserialize)]
+struct Unverified {
+    entries: Vec<EpochEntry>,
+}
+
+impl TryFrom<Unverified> for EpochTable {
+    type Error = &'static str;
+    fn try_from(table: Unverified) -> Result<EpochTable, &'static str> {
+        let entries = table.entries;
+        let begins = entries
+            .first()
+            .is_none_or(|first| first.first_lsn > Lsn::ZERO);
+        if begins && entries.windows(2).all(|pair| pair[1].succeeds(&pair[0])) {
+            Ok(EpochTable { entries })
+        } else {
+            Err("a table of epochs whose reigns do not rise")
+        }
+    }
 }
 
 impl EpochTable {
@@ -132,12 +161,7 @@ impl EpochTable {
     /// Adds the reign that begins behind all others.
     pub fn push(&mut self, entry: EpochEntry) {
         if let Some(last) = self.entries.last() {
-            assert!(
-                entry.fence() > last.fence()
-                    && entry.epoch > last.epoch
-                    && entry.first_lsn > last.first_lsn,
-                "I3: reign {entry:?} after {last:?}"
-            );
+            assert!(entry.succeeds(last), "I3: reign {entry:?} after {last:?}");
         }
         self.entries.push(entry);
     }
@@ -235,6 +259,31 @@ mod tests {
             }),
         ] {
             assert_eq!(EpochEntry::decode(&bad), None, "{what}");
+        }
+    }
+
+    /// A peer's table is compared with one's own as it is: one out of order would put the fork at a
+    /// wrong place, or in front of the first record.
+    #[test]
+    fn a_table_whose_reigns_do_not_rise_is_no_table() {
+        let decode = |table: &EpochTable| {
+            let bytes = postcard::to_stdvec(table).expect("numbers");
+            postcard::from_bytes::<EpochTable>(&bytes)
+        };
+        let good = table(&[(1, 1, 1), (1, 3, 4), (2, 4, 9)]);
+        assert_eq!(decode(&good).as_ref(), Ok(&good));
+        assert_eq!(decode(&EpochTable::default()), Ok(EpochTable::default()));
+        let entries = good.entries();
+        let bad = [
+            vec![entries[1], entries[0]],
+            vec![entries[0], entries[0]],
+            vec![EpochEntry {
+                first_lsn: Lsn::ZERO,
+                ..entries[0]
+            }],
+        ];
+        for entries in bad {
+            assert!(decode(&EpochTable { entries }).is_err());
         }
     }
 

@@ -34,9 +34,10 @@ number!(
 impl Lsn {
     pub const ZERO: Lsn = Lsn(0);
 
-    /// The LSN after this one.
+    /// The LSN after this one. Behind the last number there is none: a position that was read from
+    /// somewhere may be that, and no record ever stands there (`Head::read`).
     pub fn next(self) -> Lsn {
-        Lsn(self.0 + 1)
+        Lsn(self.0.saturating_add(1))
     }
 
     /// How many LSNs lie after `self` up to and including `end`; 0 if `end` is not above.

@@ -222,14 +222,10 @@ impl<S: Storage> Reader<S> {
             }
             let end = offset + (STAMP_BYTES + head.size) as u64;
             if head.last_lsn() > after {
-                let mut bytes = window.at(offset, STAMP_BYTES + head.size)?;
-                let record = match Record::split_from(&mut bytes.split_off(STAMP_BYTES)) {
+                let record = match window.record(offset, head.size, link) {
                     Err(_) if !records.is_empty() => break,
                     other => other?,
                 };
-                if let Some(link) = link {
-                    record.follows(link)?;
-                }
                 link = Some(record.link());
                 taken += head.size;
                 records.push(record);
@@ -338,6 +334,17 @@ impl<S: Storage> Window<S> {
             true => Ok(head),
             false => Err(Fault::Damage(Damage::Order)),
         }
+    }
+
+    /// The record of `size` bytes whose stamp stands at `offset`, proved; also that it follows
+    /// `link`, where that is known.
+    fn record(&mut self, offset: u64, size: usize, link: Option<Link>) -> Result<Record, Fault> {
+        let mut bytes = self.at(offset, STAMP_BYTES + size)?;
+        let record = Record::split_from(&mut bytes.split_off(STAMP_BYTES))?;
+        if let Some(link) = link {
+            record.follows(link)?;
+        }
+        Ok(record)
     }
 
     /// `len` bytes from `offset` on, shared with the window.

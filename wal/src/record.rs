@@ -467,6 +467,27 @@ mod tests {
         }
     }
 
+    /// Positions come out of notes, stamps, kept files and peers' messages: any number may.
+    #[test]
+    fn nothing_follows_the_last_number() {
+        let (link, record) = sample();
+        let end = Position {
+            lsn: Lsn(u64::MAX),
+            ..link.position
+        };
+        let last = Link {
+            position: end,
+            ..link
+        };
+        assert_eq!(record.follows(last), Err(Damage::Order));
+        assert_eq!(end.lsn.next(), end.lsn);
+        let mut bytes = record.bytes().to_vec();
+        bytes[FIRST_LSN.at..FIRST_LSN.at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[8..HEADER_BYTES]);
+        bytes[HEADER_CRC.at..HEADER_CRC.at + 4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Head::read(&bytes), Err(Damage::Field));
+    }
+
     #[test]
     fn a_record_follows_only_its_own_predecessor() {
         let (link, record) = sample();

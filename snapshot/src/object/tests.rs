@@ -53,6 +53,8 @@ fn a_header_that_lies_is_refused() {
     };
     assert_eq!(forge(&|_| ()).unwrap(), head);
     assert!(forge(&|h| h.first_lsn = Lsn(2)).is_err());
+    // A length that no file has is compared, not added to.
+    assert!(forge(&|h| h.stored_bytes = u64::MAX).is_err());
     assert!(forge(&|h| h.first_epoch = Epoch(9)).is_err());
     assert!(forge(&|h| h.first_timestamp += 1).is_err());
     assert!(forge(&|h| h.before = Chain(5)).is_err());
