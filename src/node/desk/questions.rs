@@ -73,6 +73,11 @@ impl Engine {
             .any(|(history, last)| {
                 history.generation == generation && history.id == history_id && lsn.0 <= *last
             });
+        let last = self.replica.epochs().last();
+        if same && last.is_some_and(|last| last.history != mine) {
+            // It follows that history and holds another one's log still.
+            return Refusal::Loading.into();
+        }
         if same || shared {
             return Reply::Ok;
         }
