@@ -165,6 +165,10 @@ pub struct EngineSettings {
 pub trait LogSource: Send {
     /// Records after `after`, at least one, about `max_bytes`; `None`: that part is gone.
     fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, LogFault>;
+
+    /// Where a segment begins behind this LSN: its place in the chain, though the record itself
+    /// may be gone.
+    fn base_at(&self, lsn: Lsn) -> Option<Link>;
 }
 
 /// Why a part of the log cannot be read.

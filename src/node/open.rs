@@ -94,6 +94,12 @@ impl<S: Storage> LogSource for LogFiles<S> {
             Err(ReadError::Failed(error)) => Err(LogFault::Failed(error.to_string())),
         }
     }
+
+    fn base_at(&self, lsn: Lsn) -> Option<Link> {
+        let segments = self.0.as_ref()?.segments();
+        let mut bases = segments.iter().map(|segment| segment.base);
+        bases.find(|base| base.position.lsn == lsn)
+    }
 }
 
 /// What a snapshot's state needs besides its blocks.

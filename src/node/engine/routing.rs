@@ -184,6 +184,9 @@ impl Engine {
         if let Some(link) = newest.filter(|link| link.position.lsn == lsn) {
             return Ok(Some(link));
         }
+        if let Some(link) = self.log.base_at(lsn) {
+            return Ok(Some(link));
+        }
         let before = self.log.read(Lsn(lsn.0 - 1), 1)?;
         Ok(before.and_then(|records| records.first().map(Record::link)))
     }
