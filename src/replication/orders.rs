@@ -119,7 +119,10 @@ impl Primary {
         }
         // A known id keeps its role and its seat: only the disk is new.
         let role = known.map_or(role, |member| member.role);
-        let voter = known.map_or(voter, |_| config.voters.contains(&id));
+        // After a forced promotion of a node that did not vote before there may be no seat for all:
+        // a copy without a vote is better than none.
+        let free = config.voters.len() < VOTERS_MAX || role == MemberRole::Witness;
+        let voter = known.map_or(voter && free, |_| config.voters.contains(&id));
         let member = Member {
             incarnation: life,
             role,
