@@ -151,7 +151,9 @@ impl World {
         };
         self.digest.add(bytes.len() as u64);
         if self.net.is_blocked(from, to) {
-            self.hold(pipe, bytes);
+            if self.net.pipes[pipe].held_bytes < HELD_MAX {
+                self.hold(pipe, bytes);
+            }
             return;
         }
         let split = bytes.len() > 1 && self.dice.net.one_in(self.plan.split_one_in);
@@ -175,10 +177,8 @@ impl World {
 
     fn hold(&mut self, pipe: usize, bytes: Bytes) {
         let pipe = &mut self.net.pipes[pipe];
-        if pipe.held_bytes < HELD_MAX {
-            pipe.held_bytes += bytes.len();
-            pipe.held.push(bytes);
-        }
+        pipe.held_bytes += bytes.len();
+        pipe.held.push(bytes);
     }
 
     // Receiving
