@@ -10,7 +10,7 @@ use std::time::Instant;
 
 pub fn run(root: &Path, scratch: &Path, patches: &[Patch]) -> anyhow::Result<bool> {
     let started = Instant::now();
-    let tree = Tree::new(root, scratch.join("tree-check"))?;
+    let tree = Tree::new(root, scratch.join("tree"))?;
     let mut bad = Vec::new();
     let mut good: Vec<&Patch> = Vec::new();
     for patch in patches {

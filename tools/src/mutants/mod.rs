@@ -6,6 +6,7 @@
 
 mod check;
 mod patch;
+mod switch;
 mod table;
 mod tree;
 mod trial;
@@ -32,9 +33,12 @@ pub struct Arguments {
     /// Only see whether every patch applies and builds
     #[arg(long)]
     check: bool,
-    /// Mutants tried at the same time, each with a tree and a build directory of its own
+    /// Mutants simulated at the same time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Build each mutant by itself instead of all in one build with switches
+    #[arg(long)]
+    separate: bool,
     /// Leave the trees and what was built in target/mutants: the next run begins warm
     #[arg(long)]
     keep: bool,
@@ -52,7 +56,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let wanted = |patch: &Patch| arguments.only.iter().any(|word| patch.name.contains(word));
     patches.retain(|patch| arguments.only.is_empty() || wanted(patch));
     anyhow::ensure!(!patches.is_empty(), "no mutant has such a name");
-    let scratch = root.join("target/mutants");
+    // Apart, so that the one does not clear away what the other works on.
+    let scratch = root.join(match arguments.check {
+        true => "target/mutants/check",
+        false => "target/mutants/run",
+    });
     let good = if arguments.check {
         check::run(&root, &scratch, &patches)?
     } else {
@@ -78,38 +86,48 @@ fn try_all(
         seeds: arguments.seeds,
         seconds: arguments.seconds,
     };
+    let trial = Trial::new(root, scratch, budget)?;
+    let wanted = if arguments.separate {
+        &[]
+    } else {
+        &patches[..]
+    };
+    let planted = trial.plant(wanted)?;
     // First of all: what a broken simulator reports of mutants would mean nothing.
-    let first = Trial::new(root, scratch, 0, budget)?;
-    let clean = first.clean()?;
+    let clean = trial.simulate(0)?;
     eprintln!("unmutated: {clean}");
     if !clean.is_clean() {
         println!("the unmutated tree is not clean: {clean}");
         return Ok(false);
     }
-    let count = patches.len();
-    let queue = Mutex::new(VecDeque::from(patches));
+    let (switched, separate): (VecDeque<_>, VecDeque<_>) = patches
+        .into_iter()
+        .partition(|patch| planted.contains_key(&patch.name));
+    let queue = Mutex::new(switched);
     let rows = Mutex::new(Vec::new());
-    let worker = |trial: Trial| -> anyhow::Result<()> {
-        while let Some(patch) = locked(&queue).pop_front() {
-            let row: Row = trial.mutant(patch)?;
-            let mut rows = locked(&rows);
-            rows.push(row);
-            let (number, row) = (rows.len(), &rows[rows.len() - 1]);
-            eprintln!("{number}/{count} {row}");
+    let note = |row: Row| {
+        eprintln!("{row}");
+        locked(&rows).push(row);
+    };
+    let worker = || -> anyhow::Result<()> {
+        loop {
+            let Some(patch) = locked(&queue).pop_front() else {
+                return Ok(());
+            };
+            let number = planted[&patch.name];
+            note(trial.switched(patch, number)?);
         }
-        Ok(())
     };
     std::thread::scope(|scope| {
-        let worker = &worker;
-        let others: Vec<_> = (1..arguments.jobs)
-            .map(|job| scope.spawn(move || worker(Trial::new(root, scratch, job, budget)?)))
+        let workers: Vec<_> = (0..arguments.jobs.max(1))
+            .map(|_| scope.spawn(worker))
             .collect();
-        let own = worker(first);
-        let mut results = others
-            .into_iter()
-            .map(|other| other.join().expect("no panic"));
-        results.try_for_each(|result| result).and(own)
+        let mut ended = workers.into_iter().map(|worker| worker.join());
+        ended.try_for_each(|result| result.expect("a worker does not panic"))
     })?;
+    for patch in separate {
+        note(trial.separate(patch)?);
+    }
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by(|a, b| a.patch.name.cmp(&b.patch.name));
     print!("{}", table::render(&rows, budget, &clean));

@@ -15,6 +15,8 @@ pub struct Patch {
     /// The file's name without `.patch`.
     pub name: String,
     pub path: PathBuf,
+    /// What it changes, as paths in the workspace.
+    pub files: Vec<String>,
     pub title: String,
     /// The rule that it breaks.
     pub breaks: String,
@@ -54,10 +56,12 @@ impl Patch {
             (1..=CHANGED_LINES_MAX).contains(&changed),
             "{changed} changed lines: a mutant is a slip"
         );
+        let target = |line: &str| line.strip_prefix("+++ b/").map(str::to_string);
         let name = path.file_stem().context("a file has a name")?;
         Ok(Patch {
             name: name.to_string_lossy().into_owned(),
             path: path.to_path_buf(),
+            files: diff.lines().filter_map(target).collect(),
             title: field(head, "Title").context("no `Title:`")?,
             breaks: field(head, "Breaks").context("no `Breaks:`")?,
             net: Some(net).filter(|net| net != SIMULATE),
@@ -90,7 +94,7 @@ mod tests {
         let patch = Patch::parse(path, &format!("{HEAD}{DIFF}")).expect("well formed");
         assert_eq!((&*patch.name, &*patch.title), ("01-slip", "it slips"));
         assert_eq!(patch.breaks, "a rule of two lines");
-        assert_eq!(patch.net, None);
+        assert_eq!((patch.net, &*patch.files), (None, &["x".to_string()][..]));
         let long = format!("{HEAD}{DIFF}{}", "+more\n".repeat(CHANGED_LINES_MAX));
         assert!(Patch::parse(path, &long).is_err(), "too many changed lines");
         assert!(Patch::parse(path, DIFF).is_err(), "no head");

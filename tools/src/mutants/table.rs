@@ -12,7 +12,6 @@ const STORY_CHARS: usize = 72;
 pub struct Row {
     pub patch: Patch,
     pub verdict: Verdict,
-    pub build: Duration,
     pub run: Duration,
 }
 
@@ -25,10 +24,9 @@ impl fmt::Display for Row {
         };
         write!(
             f,
-            "{} {fate}{} (built in {:.0} s, ran {:.1} s)",
+            "{} {fate}{} ({:.1} s)",
             self.patch.name,
             self.verdict,
-            self.build.as_secs_f64(),
             self.run.as_secs_f64()
         )
     }

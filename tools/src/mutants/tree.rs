@@ -61,10 +61,21 @@ impl Tree {
             .current_dir(&self.dir)
             .env("GIT_CEILING_DIRECTORIES", above)
             .output()?;
-        Ok(match output.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
-        })
+        if !output.status.success() {
+            return Ok(Err(String::from_utf8_lossy(&output.stderr)
+                .trim()
+                .to_string()));
+        }
+        // Git says nothing of what it skips.
+        for name in &patch.files {
+            let read = |dir: &Path| std::fs::read(dir.join(name));
+            ensure!(
+                read(&self.root)? != read(&self.dir)?,
+                "{} left {name} as it was",
+                patch.name
+            );
+        }
+        Ok(Ok(()))
     }
 
     /// Runs cargo in the copy and waits for it.

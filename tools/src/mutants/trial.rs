@@ -1,9 +1,11 @@
 //! One mutant built and simulated: after how many seeds it is caught, and by which check.
 
 use super::patch::Patch;
+use super::switch;
 use super::table::Row;
 use super::tree::{Ended, Tree, run_for};
 use anyhow::ensure;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,39 +70,59 @@ pub struct Trial {
 }
 
 impl Trial {
-    pub fn new(root: &Path, scratch: &Path, job: usize, budget: Budget) -> anyhow::Result<Trial> {
+    pub fn new(root: &Path, scratch: &Path, budget: Budget) -> anyhow::Result<Trial> {
         Ok(Trial {
-            tree: Tree::new(root, scratch.join(format!("tree-{job}")))?,
-            target: scratch.join(format!("build-{job}")),
+            tree: Tree::new(root, scratch.join("tree"))?,
+            target: scratch.join("build"),
             budget,
         })
     }
 
-    /// The unmutated tree.
-    pub fn clean(&self) -> anyhow::Result<Verdict> {
+    /// Builds the tree with all mutants that can be switched; answers their numbers. None, where
+    /// they do not build together.
+    pub fn plant(&self, patches: &[Patch]) -> anyhow::Result<BTreeMap<String, u32>> {
+        let planted = switch::plant(&self.tree, patches)?;
+        let Err(why) = self.build() else {
+            return Ok(planted);
+        };
+        ensure!(
+            !planted.is_empty(),
+            "the unmutated tree does not build: {why}"
+        );
+        eprintln!("all in one do not build, so each is built by itself: {why}");
         self.tree.restore()?;
         self.build()?;
-        self.simulate(1, self.budget.seeds)
+        Ok(BTreeMap::new())
     }
 
-    pub fn mutant(&self, patch: Patch) -> anyhow::Result<Row> {
+    /// A mutant that was planted.
+    pub fn switched(&self, patch: Patch, number: u32) -> anyhow::Result<Row> {
+        let started = Instant::now();
+        let verdict = self.simulate(number)?;
+        Ok(Row {
+            patch,
+            verdict,
+            run: started.elapsed(),
+        })
+    }
+
+    /// A mutant that is built by itself.
+    pub fn separate(&self, patch: Patch) -> anyhow::Result<Row> {
         self.tree.restore()?;
         let applied = self.tree.apply(&patch)?;
         applied.map_err(|why| anyhow::anyhow!("{} does not apply: {why}", patch.name))?;
-        let started = Instant::now();
         if patch.net.is_none() {
             self.build()?;
         }
-        let built = started.elapsed();
+        let started = Instant::now();
         let verdict = match &patch.net {
             Some(net) => self.other_net(net)?,
-            None => self.simulate(1, self.budget.seeds)?,
+            None => self.simulate(0)?,
         };
         Ok(Row {
             patch,
             verdict,
-            build: built,
-            run: started.elapsed().saturating_sub(built),
+            run: started.elapsed(),
         })
     }
 
@@ -126,31 +148,33 @@ impl Trial {
         })
     }
 
-    fn run_seeds(&self, first: u64, seeds: u64) -> anyhow::Result<Ended> {
+    fn run_seeds(&self, number: u32, first: u64, seeds: u64) -> anyhow::Result<Ended> {
         let mut command = Command::new(self.target.join(PROFILE).join("tools"));
         let numbers = [first, seeds, self.budget.seconds].map(|number| number.to_string());
         command.args(["simulate", "--seed", &numbers[0], "--seeds", &numbers[1]]);
         command.args(["--seconds", &numbers[2]]);
         command.current_dir(&self.tree.dir);
+        command.env(switch::VARIABLE, number.to_string());
         let limit = SEED_LIMIT * u32::try_from(seeds).unwrap_or(u32::MAX);
         run_for(&mut command, limit.max(Duration::from_secs(120)))
     }
 
-    fn simulate(&self, first: u64, seeds: u64) -> anyhow::Result<Verdict> {
-        let ended = self.run_seeds(first, seeds)?;
-        let verdict = judge(&ended, first);
+    /// Simulates what was built, with this mutant switched on; 0 is none.
+    pub fn simulate(&self, number: u32) -> anyhow::Result<Verdict> {
+        let verdict = judge(&self.run_seeds(number, 1, self.budget.seeds)?);
         match verdict {
             // It died without a word about the seed: the halves tell.
-            Verdict::Caught { seed: 0, story } => self.find_seed(first, seeds, story),
+            Verdict::Caught { seed: 0, story } => self.find_seed(number, story),
             verdict => Ok(verdict),
         }
     }
 
-    /// Narrows down which seed of a batch makes the process die.
-    fn find_seed(&self, mut first: u64, mut seeds: u64, story: String) -> anyhow::Result<Verdict> {
+    /// Narrows down which seed makes the process die.
+    fn find_seed(&self, number: u32, story: String) -> anyhow::Result<Verdict> {
+        let (mut first, mut seeds) = (1, self.budget.seeds);
         while seeds > 1 {
             let half = seeds / 2;
-            match judge(&self.run_seeds(first, half)?, first) {
+            match judge(&self.run_seeds(number, first, half)?) {
                 Verdict::Caught { .. } => seeds = half,
                 _ => (first, seeds) = (first + half, seeds - half),
             }
@@ -160,7 +184,7 @@ impl Trial {
 }
 
 /// What a run of the simulator said. Seed 0: it died before it could name one.
-fn judge(ended: &Ended, first: u64) -> Verdict {
+fn judge(ended: &Ended) -> Verdict {
     let Some(success) = ended.success else {
         return Verdict::Hung;
     };
@@ -182,7 +206,7 @@ fn judge(ended: &Ended, first: u64) -> Verdict {
     let vacuous = |line: &&str| line.contains("vacuous") || line.contains("never reached");
     match ended.stdout.lines().find(vacuous) {
         Some(line) => Verdict::Vacuous(line.to_string()),
-        None => Verdict::Vacuous(format!("seeds from {first} on failed without a story")),
+        None => Verdict::Vacuous("it failed without a story".to_string()),
     }
 }
 
@@ -205,24 +229,24 @@ mod tests {
             "",
         );
         let story = "I1: lost".to_string();
-        assert_eq!(judge(&run, 1), Verdict::Caught { seed: 7, story });
+        assert_eq!(judge(&run), Verdict::Caught { seed: 7, story });
         let run = ended(
             "",
             "thread 'main' panicked at src/x.rs:1:2:\nI3: two\nnote: run with\n",
         );
         let story = "I3: two".to_string();
-        assert_eq!(judge(&run, 1), Verdict::Caught { seed: 0, story });
+        assert_eq!(judge(&run), Verdict::Caught { seed: 0, story });
     }
 
     #[test]
     fn what_is_only_vacuous_or_late_is_not_caught() {
         let run = ended("50 seeds\nvacuous: never reached a tail cut\n", "");
-        assert!(!judge(&run, 1).is_caught());
-        assert!(!judge(&ended("", ""), 1).is_caught());
+        assert!(!judge(&run).is_caught());
+        assert!(!judge(&ended("", "")).is_caught());
         let late = Ended {
             success: None,
             ..ended("seed 7 FAILED: I1: lost\n", "")
         };
-        assert_eq!(judge(&late, 1), Verdict::Hung);
+        assert_eq!(judge(&late), Verdict::Hung);
     }
 }
