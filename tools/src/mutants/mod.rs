@@ -36,6 +36,9 @@ pub struct Arguments {
     /// Mutants simulated at the same time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Put the table into docs/mutants.md
+    #[arg(long, conflicts_with_all = ["only", "check"])]
+    write: bool,
     /// Build each mutant by itself instead of all in one build with switches
     #[arg(long)]
     separate: bool,
@@ -130,7 +133,11 @@ fn try_all(
     }
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by(|a, b| a.patch.name.cmp(&b.patch.name));
-    print!("{}", table::render(&rows, budget, &clean));
+    let rendered = table::render(&rows, budget, &clean);
+    print!("{rendered}");
+    if arguments.write {
+        table::write(&root.join("docs/mutants.md"), &rendered)?;
+    }
     Ok(rows.iter().all(|row| row.verdict.is_caught()))
 }
 

@@ -2,10 +2,14 @@
 
 use super::patch::Patch;
 use super::trial::{Budget, Verdict};
+use anyhow::Context;
 use std::fmt;
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
+const BEGIN: &str = "<!-- table: mutants -->\n";
+const END: &str = "<!-- end -->";
 /// As much of a story as fits a table.
 const STORY_CHARS: usize = 72;
 
@@ -68,6 +72,15 @@ pub fn render(rows: &[Row], budget: Budget, clean: &Verdict) -> String {
         .expect("a string takes all");
     }
     out
+}
+
+/// Puts the table between its markers in a document.
+pub fn write(document: &Path, table: &str) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(document)?;
+    let (before, rest) = text.split_once(BEGIN).context("no marker of the table")?;
+    let (_, after) = rest.split_once(END).context("the table has no end")?;
+    std::fs::write(document, format!("{before}{BEGIN}{table}{END}{after}"))?;
+    Ok(())
 }
 
 /// The first clause of a story: a table has no room for the records in it.
