@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod mutants;
 mod simulate;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,8 @@ struct Arguments {
 enum Word {
     /// Measure: throughput and latency beside Redis, failover gaps, memory, start-up time.
     Bench(bench::Arguments),
+    /// Plant bugs, one after the other, and see whether the simulator catches each.
+    Mutants(mutants::Arguments),
     /// Run many nodes under faults and virtual time, from seeds.
     Simulate(simulate::Arguments),
 }
@@ -29,6 +32,7 @@ enum Word {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().word {
         Word::Bench(arguments) => bench::run(arguments),
+        Word::Mutants(arguments) => mutants::run(&arguments),
         Word::Simulate(arguments) => simulate::run(&arguments),
     }
 }
