@@ -43,10 +43,6 @@ impl<T: Eq + Hash> Numbers<T> {
     pub fn get(&self, number: u32) -> &Arc<T> {
         &self.things[number as usize]
     }
-
-    pub fn len(&self) -> usize {
-        self.things.len()
-    }
 }
 
 /// A change that the register was asked for: from this value to that.

@@ -85,3 +85,57 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records 10..19 are of epoch 1, 20..29 of epoch 2, and so on; the register has chosen the
+    /// node of an epoch's number.
+    fn note(ledger: &mut Ledger, node: u8, news: News) -> Option<Broken> {
+        let speaker = Speaker { node, life: 1 };
+        let decided = |epoch| u8::try_from(epoch).ok();
+        ledger.note(speaker, &news, |record| u64::from(record) / 10, decided);
+        ledger.broken.take().map(|(broken, _)| broken)
+    }
+
+    #[test]
+    fn the_observer_sees_what_must_not_be() {
+        let mut ledger = Ledger::default();
+        assert_eq!(note(&mut ledger, 1, News::Reign(1, vec![])), None);
+        let commit = |log: &[u16], primary| News::Committed(log.to_vec(), primary);
+        assert_eq!(note(&mut ledger, 1, commit(&[10, 11], true)), None);
+        assert_eq!(note(&mut ledger, 2, commit(&[10], false)), None);
+        for (what, node, news, broken) in [
+            ("another record", 2, commit(&[10, 12], false), Broken::I1),
+            (
+                "not by a primary",
+                2,
+                commit(&[10, 11, 12], false),
+                Broken::I6,
+            ),
+            (
+                "a second primary",
+                2,
+                News::Reign(1, vec![10, 11]),
+                Broken::I3,
+            ),
+            ("undecided", 3, News::Reign(2, vec![10, 11]), Broken::I5),
+            ("without all", 2, News::Reign(2, vec![10]), Broken::I1),
+            ("with another", 2, News::Reign(2, vec![10, 12]), Broken::I1),
+        ] {
+            assert_eq!(
+                note(&mut ledger.clone(), node, news),
+                Some(broken),
+                "{what}"
+            );
+        }
+        assert_eq!(note(&mut ledger, 2, News::Reign(2, vec![10, 11])), None);
+        assert_eq!(note(&mut ledger, 2, commit(&[10, 11, 20], true)), None);
+        let falls = commit(&[10, 11, 20, 13], true);
+        assert_eq!(note(&mut ledger.clone(), 2, falls), Some(Broken::I3));
+        // Overtaken before it began: it owes what was committed before its epoch.
+        ledger.reigns.clear();
+        assert_eq!(note(&mut ledger, 1, News::Reign(1, vec![])), None);
+    }
+}

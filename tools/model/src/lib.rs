@@ -7,5 +7,6 @@ pub mod outside;
 pub mod run;
 pub mod script;
 pub mod site;
+pub mod starts;
 pub mod world;
 pub mod worlds;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use model::run::{Found, explore};
-use model::worlds::WORLDS;
+use model::worlds::{Named, WORLDS};
 use std::process::ExitCode;
 
 /// Explores every interleaving of small worlds of the replication core.
@@ -12,29 +12,38 @@ struct Arguments {
     #[arg(long)]
     world: Option<String>,
     /// Stop a world after this many steps, and say so.
-    #[arg(long, default_value_t = 100_000_000)]
+    #[arg(long, default_value_t = 20_000_000)]
     bound: usize,
+    /// Only say what there is.
+    #[arg(long)]
+    list: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let wanted = |name: &str| {
-        arguments
-            .world
-            .as_ref()
-            .is_none_or(|world| name.contains(world))
+    let wanted = |named: &&Named| {
+        let part = arguments.world.as_ref();
+        part.is_none_or(|part| named.name.contains(part))
     };
-    println!(
-        "{:<24} {:>12} {:>12} {:>6} {:<9} {:>9}",
-        "world", "steps", "states", "depth", "", "time"
-    );
     let mut good = true;
-    for named in WORLDS.iter().filter(|named| wanted(named.name)) {
+    let mut worlds = 0;
+    if !arguments.list {
+        println!(
+            "{:<18} {:>10} {:>11} {:>6} {:>9} {:>8}",
+            "world", "states", "steps", "depth", "end", "time"
+        );
+    }
+    for named in WORLDS.iter().filter(wanted) {
+        worlds += 1;
+        if arguments.list {
+            println!("{:<18} {}", named.name, named.what);
+            continue;
+        }
         let found = explore(named, arguments.bound);
         print(&found);
         good &= found.is_good();
     }
-    if good {
+    if good && worlds > 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -48,16 +57,13 @@ fn print(found: &Found) {
         (None, false) => "bound",
     };
     println!(
-        "{:<24} {:>12} {:>12} {:>6} {:<9} {:>8.1}s  sites {} letters {} {:?}",
+        "{:<18} {:>10} {:>11} {:>6} {:>9} {:>7.1}s",
         found.name,
-        found.steps,
         found.states,
+        found.steps,
         found.depth,
         end,
         found.took.as_secs_f64(),
-        found.sites,
-        found.letters,
-        found.seen
     );
     for mark in &found.missing {
         println!("    never seen: {mark:?}");

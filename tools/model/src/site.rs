@@ -28,6 +28,8 @@ pub fn settings() -> Settings {
         join_timeout: TICK,
         fence_grace: TICK,
         stagger: TICK,
+        // One record a message: each may be lost by itself.
+        message_bytes: 1,
         hold_down: Duration::from_nanos(1),
         hold_down_max: Duration::from_nanos(1),
         failover_timeout: hours(2),
@@ -90,6 +92,8 @@ pub enum Happening {
     Start,
     /// A peer's connection is new.
     Meets(u8),
+    /// A peer's port refuses: its process is dead.
+    Refused(u8),
     Write,
     /// A read comes in when this is committed.
     Read(u8),
@@ -126,6 +130,8 @@ pub enum Broken {
     I6,
     Halted,
     Panicked,
+    /// The course of events that a world begins with is not possible any more.
+    Script,
 }
 
 /// What an exploration must have seen, so that it does not pass for having seen nothing.
@@ -137,12 +143,11 @@ pub enum Mark {
     SetShrunk,
     SetGrown,
     ReadAnswered,
-    ReadByRegister,
     TailCut,
     SuffixCopied,
     RaceLost,
+    Overtaken,
     CrashLost,
-    Superseded,
     HandedOver,
 }
 
@@ -306,6 +311,9 @@ impl Turn {
                 let up = LinkEvent::Up(incarnation(id));
                 vec![Input::Link(NodeId(id.into()), up)]
             }
+            Happening::Refused(id) => {
+                vec![Input::Link(NodeId(id.into()), LinkEvent::Refused)]
+            }
             Happening::Write => vec![self.write()],
             Happening::Read(committed) => {
                 let now = self.site.clock;
@@ -322,6 +330,9 @@ impl Turn {
             Happening::Answered | Happening::Overtaken => {
                 let asking = self.process().asking.take().expect("a question");
                 let late = what == Happening::Overtaken;
+                if late {
+                    self.events.push(Event::Mark(Mark::Overtaken));
+                }
                 let body = around.service.answer(&asking.body, late);
                 vec![register_input(asking.history, body)]
             }
@@ -514,8 +525,10 @@ impl Turn {
                 self.events.push(Event::Broken(Broken::I6, story));
             }
         }
-        if matches!(message.body, Body::Fetch { .. }) {
-            self.events.push(Event::Mark(Mark::SuffixCopied));
+        match &message.body {
+            Body::Fetched { .. } => self.events.push(Event::Mark(Mark::SuffixCopied)),
+            Body::HandOver { .. } => self.events.push(Event::Mark(Mark::HandedOver)),
+            _ => {}
         }
         self.sent.push((id, message));
     }
@@ -532,7 +545,8 @@ impl Turn {
         Input::LogRead {
             to,
             previous: before.unwrap_or_default(),
-            records: log[at..].to_vec(),
+            // As `message_bytes` wants it: one.
+            records: vec![log[at].clone()],
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Budget {
     /// Heartbeat intervals that pass, all primaries and candidates together.
     pub ticks: u8,
     pub handovers: u8,
+    /// News that a node's port refuses, while it is down.
+    pub refusals: u8,
     /// Messages that arrive and stay, to arrive again.
     pub doubles: u8,
 }
@@ -113,6 +115,12 @@ impl World {
                 true,
                 Happening::Read(u8::try_from(truth).expect("short logs")),
             );
+        }
+        if left.refusals > 0 {
+            let down = |at: usize| !lab.facts[state.sites[at] as usize].running;
+            for (_, peer) in self.ids().filter(|(other, _)| down(*other)) {
+                may(true, Happening::Refused(peer));
+            }
         }
         if left.handovers > 0 && facts.serving {
             for (_, to) in self.ids().filter(|(other, _)| *other != at) {
@@ -231,6 +239,9 @@ impl World {
         let mut past = service.past.clone();
         past.push(before.clone());
         let current = after.clone();
+        if state.offers.len() > 1 {
+            self.mark(Mark::RaceLost);
+        }
         let others = state.offers.iter().copied();
         let live = |offer: &u16| lab.offers.get((*offer).into()).expected == current;
         state.offers = others.filter(live).collect();
@@ -329,8 +340,8 @@ impl World {
 
 /// The primary that the register has chosen for an epoch.
 fn decided(service: &Service, epoch: u64) -> Option<u8> {
-    let all = service.past.iter().chain([&service.current]);
-    let chosen = all.filter(|value| value.epoch.0 == epoch).last();
+    let mut all = [&service.current].into_iter().chain(&service.past);
+    let chosen = all.find(|value| value.epoch.0 == epoch);
     chosen.map(|value| u8::try_from(value.primary.0).expect("small worlds"))
 }
 
@@ -341,6 +352,7 @@ fn spend(left: &mut Budget, what: Happening) -> Option<()> {
         Happening::Read(_) => &mut left.reads,
         Happening::Tick => &mut left.ticks,
         Happening::HandOver(_) => &mut left.handovers,
+        Happening::Refused(_) => &mut left.refusals,
         _ => return Some(()),
     };
     *purse = purse.checked_sub(1)?;
