@@ -4,7 +4,8 @@
 use crate::ledger::Ledger;
 use crate::mail::{Letter, Standing};
 use crate::outside::Service;
-use crate::site::{Around, Broken, Event, Happening, Mark, Quiet, Site, Turn};
+use crate::site::{Broken, Event, Happening, Mark, Site};
+use crate::turn::{Around, Quiet, Turn};
 use hashbrown::HashMap;
 use standfast::replication::Message;
 use standfast::replication::register::Value;

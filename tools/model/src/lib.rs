@@ -8,5 +8,6 @@ pub mod run;
 pub mod script;
 pub mod site;
 pub mod starts;
+pub mod turn;
 pub mod world;
 pub mod worlds;

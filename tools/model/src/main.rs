@@ -12,7 +12,7 @@ struct Arguments {
     #[arg(long)]
     world: Option<String>,
     /// Stop a world after this many steps, and say so.
-    #[arg(long, default_value_t = 20_000_000)]
+    #[arg(long, default_value_t = 5_000_000)]
     bound: usize,
     /// Only say what there is.
     #[arg(long)]

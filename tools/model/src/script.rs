@@ -3,7 +3,8 @@
 use crate::lab::Lab;
 use crate::ledger::Ledger;
 use crate::outside::{OUTSIDE, Service};
-use crate::site::{Broken, Happening, Quiet, Site, incarnation};
+use crate::site::{Broken, Happening, Site, incarnation};
+use crate::turn::Quiet;
 use crate::world::{Act, Budget, SITES, State, World};
 use standfast::replication::Meta;
 use standfast::replication::config::{Acks, Addresses, Config, Member, MemberRole, Protection};

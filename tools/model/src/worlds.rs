@@ -1,8 +1,9 @@
 //! The worlds by name: what each is made of, how it begins, what may happen, what must be seen.
 
 use crate::script::{Script, Shape};
-use crate::site::{Mark, Quiet};
+use crate::site::Mark;
 use crate::starts;
+use crate::turn::Quiet;
 use crate::world::{Budget, World};
 use standfast::replication::config::{Acks, Protection};
 
@@ -57,7 +58,10 @@ fn booted(name: &'static str, shape: Shape, left: Budget) -> World {
 }
 
 macro_rules! world {
-    ($name:literal, $what:literal, $shape:expr, {$($field:ident: $value:expr),*}, [$($mark:ident),*]) => {
+    (
+        $name:literal, $what:literal, $shape:expr,
+        {$($field:ident: $value:expr),*}, [$($mark:ident),*]
+    ) => {
         Named {
             name: $name,
             what: $what,
@@ -65,7 +69,10 @@ macro_rules! world {
             wanted: &[$(Mark::$mark),*],
         }
     };
-    ($name:literal, $what:literal, start $start:ident, {$($field:ident: $value:expr),*}, [$($mark:ident),*]) => {
+    (
+        $name:literal, $what:literal, start $start:ident,
+        {$($field:ident: $value:expr),*}, [$($mark:ident),*]
+    ) => {
         Named {
             name: $name,
             what: $what,
@@ -108,13 +115,6 @@ pub const WORLDS: &[Named] = &[
     world!("three-read", "three nodes, acks majority: a write, a read, an attempt; heartbeats",
         Shape { quiet: BEATS, ..THREE },
         {writes: 1, reads: 1, stands: 1}, [WriteCommitted, ReadAnswered, Failover]),
-    world!(
-        "three-refused",
-        "three nodes, acks majority: two writes, a crash that is seen at once",
-        THREE,
-        {writes: 2, crashes: 1, refusals: 1},
-        [WriteCommitted, SetShrunk]
-    ),
     world!("start-figure-8", "Raft's Figure 8 at (c): an old record on a majority",
         start figure_8, {stands: 2, crashes: 1}, [Failover, TailCut]),
     world!("start-re-add", "max-protection: a member is added before EpochStart is committed",
@@ -124,6 +124,15 @@ pub const WORLDS: &[Named] = &[
     world!("start-late-ack", "an acknowledgement outlives the process that it was for",
         start late_ack, {writes: 1, stands: 2, crashes: 1}, [WriteCommitted, Failover]),
     // To a bound.
+    world!(
+        "three-refused",
+        "three nodes, acks majority: two writes, a crash that is seen at once",
+        THREE,
+        {writes: 2, crashes: 1, refusals: 1},
+        [WriteCommitted, SetShrunk]
+    ),
+    world!("three-set", "three nodes, acks majority: a write, a tick, an attempt", THREE,
+        {writes: 1, ticks: 1, stands: 1}, [WriteCommitted, Failover]),
     world!("pair-two", "two nodes: two writes, two crashes, two attempts", PAIR,
         {writes: 2, stands: 2, crashes: 2}, [WriteCommitted, Failover, CrashLost]),
     world!("pair-set-crash", "two nodes: a write, a tick, an attempt, a crash", PAIR,
