@@ -9,7 +9,7 @@ use crate::replication::replica::{Replica, Role};
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
 use crate::replication::view::Refusal;
-use standfast_wal::{Epoch, History, Link, Lsn, NodeId, Record};
+use standfast_wal::{Epoch, History, Link, Lsn, NodeId, Nonce, Record};
 
 impl Replica {
     /// May a command be ordered now? O(members). Of commands that got an LSN nothing definite is
@@ -99,6 +99,14 @@ impl Replica {
     /// Primary, and its EpochStart is committed.
     pub fn is_serving(&self) -> bool {
         matches!(&self.role, Role::Primary(primary) if primary.serving)
+    }
+
+    /// The attempt at promotion that is under way here.
+    pub fn attempt(&self) -> Option<Nonce> {
+        match &self.role {
+            Role::Candidate(candidate) => Some(candidate.attempt),
+            _ => None,
+        }
     }
 
     /// Whether commits wait for this member: it is sent what is not committed yet.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 /// Where this node stands to the primary of one epoch. Gone with the process, by design: after a
 /// restart or an install nothing counts as matched until the primary has compared again.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Following {
     pub primary: NodeId,
     pub reign: Fence,
@@ -41,6 +42,7 @@ impl Following {
     }
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Backup {
     pub following: Option<Following>,
     /// It does not stand as candidate before this.

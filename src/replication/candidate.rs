@@ -16,7 +16,7 @@ use standfast_wal::{Epoch, Link, Lsn, Mark, NodeId, Nonce, Position, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a member of the sync set said of its log, fenced.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Answer {
     last: Position,
     commit: Lsn,
@@ -24,6 +24,7 @@ struct Answer {
     epochs: EpochTable,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Stage {
     /// Step 1, while the register is read.
     Asking,
@@ -35,6 +36,7 @@ enum Stage {
     Deciding,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Candidate {
     pub attempt: Nonce,
     started: Time,

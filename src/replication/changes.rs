@@ -17,6 +17,7 @@ use standfast_wal::{Lsn, Mark, NodeId};
 use std::collections::BTreeSet;
 
 /// A change that the register has not answered yet.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Change {
     pub ticket: Ticket,
     pub rule: Rule,
@@ -25,6 +26,7 @@ pub(super) struct Change {
 }
 
 /// A member on its way into the sync set: commits need it already.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Joining {
     pub id: NodeId,
     /// The rule that is to be proposed.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use standfast_wal::{Lsn, NodeId};
 
 /// Whose acknowledgements count, and how many are needed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Rule {
     pub set: BTreeSet<NodeId>,
     pub needed: u32,

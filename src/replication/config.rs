@@ -5,7 +5,7 @@ use standfast_wal::{Epoch, History, Incarnation, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many members of the sync set must hold a write before it is acknowledged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Acks {
     All,
@@ -13,7 +13,7 @@ pub enum Acks {
 }
 
 /// What the cluster does when a synchronous backup is lost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protection {
     MaxProtection,
@@ -22,7 +22,7 @@ pub enum Protection {
 }
 
 /// What a member is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemberRole {
     /// Holds data and may be in the sync set.
@@ -34,7 +34,7 @@ pub enum MemberRole {
 }
 
 /// Where a node can be reached, as told to others: `host:port`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Addresses {
     pub client: String,
     pub peer: String,
@@ -42,7 +42,7 @@ pub struct Addresses {
 }
 
 /// One member. A node whose incarnation is not the one named here counts for nothing.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Member {
     pub incarnation: Incarnation,
     pub role: MemberRole,
@@ -53,7 +53,7 @@ pub struct Member {
 }
 
 /// The value of the register; changed only by compare-and-set against its exact version.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Config {
     pub history: History,
     /// Histories this one forked from, oldest first, each with the last LSN shared with it.

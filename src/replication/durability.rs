@@ -13,14 +13,14 @@ use standfast_wal::{NodeId, Nonce};
 use std::collections::VecDeque;
 
 /// A fence answer that is owed once fence and log are durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Owed {
     attempt: Nonce,
     fence: Fence,
 }
 
 /// Edits of Meta and what waits for them.
-#[derive(Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct Edits {
     /// Number of the newest edit; the serial of the Persist that carries it.
     pub(super) made: u64,

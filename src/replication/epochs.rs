@@ -9,7 +9,7 @@ use standfast_wal::record::is_gapless;
 use standfast_wal::{Epoch, Field, History, Lsn, NodeId, Nonce, Record};
 
 /// One primary's reign in a log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct EpochEntry {
     pub history: History,
     pub epoch: Epoch,
@@ -114,7 +114,7 @@ impl EpochEntry {
 }
 
 /// All reigns of one log, oldest first; epochs, reigns and first LSNs rise.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Unverified")]
 pub struct EpochTable {
     entries: Vec<EpochEntry>,

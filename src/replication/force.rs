@@ -18,6 +18,7 @@ use crate::replication::view::Refusal;
 use standfast_wal::{Epoch, History, Lsn, Mark, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Stage {
     Sounding,
     /// The new history is being made durable.
@@ -30,6 +31,7 @@ enum Stage {
     },
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Forcing {
     /// The order, until it is answered.
     ticket: Option<u64>,

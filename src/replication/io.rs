@@ -24,7 +24,7 @@ pub struct LogFacts {
 }
 
 /// How this node would describe itself to a primary that has to take it in.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Introduction {
     pub role: MemberRole,
     pub voter: bool,
@@ -36,7 +36,7 @@ pub struct Introduction {
 }
 
 /// News of the connection that this node dialled to a peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LinkEvent {
     /// Established, and the peer said which incarnation it is.
     Up(Incarnation),
@@ -47,7 +47,7 @@ pub enum LinkEvent {
 }
 
 /// What an operator wants; answered once by `Effect::Answer` with the same ticket.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Order {
     /// Hand over to this member, or to the best one.
     Switchover {
@@ -71,7 +71,7 @@ pub enum Order {
     SetProtection(Protection),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// The deadline has passed. Any other input serves as well.
     Timeout,
@@ -145,7 +145,7 @@ pub enum Input {
 }
 
 /// Why this node stops being primary.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum StopReason {
     /// Another node was or is being promoted.
     Fenced { by: Fence },
@@ -156,7 +156,7 @@ pub enum StopReason {
 }
 
 /// What the engine must do: per target in order, across targets in any order.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Effect {
     /// Log: append, and report `Durable`.
     Append(Record),
@@ -222,7 +222,7 @@ pub enum Effect {
 }
 
 /// A read's place in line: answer it after `Confirmed(round)` or above, once `after` is applied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ReadTicket {
     pub after: Lsn,
     pub round: u64,

@@ -12,6 +12,7 @@ use crate::replication::view::Loss;
 use standfast_wal::{Kind, Link, Lsn, Mark, Record};
 use std::collections::VecDeque;
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Log {
     pub tail: Tail,
     /// Durable here. Never above the written end.

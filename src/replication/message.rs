@@ -12,7 +12,7 @@ use standfast_wal::{Epoch, History, Link, Lsn, Nonce, Position, Record};
 use std::fmt;
 
 /// One message between two nodes, with the history that its sender lives in.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Message {
     pub history: History,
     pub body: Body,
@@ -20,7 +20,7 @@ pub struct Message {
 
 /// Where a snapshot stands, as offered to a node that would install it. The engine fills it from
 /// the snapshot's header.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SnapshotHead {
     pub history: History,
     /// The last record that the snapshot covers.
@@ -30,7 +30,7 @@ pub struct SnapshotHead {
 }
 
 /// What a primary tells every member, each heartbeat interval.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Beat {
     pub epoch: Epoch,
     /// Rises with every beat and append; an answer confirms that the sender was still obeyed
@@ -48,7 +48,7 @@ pub struct Beat {
 }
 
 /// What is said. The epoch in a primary's messages is that of its own reign.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Body {
     /// Primary to data member: this is my log's shape; say where yours agrees.
     Follow {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use standfast_wal::{ClusterId, Incarnation, NodeId};
 
 /// What a node must not forget. A node whose Meta is missing or unreadable has lost its disk.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Meta {
     pub cluster: ClusterId,
     pub node: NodeId,

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// What is known of the connection to one peer.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct Wire {
     pub up: Option<Incarnation>,
     /// The last attempt was refused: nobody listens there.
@@ -28,13 +28,14 @@ pub(super) struct Wire {
 }
 
 /// The last sign that a primary lives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Life {
     pub at: Time,
     /// Its port refuses: the process is dead.
     pub refused: bool,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Node {
     pub settings: Settings,
     pub me: NodeId,

@@ -19,7 +19,7 @@ const ORDERS_MAX: usize = 16;
 /// An order that got nowhere for so long is given up.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Wish {
     Operator {
         ticket: u64,
@@ -33,7 +33,7 @@ enum Wish {
     },
 }
 
-#[derive(Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct Orders {
     waiting: VecDeque<(Time, Wish)>,
 }
@@ -48,6 +48,7 @@ enum Step {
 }
 
 /// A switchover under way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct HandOver {
     ticket: u64,
     to: NodeId,

@@ -12,7 +12,7 @@ use standfast_wal::{Epoch, Incarnation, Link, Lsn, Mark, NodeId, Record};
 use std::time::Duration;
 
 /// How the primary brings one peer forward.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Progress {
     /// The link is down, or the peer holds no data.
     Idle,
@@ -32,13 +32,14 @@ pub(super) enum Progress {
 }
 
 /// What keeps a removed member from coming back too soon.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct HoldDown {
     wait: Duration,
     removed_at: Time,
     until: Time,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Peer {
     pub incarnation: Incarnation,
     pub role: MemberRole,

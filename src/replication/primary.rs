@@ -21,6 +21,7 @@ use standfast_wal::{Kind, Link, Lsn, Mark, NodeId, Record};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Primary {
     pub reign: Fence,
     /// The LSN of this epoch's EpochStart.

@@ -8,6 +8,7 @@ use crate::replication::time::Time;
 use std::time::Duration;
 
 /// Rounds count every broadcast of this primary: a read waits for a later one than it saw.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Reads {
     /// The last round that was sent to anybody.
     pub round: u64,

@@ -20,6 +20,7 @@ use standfast_wal::{Link, Mark, NodeId, Record};
 use std::time::Duration;
 
 /// What this node is at the moment. Role-only data lives here only.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Role {
     /// Also witnesses and nodes that are not named.
     Backup(Backup),
@@ -30,6 +31,7 @@ pub(super) enum Role {
 }
 
 /// A change of role that a handler has decided; done before the step ends.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Next {
     /// Wait for a primary; do not stand as candidate before this has passed.
     Backup {
@@ -50,6 +52,7 @@ pub(super) enum Next {
 }
 
 /// One node's part in replication.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Replica {
     pub(super) node: Node,
     pub(super) role: Role,

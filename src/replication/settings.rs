@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What the primary may have ordered beyond what a backup holds, in max-performance.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct LossBudget {
     /// Commands that no backup holds yet.
     pub commands: Option<u64>,
@@ -13,7 +13,7 @@ pub struct LossBudget {
     pub age: Option<Duration>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Settings {
     /// Heartbeats of the primary, and their answers.
     pub heartbeat_interval: Duration,

@@ -6,14 +6,14 @@ use standfast_wal::{Link, Lsn, Record};
 use std::collections::VecDeque;
 
 /// One record and the count of all bytes up to and including it.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Kept {
     record: Record,
     end_bytes: u64,
 }
 
 /// Consecutive records that end at the log's written end.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Tail {
     /// Where the first kept record stands.
     base: Link,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Why a command is not ordered, or an order not carried out. Only ever said of commands that got
 /// no LSN. `Display` is the RESP error's text.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Refusal {
     /// Ask the primary, if one is known.
     NotPrimary { primary: Option<NodeId> },
@@ -141,7 +141,7 @@ pub struct Forecast {
 }
 
 /// What was cut from a log, for the loss statement.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Loss {
     /// The reign whose log replaced what was cut.
     pub by: Fence,

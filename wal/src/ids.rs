@@ -123,7 +123,7 @@ impl fmt::Display for Position {
 }
 
 /// Where a record stands in the chain: what the next one must follow.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Link {
     pub position: Position,
     pub chain: Chain,

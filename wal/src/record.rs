@@ -239,7 +239,7 @@ impl Head {
 }
 
 /// A verified record: header, payload, padding in one shared buffer. Cloning copies no bytes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Record {
     bytes: Bytes,
 }
