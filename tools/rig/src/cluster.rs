@@ -8,6 +8,7 @@
 use crate::poll::{eventually, until};
 use crate::ports::{self, PER_NODE, Range};
 use crate::process::{Reaper, is_gone, signal};
+use crate::proxy::{Port, Proxy};
 use crate::resp::{Conn, Value};
 use crate::spec::{Node, Spec};
 use rustix::process::Signal;
@@ -50,6 +51,8 @@ pub struct Cluster {
     scratch: PathBuf,
     spec: Spec,
     range: Range,
+    /// Where the spec asks for one.
+    proxy: Option<Proxy>,
     dev: Child,
     /// Nodes this rig has restarted itself, by id; the newest process of each.
     restarted: BTreeMap<String, Child>,
@@ -73,12 +76,16 @@ impl Cluster {
             .keep();
         let range = ports::claim();
         let reaper = Some(Reaper::start(&scratch));
+        let proxy = spec
+            .proxied
+            .then(|| Proxy::start(&peer_ports(range.base, spec)));
         let dev = start_dev(binary, &scratch, range.base, spec);
         let mut cluster = Cluster {
             binary: binary.into(),
             scratch,
             spec: spec.clone(),
             range,
+            proxy,
             dev,
             restarted: BTreeMap::new(),
             reaper,
@@ -123,6 +130,11 @@ impl Cluster {
     /// The binary it runs.
     pub fn binary(&self) -> &Path {
         &self.binary
+    }
+
+    /// What stands between its nodes; panics where the spec asked for nothing.
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("the spec says proxied")
     }
 
     /// Every node as `cluster.json` has it now.
@@ -449,6 +461,19 @@ pub fn answers(address: &str, limit: Duration) -> bool {
     .is_some()
 }
 
+/// Where nodes listen to each other, and where `dev --peer-proxies` tells them that they do.
+fn peer_ports(base: u16, spec: &Spec) -> Vec<Port> {
+    let port = |node: u32| {
+        let first = base + PER_NODE * u16::try_from(node).expect("few nodes");
+        Port {
+            node,
+            told: first + 3,
+            real: first + 1,
+        }
+    };
+    (0..spec.nodes()).map(port).collect()
+}
+
 fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child {
     assert!(spec.nodes() * u32::from(PER_NODE) <= u32::from(ports::PER_RANGE));
     let log = fs::OpenOptions::new()
@@ -467,6 +492,9 @@ fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child {
     command.args(["--witness", &spec.witness.to_string()]);
     if let Some(protection) = spec.protection {
         command.args(["--protection", protection]);
+    }
+    if spec.proxied {
+        command.arg("--peer-proxies");
     }
     command
         .stdin(Stdio::null())

@@ -3,7 +3,7 @@
 //!
 //! `cluster` owns the processes and ends every one of them, also when a test panics. `resp` is a
 //! client small enough to see every byte of it. `load` writes in a closed loop with ONCE tokens and
-//! counts what was lost or doubled. `poll` is the only place in tests that sleeps.
+//! counts what was lost or doubled. `proxy` stands between the nodes and hurts their links. `poll` is the only place in tests that sleeps.
 //!
 //! The rig knows the binary by its command line and its protocol only; it uses no crate of ours.
 #![expect(
@@ -17,6 +17,8 @@ pub mod load;
 pub mod poll;
 pub mod ports;
 pub mod process;
+pub mod proxy;
+mod pump;
 pub mod random;
 pub mod resp;
 pub mod spec;
@@ -25,6 +27,7 @@ pub mod trial;
 pub use cluster::Cluster;
 pub use load::{Load, Report};
 pub use poll::{holds_for, until};
+pub use proxy::{Mode, Proxy};
 pub use random::Random;
 pub use resp::{Conn, Value};
 pub use spec::{Node, Spec};
