@@ -7,6 +7,7 @@
 
 mod bench;
 mod simulate;
+mod soak;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,11 +25,14 @@ enum Word {
     Bench(bench::Arguments),
     /// Run many nodes under faults and virtual time, from seeds.
     Simulate(simulate::Arguments),
+    /// Hurt real processes in every way for a time while a bank works on them, and audit it.
+    Soak(soak::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().word {
         Word::Bench(arguments) => bench::run(arguments),
         Word::Simulate(arguments) => simulate::run(&arguments),
+        Word::Soak(arguments) => soak::run(arguments),
     }
 }

@@ -5,10 +5,11 @@
 //! directory, and a small shell that waits on a pipe does the same when the test process itself
 //! is killed. Both work by pid, and the directory's random name makes the match exact.
 
-use crate::poll::{eventually, until};
-use crate::ports::{self, PER_NODE, Range};
+use crate::launch::{peer_ports, start_dev};
+use crate::poll::until;
+use crate::ports::{self, Range};
 use crate::process::{Reaper, is_gone, signal};
-use crate::proxy::{Port, Proxy};
+use crate::proxy::Proxy;
 use crate::resp::{Conn, Value};
 use crate::spec::{Node, Spec};
 use rustix::process::Signal;
@@ -19,8 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The name under which SENTINEL discovery knows the cluster.
-pub const SERVICE: &str = "standfast";
+pub use crate::ask::{SERVICE, answers, ask_discovery, digest, discover};
 
 /// The longest any state of a healthy cluster on a loaded machine may take to come about.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,6 +56,8 @@ pub struct Cluster {
     dev: Child,
     /// Nodes this rig has restarted itself, by id; the newest process of each.
     restarted: BTreeMap<String, Child>,
+    /// Its directory stays for whoever wants to know what happened.
+    keep: bool,
     /// `None` only while the cluster is being dropped.
     reaper: Option<Reaper>,
 }
@@ -88,6 +90,7 @@ impl Cluster {
             proxy,
             dev,
             restarted: BTreeMap::new(),
+            keep: false,
             reaper,
         };
         cluster.wait_started();
@@ -125,6 +128,17 @@ impl Cluster {
     /// A directory beside the cluster's that goes when the cluster goes.
     pub fn scratch(&self) -> &Path {
         &self.scratch
+    }
+
+    /// Leaves its directory behind and shows the end of every log when it is dropped, as if this
+    /// thread had panicked.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// What was asked for.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// The binary it runs.
@@ -286,10 +300,16 @@ impl Cluster {
 
     /// Starts a node again with the command line that `cluster.json` prints for it.
     pub fn restart(&mut self, node: &Node) {
+        self.restart_with(node, &[]);
+    }
+
+    /// As `restart`, with these variables in its environment.
+    pub fn restart_with(&mut self, node: &Node, variables: &[(&str, &str)]) {
         // `exec`, so that the pid we hold is the node's own.
         let log = self.log_file(&format!("node-{}-restarted.log", node.id));
         let child = Command::new("sh")
             .args(["-c", &format!("exec {}", node.start)])
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle can be doubled"))
             .stderr(log)
@@ -387,7 +407,7 @@ impl Drop for Cluster {
         for child in self.restarted.values_mut() {
             let _ = child.wait();
         }
-        if std::thread::panicking() {
+        if std::thread::panicking() || self.keep {
             self.show_logs();
         } else {
             let _ = fs::remove_dir_all(&self.scratch);
@@ -423,83 +443,4 @@ impl Cluster {
             }
         }
     }
-}
-
-/// Which address a node's SENTINEL discovery names as primary; `None` when it names none in time.
-pub fn discover(node: &str, limit: Duration) -> Option<String> {
-    let mut conn = Conn::open(node, limit).ok()?;
-    ask_discovery(&mut conn)
-}
-
-/// As `discover`, over a connection that is kept.
-pub fn ask_discovery(conn: &mut Conn) -> Option<String> {
-    match conn
-        .call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE])
-        .ok()?
-    {
-        Value::Array(parts) if parts.len() == 2 => {
-            Some(format!("{}:{}", parts[0].text(), parts[1].text()))
-        }
-        _ => None,
-    }
-}
-
-/// Applied LSN and state digest of the node at this client address.
-pub fn digest(address: &str) -> Option<(i64, String)> {
-    let mut conn = Conn::open(address, PROMPT).ok()?;
-    match conn.call(&["DIGEST"]).ok()? {
-        Value::Array(parts) if parts.len() >= 2 => Some((parts[0].number(), parts[1].text())),
-        _ => None,
-    }
-}
-
-/// Whether the binary answers something on this address within `limit`.
-pub fn answers(address: &str, limit: Duration) -> bool {
-    eventually(limit, || {
-        Conn::open(address, PROMPT).ok()?.call(&["PING"]).ok()
-    })
-    .is_some()
-}
-
-/// Where nodes listen to each other, and where `dev --peer-proxies` tells them that they do.
-fn peer_ports(base: u16, spec: &Spec) -> Vec<Port> {
-    let port = |node: u32| {
-        let first = base + PER_NODE * u16::try_from(node).expect("few nodes");
-        Port {
-            node,
-            told: first + 3,
-            real: first + 1,
-        }
-    };
-    (0..spec.nodes()).map(port).collect()
-}
-
-fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child {
-    assert!(spec.nodes() * u32::from(PER_NODE) <= u32::from(ports::PER_RANGE));
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(scratch.join("dev.log"))
-        .expect("the scratch directory is writable");
-    let mut command = Command::new(binary);
-    command
-        .arg("dev")
-        .arg("--dir")
-        .arg(scratch.join("d"))
-        .args(["--port", &base.to_string()]);
-    command.args(["--sync", &spec.sync.to_string()]);
-    command.args(["--async", &spec.asynchronous.to_string()]);
-    command.args(["--witness", &spec.witness.to_string()]);
-    if let Some(protection) = spec.protection {
-        command.args(["--protection", protection]);
-    }
-    if spec.proxied {
-        command.arg("--peer-proxies");
-    }
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a handle can be doubled"))
-        .stderr(log)
-        .spawn()
-        .expect("the binary can be started")
 }

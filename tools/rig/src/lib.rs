@@ -12,7 +12,13 @@
     reason = "the rig lives outside the pure rooms: clocks, threads and files are its work"
 )]
 
+mod ask;
+pub mod audit;
+pub mod bank;
+pub mod chaos;
 pub mod cluster;
+pub mod follow;
+mod launch;
 pub mod load;
 pub mod poll;
 pub mod ports;
@@ -21,6 +27,7 @@ pub mod proxy;
 mod pump;
 pub mod random;
 pub mod resp;
+pub mod soak;
 pub mod spec;
 pub mod trial;
 

@@ -1,0 +1,144 @@
+//! A bank that works while its cluster is hurt in every way, for as long as one likes; then the
+//! audit, and how long nobody was served after each fault.
+
+use crate::audit::{Audit, History};
+use crate::bank::{Bank, Staff};
+use crate::chaos::{Chaos, Incident};
+use crate::cluster::Cluster;
+use crate::spec::Spec;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub spec: Spec,
+    pub time: Duration,
+    pub seed: u64,
+    pub staff: Staff,
+}
+
+/// One fault and what clients felt of it.
+#[derive(Clone, Debug)]
+pub struct Felt {
+    pub incident: Incident,
+    /// From the fault's beginning to the first acknowledgement of a transfer that was begun after
+    /// it.
+    pub first: Duration,
+    /// The longest time without any acknowledgement from the fault's beginning to the next fault's.
+    pub silence: Duration,
+}
+
+/// What a soak gave.
+#[derive(Debug)]
+pub struct Outcome {
+    pub felt: Vec<Felt>,
+    pub audit: Audit,
+    /// The LSN at which all data nodes had the same digest in the end; they are waited for, and
+    /// unequal ones panic.
+    pub equal_at: i64,
+    /// How many epochs later it ended than it began.
+    pub promotions: u64,
+    pub refusals: BTreeMap<String, u64>,
+    pub reconnects: u64,
+    pub took: Duration,
+}
+
+/// Runs it to its end. Panics, and leaves the cluster's directory behind, when the cluster does not
+/// heal; a history that is not clean is in the outcome, and leaves the directory, too.
+pub fn run(binary: &Path, plan: &Plan, parent: &Path, mut tell: impl FnMut(&str)) -> Outcome {
+    let began = Instant::now();
+    let mut cluster = Cluster::start_in(binary, &plan.spec, parent);
+    let data_nodes: Vec<String> = cluster
+        .data_nodes()
+        .into_iter()
+        .map(|node| node.client)
+        .collect();
+    let bank = Bank::open(&cluster.addresses(), &data_nodes, plan.staff);
+    bank.wait_more(100);
+    let first_epoch = epoch(&cluster);
+    let mut incidents: Vec<Incident> = Vec::new();
+    let mut chaos = Chaos::new(&mut cluster, plan.seed);
+    chaos.calm(1000, 1500);
+    while began.elapsed() < plan.time {
+        let kind = chaos.draw();
+        let incident = chaos.hurt(kind);
+        let (at, lasted) = (incident.began - began, incident.undone - incident.began);
+        chaos.settle();
+        tell(&format!(
+            "{:>7.1} s  {:<29} lasted {:>6.0} ms, whole after {:>6.0} ms, {} transfers; {}",
+            at.as_secs_f64(),
+            kind.name(),
+            ms(lasted),
+            ms(incident.began.elapsed()),
+            bank.acknowledged(),
+            incident.story,
+        ));
+        incidents.push(incident);
+        chaos.calm(300, 1500);
+    }
+    bank.wait_more(100);
+    let history = bank.close();
+    let audit = history.audit(&mut cluster.client());
+    if !audit.is_clean() {
+        cluster.keep();
+    }
+    let (equal_at, _) = cluster.wait_equal_digests(&cluster.data_nodes());
+    Outcome {
+        felt: feel(&history, &incidents),
+        audit,
+        equal_at,
+        promotions: epoch(&cluster) - first_epoch,
+        refusals: history.refusals,
+        reconnects: history.reconnects,
+        took: began.elapsed(),
+    }
+}
+
+fn epoch(cluster: &Cluster) -> u64 {
+    let status = cluster.status(&cluster.primary());
+    status["epoch"].as_u64().expect("status tells the epoch")
+}
+
+pub fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// What clients felt of each fault.
+fn feel(history: &History, incidents: &[Incident]) -> Vec<Felt> {
+    let mut told: Vec<(Instant, Instant)> = history
+        .transfers
+        .iter()
+        .map(|transfer| (transfer.acknowledged, transfer.invoked))
+        .collect();
+    told.sort_unstable();
+    let next = incidents.iter().skip(1).map(|incident| incident.began);
+    let ends = next.chain(told.last().map(|last| last.0));
+    let pairs = incidents.iter().zip(ends);
+    pairs
+        .map(|(incident, end)| {
+            let from = told.partition_point(|(acknowledged, _)| *acknowledged < incident.began);
+            let later = &told[from..];
+            let first = later
+                .iter()
+                .find(|(_, invoked)| *invoked >= incident.began)
+                .map_or(end, |(acknowledged, _)| *acknowledged);
+            let mut silence = Duration::ZERO;
+            let mut before = incident.began;
+            for (acknowledged, _) in later {
+                // What lies behind the next fault's beginning is that one's.
+                silence = silence.max((*acknowledged).min(end) - before);
+                before = *acknowledged;
+                if before >= end {
+                    break;
+                }
+            }
+            Felt {
+                incident: incident.clone(),
+                first: first - incident.began,
+                silence,
+            }
+        })
+        .collect()
+}
