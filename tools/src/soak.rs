@@ -7,6 +7,7 @@ use crate::bench::report::{Machine, median};
 use anyhow::ensure;
 use rig::Spec;
 use rig::bank::Staff;
+use rig::chaos::Kind;
 use rig::soak::{self, Felt, Outcome, Plan, ms};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -41,6 +42,12 @@ pub struct Arguments {
     /// node remembers a million.
     #[arg(long, default_value_t = 25)]
     pace: u64,
+    /// Do only faults of these kinds, by the names in the table; several with commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Keep the nodes' directories and logs.
+    #[arg(long)]
+    keep: bool,
     /// The standfast binary; built in release mode when not given.
     #[arg(long)]
     binary: Option<PathBuf>,
@@ -60,7 +67,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         json: arguments.json,
     };
     let binary = setting.binary()?;
-    let plan = plan_of(&arguments);
+    let plan = plan_of(&arguments)?;
     let asked = format!(
         "soak --minutes {} --seed {} --sync {} --async {} --witness {} --accounts {} --clerks {} \
          --pace {}",
@@ -88,20 +95,32 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn plan_of(arguments: &Arguments) -> Plan {
+fn plan_of(arguments: &Arguments) -> anyhow::Result<Plan> {
     let drawn = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |time| time.as_nanos() as u64 % 1_000_000_000)
     };
     let seed = arguments.seed.unwrap_or_else(drawn);
-    Plan {
-        spec: Spec {
-            sync: arguments.sync,
-            asynchronous: arguments.asynchronous,
-            witness: arguments.witness.unwrap_or(arguments.sync % 2),
-            proxied: true,
-            ..Spec::default()
-        },
+    let spec = Spec {
+        sync: arguments.sync,
+        asynchronous: arguments.asynchronous,
+        witness: arguments.witness.unwrap_or(arguments.sync % 2),
+        proxied: true,
+        ..Spec::default()
+    };
+    let mut kinds = Kind::all(&spec);
+    if !arguments.only.is_empty() {
+        kinds.retain(|kind| arguments.only.iter().any(|name| name == kind.name()));
+        ensure!(
+            kinds.len() == arguments.only.len(),
+            "--only {:?}: not all of these are faults of such a cluster",
+            arguments.only
+        );
+    }
+    Ok(Plan {
+        spec,
+        kinds,
+        keep: arguments.keep,
         time: Duration::from_secs_f64(arguments.minutes * 60.0),
         seed,
         staff: Staff {
@@ -110,7 +129,7 @@ fn plan_of(arguments: &Arguments) -> Plan {
             pace: Duration::from_millis(arguments.pace),
             seed,
         },
-    }
+    })
 }
 
 /// Median, 99th percentile and maximum, in milliseconds.

@@ -8,8 +8,8 @@
 //! every read and the final state, in linear time (`audit.rs`).
 
 use crate::audit::History;
+use crate::client::Client;
 use crate::cluster::{PATIENCE, PROMPT};
-use crate::follow::Follower;
 use crate::poll::{between_attempts, until, until_moment};
 use crate::random::Random;
 use crate::resp::{Conn, Value};
@@ -183,9 +183,9 @@ fn fund(nodes: &[String], accounts: usize) {
     for key in &keys {
         command.extend([key.as_str(), opening.as_str()]);
     }
-    let mut follower = Follower::new(nodes);
+    let mut client = Client::new(nodes);
     until("the accounts are opened", PATIENCE, || {
-        let replies = follower.attempt(&[&command]);
+        let replies = client.attempt(&[&command]);
         (replies == [Value::ok()]).then_some(())
     });
 }
@@ -194,7 +194,7 @@ fn fund(nodes: &[String], accounts: usize) {
 struct Clerk {
     shared: Arc<Shared>,
     number: usize,
-    follower: Follower,
+    client: Client,
     random: Random,
     notes: Notes,
 }
@@ -215,7 +215,7 @@ impl Clerk {
     fn new(shared: Arc<Shared>, number: usize) -> Clerk {
         Clerk {
             number,
-            follower: Follower::new(&shared.nodes),
+            client: Client::new(&shared.nodes),
             random: Random::new(shared.staff.seed.wrapping_add(number as u64)),
             notes: Notes::default(),
             shared,
@@ -230,7 +230,7 @@ impl Clerk {
             due = Instant::now().max(due + self.shared.staff.pace);
             until_moment(due);
         }
-        self.notes.reconnects = self.follower.reconnects;
+        self.notes.reconnects = self.client.reconnects;
         self.notes
     }
 
@@ -289,7 +289,7 @@ impl Clerk {
     fn attempt(&mut self, id: Id, from: usize, to: usize, amount: i64) -> Ended {
         let (from, to, amount) = (account(from), account(to), amount.to_string());
         let (marker, token) = (marker(id), format!("transfer:{}:{}", id.0, id.1));
-        let replies = self.follower.attempt(&[
+        let replies = self.client.attempt(&[
             &["MULTI"],
             &["DECRBY", &from, &amount],
             &["INCRBY", &to, &amount],
@@ -305,7 +305,7 @@ impl Clerk {
             *self.notes.refusals.entry(refusal.to_owned()).or_default() += 1;
             // What made EXEC give up stands before it.
             let cause = replies.iter().find_map(Value::refusal).unwrap_or(refusal);
-            self.follower.heed(cause);
+            self.client.heed(cause);
             return match refusal {
                 "UNKNOWN" => Ended::Unknown,
                 _ if WRONG.contains(&cause) => {
@@ -349,15 +349,15 @@ fn lsn_of(receipt: &Value) -> Option<i64> {
 /// Looks at all accounts through the primary, again and again.
 fn read_primary(shared: &Shared) -> Notes {
     let mut notes = Notes::default();
-    let mut follower = Follower::new(&shared.nodes);
+    let mut client = Client::new(&shared.nodes);
     let command = look_command(shared.staff.accounts);
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     while !shared.stop.load(Ordering::Relaxed) {
         let due = Instant::now() + shared.staff.pace;
         let floor = shared.told();
-        if let Some(reply) = follower.attempt(&[&command]).pop() {
+        if let Some(reply) = client.attempt(&[&command]).pop() {
             if let Some(refusal) = reply.refusal() {
-                follower.heed(refusal);
+                client.heed(refusal);
             }
             if let Some(look) = take_look(reply, floor, false, &mut notes) {
                 shared.tell(look.count);
@@ -366,7 +366,7 @@ fn read_primary(shared: &Shared) -> Notes {
         }
         until_moment(due);
     }
-    notes.reconnects = follower.reconnects;
+    notes.reconnects = client.reconnects;
     notes
 }
 
@@ -409,7 +409,10 @@ fn look_command(accounts: usize) -> Vec<String> {
 
 /// Reads a look; what is wrong in itself is noted at once, the rest when the history is replayed.
 fn take_look(reply: Value, floor: i64, stale: bool, notes: &mut Notes) -> Option<Look> {
-    if reply.refusal().is_some() {
+    // A backup that has not yet heard of the bank's opening has nothing to show.
+    let before = matches!(&reply, Value::Array(parts)
+        if stale && floor == 0 && parts.iter().all(|part| *part == Value::Nil));
+    if reply.refusal().is_some() || before {
         return None;
     }
     let numbers: Option<Vec<i64>> = match &reply {

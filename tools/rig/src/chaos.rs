@@ -167,14 +167,17 @@ pub struct Chaos<'a> {
     pub cluster: &'a mut Cluster,
     spec: Spec,
     random: Random,
+    kinds: Vec<Kind>,
     /// Kinds still to come before any comes again.
     deck: Vec<Kind>,
 }
 
 impl Chaos<'_> {
-    pub fn new(cluster: &mut Cluster, seed: u64) -> Chaos<'_> {
+    pub fn new(cluster: &mut Cluster, kinds: Vec<Kind>, seed: u64) -> Chaos<'_> {
+        assert!(!kinds.is_empty(), "no kind of fault to do");
         Chaos {
             spec: cluster.spec().clone(),
+            kinds,
             cluster,
             random: Random::new(seed),
             deck: Vec::new(),
@@ -184,7 +187,7 @@ impl Chaos<'_> {
     /// The next kind: each comes once before any comes again.
     pub fn draw(&mut self) -> Kind {
         if self.deck.is_empty() {
-            self.deck = Kind::all(&self.spec);
+            self.deck = self.kinds.clone();
         }
         let at = self.random.below(self.deck.len() as u64) as usize;
         self.deck.swap_remove(at)

@@ -209,6 +209,15 @@ impl Cluster {
         })
     }
 
+    /// A synchronous backup of this moment, once there is one.
+    pub fn backup(&self) -> Node {
+        until("there is a synchronous backup", PATIENCE, || {
+            let primary = self.try_primary()?;
+            let mut backups = self.of_role("sync-backup").into_iter();
+            backups.find(|node| node.id != primary.id)
+        })
+    }
+
     /// A connection to the primary of this moment.
     pub fn client(&self) -> Conn {
         self.connect(&self.primary())

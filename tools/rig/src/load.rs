@@ -6,8 +6,8 @@
 //! acknowledged write shows as a reply or a final value that is too low, a doubled one as one that
 //! is too high.
 
+use crate::client::Client;
 use crate::cluster::{PATIENCE, PROMPT};
-use crate::follow::Follower;
 use crate::poll::{between_attempts, until};
 use crate::resp::{Conn, Value};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ impl Load {
 /// One connection's life.
 struct Lane {
     name: String,
-    follower: Follower,
+    client: Client,
     next: u64,
     counted: i64,
     /// Keys of acknowledged SETs, by number.
@@ -96,7 +96,7 @@ impl Lane {
     fn new(nodes: &[String], name: String) -> Lane {
         Lane {
             name,
-            follower: Follower::new(nodes),
+            client: Client::new(nodes),
             next: 0,
             counted: 0,
             facts: Vec::new(),
@@ -128,7 +128,7 @@ impl Lane {
                 }
                 Some(reply) => {
                     let word = reply.refusal().unwrap_or_default().to_owned();
-                    self.follower.heed(&word);
+                    self.client.heed(&word);
                     *self.refusals.entry(word).or_default() += 1;
                     between_attempts();
                 }
@@ -153,7 +153,7 @@ impl Lane {
         } else {
             &["ONCE", &token, "SET", &fact, &value]
         };
-        self.follower.attempt(&[command]).pop()
+        self.client.attempt(&[command]).pop()
     }
 
     fn judge(&mut self, number: u64, is_count: bool, reply: &Value) -> bool {
@@ -239,7 +239,7 @@ impl Report {
 
     /// Connections that ended or were given up without a reply to what was sent.
     pub fn reconnects(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.follower.reconnects).sum()
+        self.lanes.iter().map(|lane| lane.client.reconnects).sum()
     }
 
     /// Holds what was acknowledged against what this node says now.

@@ -3,7 +3,7 @@
 
 use crate::audit::{Audit, History};
 use crate::bank::{Bank, Staff};
-use crate::chaos::{Chaos, Incident};
+use crate::chaos::{Chaos, Incident, Kind};
 use crate::cluster::Cluster;
 use crate::spec::Spec;
 use std::collections::BTreeMap;
@@ -15,8 +15,12 @@ use std::time::{Duration, Instant};
 pub struct Plan {
     pub spec: Spec,
     pub time: Duration,
+    /// The kinds of fault that are done.
+    pub kinds: Vec<Kind>,
     pub seed: u64,
     pub staff: Staff,
+    /// Whether the cluster's directory with all logs stays.
+    pub keep: bool,
 }
 
 /// One fault and what clients felt of it.
@@ -59,7 +63,7 @@ pub fn run(binary: &Path, plan: &Plan, parent: &Path, mut tell: impl FnMut(&str)
     bank.wait_more(100);
     let first_epoch = epoch(&cluster);
     let mut incidents: Vec<Incident> = Vec::new();
-    let mut chaos = Chaos::new(&mut cluster, plan.seed);
+    let mut chaos = Chaos::new(&mut cluster, plan.kinds.clone(), plan.seed);
     chaos.calm(1000, 1500);
     while began.elapsed() < plan.time {
         let kind = chaos.draw();
@@ -81,7 +85,7 @@ pub fn run(binary: &Path, plan: &Plan, parent: &Path, mut tell: impl FnMut(&str)
     bank.wait_more(100);
     let history = bank.close();
     let audit = history.audit(&mut cluster.client());
-    if !audit.is_clean() {
+    if plan.keep || !audit.is_clean() {
         cluster.keep();
     }
     let (equal_at, _) = cluster.wait_equal_digests(&cluster.data_nodes());

@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_millis(20);
 const LOOKUP: Duration = Duration::from_millis(50);
 
 /// One connection at a time, to whoever is primary.
-pub struct Follower {
+pub struct Client {
     nodes: Vec<String>,
     conn: Option<Conn>,
     /// Where `conn` leads or last led; the others are asked first.
@@ -25,10 +25,10 @@ pub struct Follower {
     pub reconnects: u64,
 }
 
-impl Follower {
+impl Client {
     /// Finds the primary through these nodes.
-    pub fn new(nodes: &[String]) -> Follower {
-        Follower {
+    pub fn new(nodes: &[String]) -> Client {
+        Client {
             nodes: nodes.to_vec(),
             conn: None,
             primary: String::new(),
