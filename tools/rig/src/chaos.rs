@@ -226,25 +226,27 @@ impl Chaos<'_> {
     /// Waits until every node runs and every synchronous backup is in the sync set again; panics
     /// when that does not come about by itself.
     pub fn settle(&mut self) {
-        let wanted = self.spec.sync as usize;
-        until(
-            "all nodes run and all synchronous backups are back",
-            2 * PATIENCE,
-            || {
-                for node in self.cluster.nodes() {
-                    assert!(
-                        self.cluster.exited(&node).is_none(),
-                        "node {} ended by itself",
-                        node.id
-                    );
-                }
-                let nodes = self.cluster.nodes();
-                let all_run = nodes.iter().all(|node| node.pid.is_some());
-                let backups = nodes.iter().filter(|node| node.role == "sync-backup");
-                (all_run && backups.count() == wanted).then_some(())?;
-                self.cluster.try_primary().map(|_| ())
-            },
-        );
+        let wanted = self.spec.sync as usize + 1;
+        let what = "all nodes run and all synchronous backups are back";
+        until(what, 2 * PATIENCE, || {
+            for node in self.cluster.nodes() {
+                let ended = self.cluster.exited(&node);
+                assert!(
+                    ended.is_none(),
+                    "node {} ended by itself: {ended:?}",
+                    node.id
+                );
+            }
+            // What the primary says: cluster.json is a moment behind.
+            let primary = self.cluster.try_primary()?;
+            let status = self.cluster.status(&primary);
+            let all_up = status["members"]
+                .as_array()?
+                .iter()
+                .all(|member| member["up"] == true);
+            let in_set = status["sync_set"].as_array()?.len();
+            (all_up && in_set == wanted && status["serving"] == true).then_some(())
+        });
     }
 
     /// Lets the cluster be for a while.
