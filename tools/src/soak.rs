@@ -298,3 +298,17 @@ fn print(asked: &str, machine: &Machine, outcome: &Outcome) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_a_value_that_was_measured() {
+        let spread = |count: u64| Spread::of((1..=count).map(Duration::from_millis));
+        let many = spread(200);
+        assert_eq!((many.p99, many.max), (198.0, 200.0));
+        let few = spread(3);
+        assert_eq!((few.median, few.p99, few.max), (2.0, 3.0, 3.0));
+    }
+}

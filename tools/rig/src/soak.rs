@@ -90,7 +90,7 @@ pub fn run(binary: &Path, plan: &Plan, parent: &Path, mut tell: impl FnMut(&str)
     }
     let (equal_at, _) = cluster.wait_equal_digests(&cluster.data_nodes());
     Outcome {
-        felt: feel(&history, &incidents),
+        felt: feel(&told(&history), &incidents),
         audit,
         equal_at,
         promotions: epoch(&cluster) - first_epoch,
@@ -109,14 +109,20 @@ pub fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// What clients felt of each fault.
-fn feel(history: &History, incidents: &[Incident]) -> Vec<Felt> {
-    let mut told: Vec<(Instant, Instant)> = history
-        .transfers
-        .iter()
+/// When a transfer was acknowledged, and when it had begun.
+type Told = (Instant, Instant);
+
+fn told(history: &History) -> Vec<Told> {
+    let transfers = history.transfers.iter();
+    let mut told: Vec<Told> = transfers
         .map(|transfer| (transfer.acknowledged, transfer.invoked))
         .collect();
     told.sort_unstable();
+    told
+}
+
+/// What clients felt of each fault; `told` in order of acknowledgement.
+fn feel(told: &[Told], incidents: &[Incident]) -> Vec<Felt> {
     let next = incidents.iter().skip(1).map(|incident| incident.began);
     let ends = next.chain(told.last().map(|last| last.0));
     let pairs = incidents.iter().zip(ends);
@@ -145,4 +151,34 @@ fn feel(history: &History, incidents: &[Incident]) -> Vec<Felt> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_belongs_to_the_fault_that_it_began_in_up_to_the_next_ones_beginning() {
+        let zero = Instant::now();
+        let at = |time: u64| zero + Duration::from_millis(time);
+        // Begun and acknowledged; the one begun at 95 was under way when the first fault came.
+        let transfers = [(95, 105), (106, 300), (310, 320), (500, 900), (910, 911)];
+        let told: Vec<Told> = transfers
+            .iter()
+            .map(|&(begun, acknowledged)| (at(acknowledged), at(begun)))
+            .collect();
+        let incident = |began: u64| Incident {
+            kind: Kind::KillPrimary,
+            began: at(began),
+            undone: at(began + 1),
+            story: String::new(),
+        };
+        let felt = feel(&told, &[incident(100), incident(600)]);
+        let spans: Vec<(u128, u128)> = felt
+            .iter()
+            .map(|felt| (felt.first.as_millis(), felt.silence.as_millis()))
+            .collect();
+        // From 320 to 600 nothing came; from 600 to 900 the second fault's silence.
+        assert_eq!(spans, [(200, 280), (311, 300)]);
+    }
 }
