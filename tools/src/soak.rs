@@ -226,7 +226,8 @@ fn report(asked: &str, machine: &Machine, outcome: &Outcome) -> serde_json::Valu
         "stale_looks": audit.stale_looks, "receipts": audit.receipts,
         "contradictions": audit.contradictions, "stories": audit.stories,
         "digests_equal_at_lsn": outcome.equal_at, "refusals": outcome.refusals,
-        "reconnects": outcome.reconnects, "promotions": outcome.promotions, "clean": audit.is_clean(), "rows": rows,
+        "reconnects": outcome.reconnects, "promotions": outcome.promotions,
+        "clean": audit.is_clean(), "rows": rows,
         "incidents": outcome.felt.iter().map(incident).collect::<Vec<_>>(),
     })
 }
@@ -243,8 +244,8 @@ fn print(asked: &str, machine: &Machine, outcome: &Outcome) {
     let audit = &outcome.audit;
     println!("{asked}\n{}\n", machine.line());
     println!(
-        "{} faults and {} promotions in {:.0} s; {} transfers acknowledged, {} lost, {} doubled; {} refused for \
-         good, {} of them ran; {} open",
+        "{} faults and {} promotions in {:.0} s; {} transfers acknowledged, {} lost, {} doubled; \
+         {} refused for good, {} of them ran; {} open",
         outcome.felt.len(),
         outcome.promotions,
         outcome.took.as_secs_f64(),
@@ -285,7 +286,8 @@ fn print(asked: &str, machine: &Machine, outcome: &Outcome) {
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for row in rows(outcome) {
         println!(
-            "| {:<34} | {:>5} | {:>8.0} | {:>6.0} | {:>6.0} | {:>6.0} | {:>8.0} | {:>6.0} | {:>6.0} |",
+            "| {:<34} | {:>5} | {:>8.0} | {:>6.0} | {:>6.0} | {:>6.0} | {:>8.0} | {:>6.0} \
+             | {:>6.0} |",
             row.name,
             row.count,
             row.lasted.median,
