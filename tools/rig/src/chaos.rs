@@ -114,7 +114,7 @@ impl Kind {
             KillPrimary => "kill primary",
             KillBackup => "kill backup",
             KillOther => "kill witness/async",
-            KillTwice => "kill primary, then successor",
+            KillTwice => "kill primary and successor",
             KillAll => "kill all",
             RestartStorm => "restart storm",
             PausePrimary => "pause primary",
