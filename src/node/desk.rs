@@ -14,6 +14,7 @@ use crate::node::engine::{Engine, Output};
 use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
 use crate::node::wire::{ForwardReply, Head};
+use crate::replication::config::Config;
 use crate::replication::{Input, Loss, Order, Time};
 use crate::state::{Command, Reply};
 use bytes::Bytes;
@@ -56,9 +57,19 @@ pub struct Desk {
     /// Cuts whose removed records have not come yet, in order.
     cuts: VecDeque<(String, serde_json::Value)>,
     /// Commands of this node's clients that were passed on, by ticket.
-    forwarded: BTreeMap<u64, (NodeId, Client)>,
+    forwarded: BTreeMap<u64, Passed>,
     /// Tickets of other nodes' clients: the session number says the node, the ticket the rest.
     losses: u64,
+}
+
+/// A command that was passed on and is not answered yet.
+#[derive(Debug)]
+struct Passed {
+    to: NodeId,
+    client: Client,
+    since: Time,
+    /// The registered epoch then.
+    epoch: Epoch,
 }
 
 /// Sessions that stand for another node's clients have this bit set; the node is below it.
@@ -165,15 +176,37 @@ impl Desk {
 
     /// The link to `peer` broke: what was passed on to it has an unknown outcome.
     pub fn lost_link(&mut self, peer: NodeId, pending: &mut Pending) {
+        self.give_up(pending, |passed| passed.to == peer);
+    }
+
+    /// What was passed on to one that has been succeeded, or that has not answered for too long,
+    /// has an unknown outcome: the link to a node that hangs may stand for ever.
+    pub fn mind_forwarded(
+        &mut self,
+        pending: &mut Pending,
+        config: &Config,
+        now: Time,
+        timeout: Duration,
+    ) {
+        self.give_up(pending, |passed| {
+            let succeeded = config.epoch > passed.epoch && config.primary != passed.to;
+            succeeded || now.since(passed.since) >= timeout
+        });
+    }
+
+    fn give_up(&mut self, pending: &mut Pending, hopeless: impl Fn(&Passed) -> bool) {
+        if self.forwarded.is_empty() {
+            return;
+        }
         let all = std::mem::take(&mut self.forwarded);
         let (lost, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            all.into_iter().partition(|(_, (to, _))| *to == peer);
+            all.into_iter().partition(|(_, passed)| hopeless(passed));
         self.forwarded = kept;
-        for (_, client) in lost.into_values() {
+        for passed in lost.into_values() {
             Mark::ForwardLost.hit();
             let (generation, epoch, lsn) = (0, Epoch(0), Lsn::ZERO);
             pending.refuse(
-                client,
+                passed.client,
                 Refusal::Unknown {
                     generation,
                     epoch,

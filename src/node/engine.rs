@@ -225,7 +225,7 @@ pub struct Engine {
     /// The session whose requests are being taken, once one of them was a write.
     gathered_by: Option<SessionId>,
     held: VecDeque<Held>,
-    forward_to: Option<(NodeId, Time)>,
+    pub(super) forward_to: Option<(NodeId, Time)>,
     confirmed: u64,
     /// The LSN of the newest Tick that was ordered in this epoch.
     tick: Lsn,
@@ -388,6 +388,7 @@ impl Engine {
         let generation = self.replica.history().generation;
         self.pending
             .expire(self.time(), self.settings.write_timeout, generation);
+        self.mind_forwarded();
         self.desk_turn();
         self.copies_turn();
         self.stop_turn();

@@ -399,7 +399,9 @@ impl Candidate {
         self.resend_at = node.now.after(node.settings.heartbeat_interval / 2);
         let attempt = self.attempt;
         match self.stage {
-            Stage::Asking if self.ask => {
+            // One that has just started asks even where the answer decides nothing: it tells the
+            // voter's clock, and comes before what the voter answers as the register.
+            Stage::Asking if self.ask || node.knows_only_its_own_clock() => {
                 let epoch = node.config().epoch;
                 let mut voters = node.config().voters.clone();
                 voters.remove(&node.me);

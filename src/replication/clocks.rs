@@ -27,6 +27,10 @@ impl Node {
         }
     }
 
+    pub fn knows_only_its_own_clock(&self) -> bool {
+        self.wall.is_some() && self.clocks.is_empty()
+    }
+
     /// The median of the peers' wall clocks, now.
     pub fn peers_clock(&self) -> Option<u64> {
         median(self.clocks.values().copied().collect())

@@ -196,7 +196,15 @@ impl Replica {
         };
         let up = node.now.since(node.started) >= node.settings.failover_timeout;
         let lost = !acting && up && node.is_voter() && node.has_lost_primary();
-        node.send(from, Body::Asked { attempt, lost });
+        let wall = node.wall_now().unwrap_or(0);
+        node.send(
+            from,
+            Body::Asked {
+                attempt,
+                lost,
+                wall,
+            },
+        );
     }
 
     /// Step 2 at a member of the sync set; or the end of this history, by force.
@@ -265,7 +273,15 @@ impl Replica {
     fn on_candidate_answer(&mut self, from: NodeId, body: Body) {
         let node = &mut self.node;
         match (&mut self.role, body) {
-            (Role::Candidate(role), Body::Asked { attempt, lost }) => {
+            (
+                Role::Candidate(role),
+                Body::Asked {
+                    attempt,
+                    lost,
+                    wall,
+                },
+            ) => {
+                node.on_wall_sample(from, wall);
                 role.on_asked(node, from, attempt, lost);
             }
             (Role::Candidate(role), said @ Body::Fenced { .. }) => {

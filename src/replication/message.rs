@@ -103,7 +103,12 @@ pub enum Body {
     /// Step 1, candidate to voters: have you, too, lost the primary?
     Ask { epoch: Epoch, attempt: Nonce },
     /// Answer.
-    Asked { attempt: Nonce, lost: bool },
+    Asked {
+        attempt: Nonce,
+        lost: bool,
+        /// The voter's wall clock: a candidate that has just started knows no other.
+        wall: u64,
+    },
     /// Step 2, candidate to the sync set: refuse everything below this.
     Fence { fence: Fence, attempt: Nonce },
     /// Answer, once the fence and everything accepted before it is durable.

@@ -13,15 +13,25 @@ mod backup;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod failover;
+#[cfg(test)]
+mod partition;
 #[cfg(test)]
 mod protection;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
 mod smoke;
+#[cfg(test)]
+mod soak;
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod switchover;
 

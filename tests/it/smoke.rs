@@ -27,7 +27,7 @@ fn a_new_user_meets_a_cluster_that_survives_its_primary() {
         sync: 1,
         asynchronous: 1,
         witness: 1,
-        protection: None,
+        ..Spec::default()
     });
     let old = cluster.primary();
     assert_eq!(redis_cli(&old, &["SET", "greeting", "hello"]), "OK");

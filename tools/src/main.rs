@@ -8,6 +8,7 @@
 mod bench;
 mod mutants;
 mod simulate;
+mod soak;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Word {
     Mutants(mutants::Arguments),
     /// Run many nodes under faults and virtual time, from seeds.
     Simulate(simulate::Arguments),
+    /// Hurt real processes in every way for a time while a bank works on them, and audit it.
+    Soak(soak::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -34,5 +37,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Word::Bench(arguments) => bench::run(arguments),
         Word::Mutants(arguments) => mutants::run(&arguments),
         Word::Simulate(arguments) => simulate::run(&arguments),
+        Word::Soak(arguments) => soak::run(arguments),
     }
 }

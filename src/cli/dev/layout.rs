@@ -22,6 +22,7 @@ pub struct Asked {
     pub port: Option<u16>,
     pub protection: Option<Protection>,
     pub acks: Option<Acks>,
+    pub peer_proxies: bool,
 }
 
 /// How many nodes of each kind, and what they promise. Node i has client port `port` + 10 i, peer
@@ -36,6 +37,10 @@ pub struct Layout {
     pub port: u16,
     pub protection: Protection,
     pub acks: Acks,
+    /// Whether nodes tell each other a peer port two above the one they listen at, where somebody
+    /// puts a proxy.
+    #[serde(default)]
+    pub peer_proxies: bool,
 }
 
 /// Ports of one node lie so far from those of the next.
@@ -61,6 +66,7 @@ impl Layout {
             acks: asked
                 .acks
                 .unwrap_or(if data > 2 { Acks::Majority } else { Acks::All }),
+            peer_proxies: asked.peer_proxies,
         };
         layout.check()?;
         Ok(layout)
@@ -168,6 +174,11 @@ impl Layout {
         HostPort::parse(&format!("127.0.0.1:{port}")).expect("ports were checked")
     }
 
+    /// Where other nodes reach this one.
+    fn peer_address(&self, node: u32) -> HostPort {
+        self.address(node, if self.peer_proxies { 3 } else { 1 })
+    }
+
     /// The settings of one node, whose files lie in `dir`.
     pub fn settings(&self, dir: &Path, node: u32, cluster: ClusterId) -> Config {
         let data_nodes = 1 + self.sync + self.asynchronous;
@@ -176,7 +187,7 @@ impl Layout {
             .filter(|peer| *peer != node)
             .map(|peer| Peer {
                 id: NodeId(peer),
-                peer: self.address(peer, 1),
+                peer: self.peer_address(peer),
                 role: self.member_role(peer),
             });
         Config {
@@ -186,6 +197,7 @@ impl Layout {
             role: self.member_role(node),
             client_listen: self.address(node, 0),
             peer_listen: self.address(node, 1),
+            peer_advertised: self.peer_proxies.then(|| self.peer_address(node)),
             http_listen: self.address(node, 2),
             peers: peers.collect(),
             // All nodes share this machine's memory and disk.
@@ -414,6 +426,21 @@ mod tests {
             assert_eq!(settings.http_listen.port(), port + 2);
             assert_eq!(settings.peers.len(), 3);
         }
+    }
+
+    #[test]
+    fn with_proxies_nobody_is_told_where_a_node_listens() {
+        let asked = Asked {
+            peer_proxies: true,
+            ..Asked::default()
+        };
+        let plan = Plan::new(Layout::resolve(&asked).expect("valid")).expect("random numbers");
+        let settings = plan.layout.settings(Path::new("/d"), 1, ClusterId(7));
+        assert_eq!(settings.peer_listen.port(), 7611);
+        let told: Vec<u16> = settings.peers.iter().map(|peer| peer.peer.port()).collect();
+        assert_eq!(told, [7603, 7623, 7633]);
+        let (config, _) = plan.first_members(Path::new("/d")).expect("random numbers");
+        assert_eq!(config.members[&NodeId(1)].addresses.peer, "127.0.0.1:7613");
     }
 
     #[test]

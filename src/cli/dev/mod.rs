@@ -53,6 +53,10 @@ pub struct Dev {
     /// all or majority [default: all with two data nodes, majority with more]
     #[arg(long, value_name = "RULE", value_parser = word::<Acks>)]
     acks: Option<Acks>,
+    /// Nodes tell each other a peer port two above the one they listen at; whoever asks for this
+    /// puts a proxy there that can lose, hold back and break what passes
+    #[arg(long, hide = true)]
+    peer_proxies: bool,
 }
 
 fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
@@ -67,6 +71,7 @@ pub fn run(args: &Dev) -> Outcome {
         port: args.port,
         protection: args.protection,
         acks: args.acks,
+        peer_proxies: args.peer_proxies,
     };
     // Before anything is made: a layout that cannot work leaves no directory behind.
     Layout::resolve(&asked)?;

@@ -1,6 +1,6 @@
 //! Commands that another node passes on, and those that this one passes on to the primary.
 
-use super::FORWARDED_SESSION;
+use super::{FORWARDED_SESSION, Passed};
 use crate::node::client::SessionId;
 use crate::node::engine::Engine;
 use crate::node::pending::Client;
@@ -37,7 +37,13 @@ impl Engine {
         Mark::WriteForwarded.hit();
         self.desk.next_ticket += 1;
         let ticket = self.desk.next_ticket;
-        self.desk.forwarded.insert(ticket, (to, client));
+        let passed = Passed {
+            to,
+            client,
+            since: self.time(),
+            epoch: self.replica.config().epoch,
+        };
+        self.desk.forwarded.insert(ticket, passed);
         let commands = vec![Forwarded {
             ticket,
             write,
@@ -76,6 +82,18 @@ impl Engine {
         );
     }
 
+    /// Gives up what will not be answered, and passes nothing more to one that was succeeded.
+    pub(in crate::node) fn mind_forwarded(&mut self) {
+        let (now, timeout) = (self.time(), self.settings.write_timeout);
+        let config = self.replica.config();
+        self.desk
+            .mind_forwarded(&mut self.pending, config, now, timeout);
+        // Until the successor is registered this node still is.
+        let (me, primary) = (self.identity.node, config.primary);
+        self.forward_to
+            .take_if(|(to, _)| primary != *to && primary != me);
+    }
+
     pub(in crate::node) fn on_replied(&mut self, from: NodeId, replies: Vec<ForwardReply>) {
         for ForwardReply {
             ticket,
@@ -84,7 +102,8 @@ impl Engine {
             reply,
         } in replies
         {
-            let Some((to, client)) = self.desk.forwarded.remove(&ticket) else {
+            // Late: it was given up, and its client told that the outcome is unknown.
+            let Some(Passed { to, client, .. }) = self.desk.forwarded.remove(&ticket) else {
                 continue;
             };
             assert_eq!(to, from, "a reply comes from where the command went");

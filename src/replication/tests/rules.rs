@@ -72,6 +72,30 @@ fn a_new_primary_with_a_bad_clock_starts_from_its_peers_median() {
     );
 }
 
+/// A primary that was restarted takes over again without asking anybody whether it may, and with
+/// nobody's fence but its own: the voters' answers to its asking are all it hears of other clocks.
+#[test]
+fn a_restarted_primary_with_a_bad_clock_starts_from_its_peers_median() {
+    let mut world = world(Protection::MaxAvailability, Settings::default());
+    let year = 31_000_000_000_000_000;
+    let now = world.now + 1_000_000_000;
+    for id in [1, 2, 3] {
+        world.crash(NodeId(id));
+    }
+    world.start(NodeId(1));
+    world.input(NodeId(1), Input::WallClock(now + year));
+    world.start(NodeId(3));
+    world.run(MS * 1000);
+    assert_eq!(world.serving(), [NodeId(1)]);
+    let stamp = world
+        .replica(NodeId(1))
+        .map(|replica| replica.tip().timestamp);
+    assert!(
+        stamp.is_some_and(|stamp| stamp < now + year / 2),
+        "{stamp:?}"
+    );
+}
+
 #[test]
 fn a_full_window_is_never_exceeded_and_opens_again() {
     let settings = Settings {

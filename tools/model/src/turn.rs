@@ -262,7 +262,12 @@ impl Turn {
         match message.body {
             Body::Ask { attempt, .. } => {
                 let lost = true;
-                let body = Body::Asked { attempt, lost };
+                let wall = 0;
+                let body = Body::Asked {
+                    attempt,
+                    lost,
+                    wall,
+                };
                 inputs.push_back(message_input(outside(), Message { history, body }));
             }
             Body::Register(asked) => match &asked.body {

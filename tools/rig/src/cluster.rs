@@ -5,9 +5,11 @@
 //! directory, and a small shell that waits on a pipe does the same when the test process itself
 //! is killed. Both work by pid, and the directory's random name makes the match exact.
 
-use crate::poll::{eventually, until};
-use crate::ports::{self, PER_NODE, Range};
+use crate::launch::{peer_ports, start_dev};
+use crate::poll::until;
+use crate::ports::{self, Range};
 use crate::process::{Reaper, is_gone, signal};
+use crate::proxy::Proxy;
 use crate::resp::{Conn, Value};
 use crate::spec::{Node, Spec};
 use rustix::process::Signal;
@@ -18,8 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The name under which SENTINEL discovery knows the cluster.
-pub const SERVICE: &str = "standfast";
+pub use crate::ask::{SERVICE, answers, ask_discovery, digest, discover};
 
 /// The longest any state of a healthy cluster on a loaded machine may take to come about.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,9 +51,13 @@ pub struct Cluster {
     scratch: PathBuf,
     spec: Spec,
     range: Range,
+    /// Where the spec asks for one.
+    proxy: Option<Proxy>,
     dev: Child,
     /// Nodes this rig has restarted itself, by id; the newest process of each.
     restarted: BTreeMap<String, Child>,
+    /// Its directory stays for whoever wants to know what happened.
+    keep: bool,
     /// `None` only while the cluster is being dropped.
     reaper: Option<Reaper>,
 }
@@ -73,14 +78,19 @@ impl Cluster {
             .keep();
         let range = ports::claim();
         let reaper = Some(Reaper::start(&scratch));
+        let proxy = spec
+            .proxied
+            .then(|| Proxy::start(&peer_ports(range.base, spec)));
         let dev = start_dev(binary, &scratch, range.base, spec);
         let mut cluster = Cluster {
             binary: binary.into(),
             scratch,
             spec: spec.clone(),
             range,
+            proxy,
             dev,
             restarted: BTreeMap::new(),
+            keep: false,
             reaper,
         };
         cluster.wait_started();
@@ -120,9 +130,25 @@ impl Cluster {
         &self.scratch
     }
 
+    /// Leaves its directory behind and shows the end of every log when it is dropped, as if this
+    /// thread had panicked.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// What was asked for.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     /// The binary it runs.
     pub fn binary(&self) -> &Path {
         &self.binary
+    }
+
+    /// What stands between its nodes; panics where the spec asked for nothing.
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("the spec says proxied")
     }
 
     /// Every node as `cluster.json` has it now.
@@ -180,6 +206,15 @@ impl Cluster {
                 return None;
             }
             nodes.iter().find(|node| node.client == address).cloned()
+        })
+    }
+
+    /// A synchronous backup of this moment, once there is one.
+    pub fn backup(&self) -> Node {
+        until("there is a synchronous backup", PATIENCE, || {
+            let primary = self.try_primary()?;
+            let mut backups = self.of_role("sync-backup").into_iter();
+            backups.find(|node| node.id != primary.id)
         })
     }
 
@@ -274,10 +309,16 @@ impl Cluster {
 
     /// Starts a node again with the command line that `cluster.json` prints for it.
     pub fn restart(&mut self, node: &Node) {
+        self.restart_with(node, &[]);
+    }
+
+    /// As `restart`, with these variables in its environment.
+    pub fn restart_with(&mut self, node: &Node, variables: &[(&str, &str)]) {
         // `exec`, so that the pid we hold is the node's own.
         let log = self.log_file(&format!("node-{}-restarted.log", node.id));
         let child = Command::new("sh")
             .args(["-c", &format!("exec {}", node.start)])
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle can be doubled"))
             .stderr(log)
@@ -375,7 +416,7 @@ impl Drop for Cluster {
         for child in self.restarted.values_mut() {
             let _ = child.wait();
         }
-        if std::thread::panicking() {
+        if std::thread::panicking() || self.keep {
             self.show_logs();
         } else {
             let _ = fs::remove_dir_all(&self.scratch);
@@ -411,67 +452,4 @@ impl Cluster {
             }
         }
     }
-}
-
-/// Which address a node's SENTINEL discovery names as primary; `None` when it names none in time.
-pub fn discover(node: &str, limit: Duration) -> Option<String> {
-    let mut conn = Conn::open(node, limit).ok()?;
-    ask_discovery(&mut conn)
-}
-
-/// As `discover`, over a connection that is kept.
-pub fn ask_discovery(conn: &mut Conn) -> Option<String> {
-    match conn
-        .call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE])
-        .ok()?
-    {
-        Value::Array(parts) if parts.len() == 2 => {
-            Some(format!("{}:{}", parts[0].text(), parts[1].text()))
-        }
-        _ => None,
-    }
-}
-
-/// Applied LSN and state digest of the node at this client address.
-pub fn digest(address: &str) -> Option<(i64, String)> {
-    let mut conn = Conn::open(address, PROMPT).ok()?;
-    match conn.call(&["DIGEST"]).ok()? {
-        Value::Array(parts) if parts.len() >= 2 => Some((parts[0].number(), parts[1].text())),
-        _ => None,
-    }
-}
-
-/// Whether the binary answers something on this address within `limit`.
-pub fn answers(address: &str, limit: Duration) -> bool {
-    eventually(limit, || {
-        Conn::open(address, PROMPT).ok()?.call(&["PING"]).ok()
-    })
-    .is_some()
-}
-
-fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child {
-    assert!(spec.nodes() * u32::from(PER_NODE) <= u32::from(ports::PER_RANGE));
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(scratch.join("dev.log"))
-        .expect("the scratch directory is writable");
-    let mut command = Command::new(binary);
-    command
-        .arg("dev")
-        .arg("--dir")
-        .arg(scratch.join("d"))
-        .args(["--port", &base.to_string()]);
-    command.args(["--sync", &spec.sync.to_string()]);
-    command.args(["--async", &spec.asynchronous.to_string()]);
-    command.args(["--witness", &spec.witness.to_string()]);
-    if let Some(protection) = spec.protection {
-        command.args(["--protection", protection]);
-    }
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a handle can be doubled"))
-        .stderr(log)
-        .spawn()
-        .expect("the binary can be started")
 }

@@ -6,21 +6,15 @@
 //! acknowledged write shows as a reply or a final value that is too low, a doubled one as one that
 //! is too high.
 
-use crate::cluster::{PATIENCE, PROMPT, ask_discovery};
+use crate::client::Client;
+use crate::cluster::{PATIENCE, PROMPT};
 use crate::poll::{between_attempts, until};
 use crate::resp::{Conn, Value};
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// How long a lane waits in silence before it asks discovery whether the primary has moved.
-const SILENCE: Duration = Duration::from_millis(20);
-
-/// How long one question to one node's discovery may take: a paused node must not hold a lane up.
-const LOOKUP: Duration = Duration::from_millis(50);
 
 /// Lanes that run.
 pub struct Load {
@@ -85,19 +79,13 @@ impl Load {
 /// One connection's life.
 struct Lane {
     name: String,
-    nodes: Vec<String>,
-    conn: Option<Conn>,
-    /// Where `conn` leads or last led; discovery asks the others first.
-    primary: String,
-    /// Connections for discovery, kept because a lookup should cost one message.
-    scouts: BTreeMap<String, Conn>,
+    client: Client,
     next: u64,
     counted: i64,
     /// Keys of acknowledged SETs, by number.
     facts: Vec<u64>,
     acknowledged: Vec<Instant>,
     refusals: BTreeMap<String, u64>,
-    reconnects: u64,
     /// Replies that no correct cluster gives.
     wrong: Vec<String>,
     /// The operation without a definite answer when the lane was ended; it may count or not.
@@ -108,16 +96,12 @@ impl Lane {
     fn new(nodes: &[String], name: String) -> Lane {
         Lane {
             name,
-            nodes: nodes.to_vec(),
-            conn: None,
-            primary: String::new(),
-            scouts: BTreeMap::new(),
+            client: Client::new(nodes),
             next: 0,
             counted: 0,
             facts: Vec::new(),
             acknowledged: Vec::new(),
             refusals: BTreeMap::new(),
-            reconnects: 0,
             wrong: Vec::new(),
             open: None,
         }
@@ -144,9 +128,7 @@ impl Lane {
                 }
                 Some(reply) => {
                     let word = reply.refusal().unwrap_or_default().to_owned();
-                    if word == "READONLY" {
-                        self.conn = None;
-                    }
+                    self.client.heed(&word);
                     *self.refusals.entry(word).or_default() += 1;
                     between_attempts();
                 }
@@ -164,61 +146,14 @@ impl Lane {
 
     /// Sends the operation to the primary; `None` when no reply came on this connection.
     fn attempt(&mut self, number: u64, is_count: bool) -> Option<Value> {
-        if self.conn.is_none() {
-            let address = self.lookup()?;
-            let mut conn = Conn::open(&address, LOOKUP).ok()?;
-            conn.set_timeout(SILENCE).ok()?;
-            self.primary = address;
-            self.conn = Some(conn);
-        }
         let token = format!("{}:{number}", self.name);
         let (counter, fact, value) = (self.counter(), self.fact(number), number.to_string());
-        let conn = self.conn.as_mut()?;
-        if is_count {
-            conn.push(&["ONCE", &token, "INCR", &counter]);
+        let command: &[&str] = if is_count {
+            &["ONCE", &token, "INCR", &counter]
         } else {
-            conn.push(&["ONCE", &token, "SET", &fact, &value]);
-        }
-        let reply = conn.flush().and_then(|()| self.await_reply());
-        match reply {
-            Ok(Some(value)) => Some(value),
-            Ok(None) | Err(_) => {
-                self.conn = None;
-                self.reconnects += 1;
-                None
-            }
-        }
-    }
-
-    /// Waits for the reply as long as discovery says nothing new; `None` once the primary is
-    /// another node than the one we wait for.
-    fn await_reply(&mut self) -> io::Result<Option<Value>> {
-        loop {
-            let conn = self.conn.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-            if let Some(value) = conn.read_within()? {
-                return Ok(Some(value));
-            }
-            if self.lookup().is_some_and(|address| address != self.primary) {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Asks the nodes in turn, the last known primary last.
-    fn lookup(&mut self) -> Option<String> {
-        let mut nodes = self.nodes.clone();
-        nodes.sort_by_key(|node| *node == self.primary);
-        nodes.iter().find_map(|node| {
-            let mut scout = match self.scouts.remove(node) {
-                Some(scout) => scout,
-                None => Conn::open(node, LOOKUP).ok()?,
-            };
-            // A scout that failed to answer in time is dropped: its late answer would be taken for
-            // the answer to the next question.
-            let address = ask_discovery(&mut scout)?;
-            self.scouts.insert(node.clone(), scout);
-            Some(address)
-        })
+            &["ONCE", &token, "SET", &fact, &value]
+        };
+        self.client.attempt(&[command]).pop()
     }
 
     fn judge(&mut self, number: u64, is_count: bool, reply: &Value) -> bool {
@@ -304,7 +239,7 @@ impl Report {
 
     /// Connections that ended or were given up without a reply to what was sent.
     pub fn reconnects(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.reconnects).sum()
+        self.lanes.iter().map(|lane| lane.client.reconnects).sum()
     }
 
     /// Holds what was acknowledged against what this node says now.

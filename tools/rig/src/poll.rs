@@ -39,6 +39,11 @@ pub fn holds_for(span: Duration, mut check: impl FnMut()) {
     }
 }
 
+/// Waits for a moment: for faults that last and clients that keep to a pace.
+pub fn until_moment(moment: Instant) {
+    std::thread::sleep(moment.saturating_duration_since(Instant::now()));
+}
+
 /// The pause of a client between two attempts to reach a primary.
 pub fn between_attempts() {
     std::thread::sleep(Duration::from_millis(1));

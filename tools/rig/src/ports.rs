@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Ports of one node: client at base+10i, peer +1, http +2.
+/// Ports of one node: client at base+10i, peer +1, http +2, proxy +3.
 pub const PER_NODE: u16 = 10;
 
 /// Ports of one range: room for ten nodes.

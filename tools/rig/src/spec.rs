@@ -11,6 +11,8 @@ pub struct Spec {
     pub witness: u32,
     /// The `--protection` argument; `None` leaves the default.
     pub protection: Option<&'static str>,
+    /// Whether a fault proxy stands between the nodes.
+    pub proxied: bool,
 }
 
 impl Spec {
@@ -28,6 +30,14 @@ impl Spec {
         Spec {
             sync: 2,
             ..Spec::default()
+        }
+    }
+
+    /// The same cluster with a fault proxy between its nodes.
+    pub fn proxied(self) -> Spec {
+        Spec {
+            proxied: true,
+            ..self
         }
     }
 
@@ -81,6 +91,11 @@ impl Node {
             data_dir: text("data_dir")?.into(),
             start: text("start")?,
         })
+    }
+
+    /// Its id as a number.
+    pub fn number(&self) -> u32 {
+        self.id.parse().expect("node ids are numbers")
     }
 
     /// Whether it may hold data.

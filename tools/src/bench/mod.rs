@@ -8,7 +8,7 @@ mod generator;
 mod kv;
 mod memory;
 mod redis;
-mod report;
+pub mod report;
 mod startup;
 
 use anyhow::{Context, ensure};
@@ -45,7 +45,7 @@ enum What {
 
 /// What every measurement is told.
 pub struct Setting {
-    binary: Option<PathBuf>,
+    pub binary: Option<PathBuf>,
     pub dir: PathBuf,
     pub json: bool,
 }
