@@ -68,32 +68,6 @@ fn engine_settings(id: NodeId, tuning: &Tuning, introduction: &Introduction) -> 
     }
 }
 
-fn opening(
-    id: NodeId,
-    cluster: ClusterId,
-    alone: bool,
-    tuning: &Tuning,
-    introduction: &Introduction,
-) -> Opening {
-    Opening {
-        node: id,
-        cluster_name: "sim".to_string(),
-        role: introduction.role,
-        cluster_id: Some(cluster),
-        alone,
-        options: Options {
-            segment_bytes: tuning.segment_bytes,
-            keep_bytes: 0,
-            reserve_bytes: tuning.reserve_bytes,
-            alone,
-            cut_damaged_end: false,
-        },
-        addresses: introduction.addresses.clone(),
-        site: introduction.site.clone(),
-        priority: introduction.priority,
-    }
-}
-
 /// Who starts.
 pub struct Starter<'a> {
     pub id: NodeId,
@@ -101,6 +75,29 @@ pub struct Starter<'a> {
     /// It has no peers.
     pub alone: bool,
     pub introduction: &'a Introduction,
+}
+
+impl Starter<'_> {
+    fn opening(&self, tuning: &Tuning) -> Opening {
+        let introduction = self.introduction;
+        Opening {
+            node: self.id,
+            cluster_name: "sim".to_string(),
+            role: introduction.role,
+            cluster_id: Some(self.cluster),
+            alone: self.alone,
+            options: Options {
+                segment_bytes: tuning.segment_bytes,
+                keep_bytes: 0,
+                reserve_bytes: tuning.reserve_bytes,
+                alone: self.alone,
+                cut_damaged_end: false,
+            },
+            addresses: introduction.addresses.clone(),
+            site: introduction.site.clone(),
+            priority: introduction.priority,
+        }
+    }
 }
 
 impl Process {
@@ -113,13 +110,7 @@ impl Process {
         starter: &Starter<'_>,
     ) -> Result<Process, String> {
         let introduction = starter.introduction;
-        let opening = opening(
-            starter.id,
-            starter.cluster,
-            starter.alone,
-            tuning,
-            introduction,
-        );
+        let opening = starter.opening(tuning);
         let opened = open::open(disks, &opening, &mut || random.wide());
         let Opened {
             lock,
