@@ -3,8 +3,8 @@
 //! A target takes any bytes and panics where a promise is broken: a decoder that panics, that
 //! takes more memory than its bound, that says one thing of bytes and another of the same bytes
 //! cut up, that does not give back what it was given. The same functions are run by libFuzzer
-//! (`libfuzzer.rs`), for as long as one likes, and by this crate's own test, from the kept corpus and
-//! a few thousand seeded mutations of it.
+//! (`libfuzzer.rs`), for as long as one likes, and by this crate's own test, from the kept corpus
+//! and a few thousand seeded mutations of it.
 //!
 //! The first byte of an input says how the rest is meant ([`input::How`]): most decoders stand
 //! behind a checksum that random changes never match, so one bit has all checksums made good
