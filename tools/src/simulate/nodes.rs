@@ -127,12 +127,13 @@ impl World {
                 return Ok(());
             };
             let wants = process.turn(now, events);
-            if let Some(story) = &wants.halted {
-                return self.died(node, story);
-            }
+            // What it committed in the turn that it dies of is committed, and may be in a snapshot.
             self.observer
                 .turned(self.now, node, &self.nodes, &wants)
                 .map_err(|story| format!("n{node}: {story}"))?;
+            if let Some(story) = &wants.halted {
+                return self.died(node, story);
+            }
             self.watch_budget()?;
             events = self.carry_out(node, wants)?;
             if events.is_empty() {
