@@ -202,6 +202,7 @@ impl Primary {
             Outcome::Unready(value) if value == *node.config_value() => {
                 Mark::ChangeUnready.hit();
                 node.event("the voters that a change needs do not answer".into());
+                self.on_change_unready(node);
             }
             Outcome::Chosen(value)
             | Outcome::Unready(value)

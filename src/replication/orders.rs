@@ -132,6 +132,10 @@ impl Primary {
             addresses,
         };
         let wish = Wish::TakeIn { id, member, voter };
+        // Of a disk that was lost again before it was taken in nothing is wanted any more.
+        self.orders.waiting.retain(|(_, other)| {
+            *other == wish || !matches!(other, Wish::TakeIn { id: same, .. } if *same == id)
+        });
         let queued = self.orders.waiting.iter().any(|(_, other)| *other == wish);
         if !queued && self.orders.waiting.len() < ORDERS_MAX {
             self.orders.waiting.push_back((node.now, wish));
@@ -163,6 +167,16 @@ impl Primary {
             self.answer_first(node, Err(invalid(why)));
         }
         false
+    }
+
+    /// A change was given up because voters that it needs are silent: an order that is late by now
+    /// would only be tried again for ever, and hold up all behind it.
+    pub fn on_change_unready(&mut self, node: &mut Node) {
+        let first = self.orders.waiting.front();
+        if first.is_some_and(|(since, _)| node.now.since(*since) >= ORDER_TIMEOUT) {
+            let why = "not possible now: the voters that it needs do not answer";
+            self.answer_first(node, Err(invalid(why)));
+        }
     }
 
     fn answer_first(&mut self, node: &mut Node, result: Result<String, Refusal>) {

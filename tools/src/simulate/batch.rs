@@ -14,8 +14,20 @@ pub struct Failure {
     pub story: String,
 }
 
-#[derive(Default)]
-struct Results {
+/// How a batch is run.
+#[derive(Clone, Copy)]
+pub struct Way {
+    pub threads: usize,
+    /// Each seed twice, comparing.
+    pub twice: bool,
+    /// A seed that fails ends nothing, and the total is that of the others.
+    pub keep_going: bool,
+}
+
+struct Results<'a> {
+    way: Way,
+    /// Hears of every failure, in the order of the seeds.
+    tell: &'a mut (dyn FnMut(&Failure) + Send),
     ended: BTreeMap<u64, Result<Ended, String>>,
     total: Summary,
     /// Seeds below are in the total.
@@ -23,7 +35,7 @@ struct Results {
     failure: Option<Failure>,
 }
 
-impl Results {
+impl Results<'_> {
     fn add(&mut self, seed: u64, result: Result<Ended, String>) {
         self.ended.insert(seed, result);
         while let Some(result) = self.ended.remove(&self.next) {
@@ -31,7 +43,11 @@ impl Results {
                 Ok(ended) => self.total.add(&ended.summary),
                 Err(story) => {
                     let seed = self.next;
-                    self.failure.get_or_insert(Failure { seed, story });
+                    let failure = Failure { seed, story };
+                    (self.tell)(&failure);
+                    if !self.way.keep_going {
+                        self.failure.get_or_insert(failure);
+                    }
                 }
             }
             self.next += 1;
@@ -39,13 +55,22 @@ impl Results {
     }
 }
 
-/// Runs `count` seeds from `order.seed` on; `twice`: each of them twice, comparing.
-pub fn run(order: Order, count: u64, threads: usize, twice: bool) -> Result<Summary, Failure> {
+/// Runs `count` seeds from `order.seed` on.
+pub fn run(
+    order: Order,
+    count: u64,
+    way: Way,
+    tell: &mut (dyn FnMut(&Failure) + Send),
+) -> Result<Summary, Failure> {
     let next = AtomicU64::new(order.seed);
     let stop = AtomicBool::new(false);
     let results = Mutex::new(Results {
+        way,
+        tell,
+        ended: BTreeMap::new(),
+        total: Summary::default(),
         next: order.seed,
-        ..Results::default()
+        failure: None,
     });
     let work = || {
         while !stop.load(Ordering::Relaxed) {
@@ -53,8 +78,8 @@ pub fn run(order: Order, count: u64, threads: usize, twice: bool) -> Result<Summ
             if seed >= order.seed + count {
                 break;
             }
-            let result = run_one(Order { seed, ..order }, twice);
-            if result.is_err() {
+            let result = run_one(Order { seed, ..order }, way.twice);
+            if result.is_err() && !way.keep_going {
                 // Lower ones that run already come to their end: one of them may fail, too.
                 stop.store(true, Ordering::Relaxed);
             }
@@ -63,7 +88,7 @@ pub fn run(order: Order, count: u64, threads: usize, twice: bool) -> Result<Summ
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
+        for _ in 0..way.threads.max(1) {
             scope.spawn(work);
         }
     });

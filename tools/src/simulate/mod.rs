@@ -22,13 +22,13 @@ mod random;
 mod summary;
 mod world;
 
-use batch::Failure;
+use batch::{Failure, Way};
 use faults::Kinds;
 use std::process::ExitCode;
 use world::{Order, SECOND};
 
 /// A batch of so many seeds must reach every mark, or it proves too little.
-const SEEDS_THAT_REACH_ALL: u64 = 500;
+const SEEDS_THAT_REACH_ALL: u64 = 1000;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -49,6 +49,9 @@ pub struct Arguments {
     /// Of a seed that fails, leave out the kinds of faults that are not needed for it
     #[arg(long)]
     shrink: bool,
+    /// Do not stop at a seed that fails: name each, and count them
+    #[arg(long)]
+    keep_going: bool,
     /// Kinds of faults that do not strike, separated by commas
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
@@ -85,7 +88,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         0 => cores,
         threads => threads,
     };
-    let total = match batch::run(order, arguments.seeds, threads, arguments.twice) {
+    let mut failed = 0;
+    let mut tell = |failure: &Failure| {
+        failed += 1;
+        if arguments.keep_going {
+            let start: String = failure.story.chars().take(300).collect();
+            println!("seed {} FAILED: {}", failure.seed, start.replace('\n', " "));
+        }
+    };
+    let way = Way {
+        threads,
+        twice: arguments.twice,
+        keep_going: arguments.keep_going,
+    };
+    let total = match batch::run(order, arguments.seeds, way, &mut tell) {
         Ok(total) => total,
         Err(failure) => {
             tell_failure(&failure, arguments, order);
@@ -117,6 +133,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             total.events
         );
         print!("{}", total.text());
+    }
+    if failed > 0 {
+        println!("{failed} of {} seeds FAILED", arguments.seeds);
+        return Ok(ExitCode::FAILURE);
     }
     let missing = total.missing();
     if !missing.is_empty() && arguments.seeds >= SEEDS_THAT_REACH_ALL {
@@ -163,7 +183,12 @@ mod tests {
     /// The budget of the test command; `simulate --seeds N` goes on from there.
     #[test]
     fn a_batch_of_seeds_keeps_every_promise() {
-        let total = match batch::run(order(1, 6), 24, 2, false) {
+        let way = Way {
+            threads: 2,
+            twice: false,
+            keep_going: false,
+        };
+        let total = match batch::run(order(1, 6), 24, way, &mut |_| ()) {
             Ok(total) => total,
             Err(Failure { seed, story }) => panic!("seed {seed}: {story}"),
         };

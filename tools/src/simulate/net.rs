@@ -12,6 +12,7 @@ use standfast::node::engine::Event;
 use standfast::node::link::LinkEvent;
 use standfast::node::wire::{self, Frame, Hello, WIRE_VERSION};
 use standfast_wal::{Incarnation, NodeId};
+use std::collections::VecDeque;
 
 /// What waits in a cut pipe at most; whole frames are dropped beyond, as a full queue does.
 const HELD_MAX: usize = 256 << 10;
@@ -32,8 +33,12 @@ struct Pipe {
     last_arrival: u64,
     /// Received, not yet a whole frame.
     buffer: BytesMut,
-    /// Sent while the way was cut.
-    held: Vec<Bytes>,
+    /// Everything under way, oldest first: what arrives is what was sent first, whenever the way
+    /// was cut or slow meanwhile.
+    under_way: VecDeque<Bytes>,
+    /// Arrivals that the cut way holds back.
+    held: usize,
+    /// Bytes that were sent while the way was cut.
     held_bytes: usize,
     /// Of a broken pipe: how many bytes still come through.
     left: Option<usize>,
@@ -151,10 +156,11 @@ impl World {
         };
         self.digest.add(bytes.len() as u64);
         if self.net.is_blocked(from, to) {
-            if self.net.pipes[pipe].held_bytes < HELD_MAX {
-                self.hold(pipe, bytes);
+            let held_bytes = &mut self.net.pipes[pipe].held_bytes;
+            if *held_bytes >= HELD_MAX {
+                return;
             }
-            return;
+            *held_bytes += bytes.len();
         }
         let split = bytes.len() > 1 && self.dice.net.one_in(self.plan.split_one_in);
         let mut rest = bytes;
@@ -167,43 +173,42 @@ impl World {
     }
 
     fn schedule(&mut self, pipe: usize, bytes: Bytes) {
+        self.net.pipes[pipe].under_way.push_back(bytes);
+        self.schedule_arrival(pipe);
+    }
+
+    fn schedule_arrival(&mut self, pipe: usize) {
         let (from, to) = (self.net.pipes[pipe].from, self.net.pipes[pipe].to);
         let delay = self.delay(from, to);
         let this = &mut self.net.pipes[pipe];
         this.last_arrival = (self.now + delay).max(this.last_arrival + 1);
         let at = this.last_arrival;
-        self.queue.push(at, Happening::Arrive { pipe, bytes });
-    }
-
-    fn hold(&mut self, pipe: usize, bytes: Bytes) {
-        let pipe = &mut self.net.pipes[pipe];
-        pipe.held_bytes += bytes.len();
-        pipe.held.push(bytes);
+        self.queue.push(at, Happening::Arrive { pipe });
     }
 
     // Receiving
 
-    pub fn arrive(&mut self, pipe: usize, mut bytes: Bytes) -> Result<(), String> {
+    pub fn arrive(&mut self, pipe: usize) -> Result<(), String> {
         let this = &mut self.net.pipes[pipe];
         let (from, to) = (this.from, this.to);
+        if !this.is_up && this.late > self.now {
+            self.queue.push(this.late, Happening::Arrive { pipe });
+            return Ok(());
+        }
+        if self.net.blocked[from][to] > 0 {
+            this.held += 1;
+            return Ok(());
+        }
+        let Some(mut bytes) = this.under_way.pop_front() else {
+            return Ok(());
+        };
         if !this.is_up {
-            if this.late > self.now {
-                let at = this.late;
-                self.queue.push(at, Happening::Arrive { pipe, bytes });
-                return Ok(());
-            }
             if let Some(left) = &mut this.left {
                 bytes.truncate(*left);
                 *left -= bytes.len();
             }
         }
         if bytes.is_empty() || self.nodes[to].life != this.to_life {
-            return Ok(());
-        }
-        if self.net.is_blocked(from, to) {
-            if self.net.pipes[pipe].is_up {
-                self.hold(pipe, bytes);
-            }
             return Ok(());
         }
         let this = &mut self.net.pipes[pipe];
@@ -324,7 +329,8 @@ impl World {
             is_noticed: false,
             last_arrival: self.now,
             buffer: BytesMut::new(),
-            held: Vec::new(),
+            under_way: VecDeque::new(),
+            held: 0,
             held_bytes: 0,
             left: None,
             late: 0,
@@ -370,7 +376,10 @@ impl World {
         this.is_up = false;
         this.left = left;
         this.late = late;
-        this.held = Vec::new();
+        if self.net.blocked[from][to] > 0 || this.held > 0 {
+            // What a cut way holds back never comes, nor does what is behind it.
+            this.under_way.clear();
+        }
         self.after(notice, Happening::Broken { pipe });
     }
 
@@ -414,8 +423,8 @@ impl World {
                 self.break_way(from, to);
             } else if let Some(pipe) = self.net.live_pipe(from, to) {
                 self.net.pipes[pipe].held_bytes = 0;
-                for bytes in std::mem::take(&mut self.net.pipes[pipe].held) {
-                    self.schedule(pipe, bytes);
+                for _ in 0..std::mem::take(&mut self.net.pipes[pipe].held) {
+                    self.schedule_arrival(pipe);
                 }
             }
         }

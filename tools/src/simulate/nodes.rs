@@ -6,12 +6,15 @@ use super::plan::{Plan, first_incarnation, id};
 use super::queue::Happening;
 use super::random::Random;
 use super::world::{CLUSTER, CLUSTER_NAME, MS, SECOND, World};
+use standfast::node::client::SessionId;
 use standfast::node::clock::Now;
 use standfast::node::directory::sim::SimDir;
 use standfast::node::engine::Event;
+use standfast::node::link::LinkEvent;
 use standfast::node::meta::{self, MetaFile, unknown_config};
 use standfast::replication::{Introduction, Meta};
 use standfast_wal::{Incarnation, NodeId};
+use std::collections::{BTreeMap, VecDeque};
 
 /// So many wakes of one node without virtual time passing by a millisecond are a busy loop.
 const WAKES_PER_MS_MAX: u32 = 400;
@@ -39,6 +42,10 @@ pub struct Node {
     pub harmed_in: u64,
     /// How many times as long as usual its disk takes.
     pub slowness: u64,
+    /// Its log's disk does nothing before.
+    pub stalled_until: u64,
+    /// How long its meta file's disk takes at least.
+    pub meta_wait: u64,
     wakes: (u64, u32),
 }
 
@@ -76,6 +83,8 @@ impl Node {
             harmed: None,
             harmed_in: 0,
             slowness: 1,
+            stalled_until: 0,
+            meta_wait: 0,
             wakes: (0, 0),
         }
     }
@@ -127,12 +136,13 @@ impl World {
                 return Ok(());
             };
             let wants = process.turn(now, events);
-            if let Some(story) = &wants.halted {
-                return self.died(node, story);
-            }
+            // What it committed in the turn that it dies of is committed, and may be in a snapshot.
             self.observer
                 .turned(self.now, node, &self.nodes, &wants)
                 .map_err(|story| format!("n{node}: {story}"))?;
+            if let Some(story) = &wants.halted {
+                return self.died(node, story);
+            }
             self.watch_budget()?;
             events = self.carry_out(node, wants)?;
             if events.is_empty() {
@@ -182,6 +192,9 @@ impl World {
     /// Does what a turn wants done; gives back what the node is to be told at once.
     fn carry_out(&mut self, node: usize, wants: Wants) -> Result<Vec<Event>, String> {
         self.summary.cuts += wants.cuts;
+        if wants.cuts > 0 {
+            self.crash_in_cut(node);
+        }
         self.summary.snapshots_installed += wants.installed;
         self.summary.promotions += wants.promoted;
         for line in &wants.lines {
@@ -198,7 +211,8 @@ impl World {
             process.log_busy = true;
             let [low, high] = self.plan.log_sync;
             let wait = self.dice.disk.between(low, high) * self.nodes[node].slowness;
-            self.after(wait, Happening::LogDone { node, life });
+            let stalled = self.nodes[node].stalled_until.saturating_sub(self.now);
+            self.after(wait.max(stalled), Happening::LogDone { node, life });
         }
         if wants.log_idle {
             self.after(SECOND, Happening::LogDone { node, life });
@@ -209,6 +223,7 @@ impl World {
             process.meta_busy = true;
             let [low, high] = self.plan.meta_sync;
             let wait = self.dice.disk.between(low, high) * self.nodes[node].slowness;
+            let wait = wait.max(self.nodes[node].meta_wait);
             self.after(wait, Happening::MetaDone { node, life });
         }
         self.send(node, wants.frames)?;
@@ -346,6 +361,51 @@ impl World {
         self.nodes[node].paused = false;
         self.say(|| format!("n{node} goes on"));
         let missed = std::mem::take(&mut self.nodes[node].missed);
+        let missed = shuffled(missed, &mut self.dice.nodes);
         self.turn(node, missed)
     }
+}
+
+/// Who said something: a peer, a client's session, or this node's own disks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Peer(NodeId),
+    Session(SessionId),
+    Itself,
+}
+
+impl Source {
+    fn of(event: &Event) -> Source {
+        match event {
+            Event::Submit { session, .. } => Source::Session(*session),
+            Event::Link(LinkEvent::Up { peer, .. }) => Source::Peer(*peer),
+            Event::Link(LinkEvent::Down { peer } | LinkEvent::Refused { peer }) => {
+                Source::Peer(*peer)
+            }
+            Event::Link(LinkEvent::Frame { from, .. }) => Source::Peer(*from),
+            _ => Source::Itself,
+        }
+    }
+}
+
+/// What came while a process was stopped is read in any order, but each source's in its own.
+fn shuffled(events: Vec<Event>, random: &mut Random) -> Vec<Event> {
+    let mut sources: BTreeMap<Source, VecDeque<Event>> = BTreeMap::new();
+    for event in events {
+        let source = Source::of(&event);
+        sources.entry(source).or_default().push_back(event);
+    }
+    let mut left: Vec<VecDeque<Event>> = sources.into_values().collect();
+    let mut all = Vec::new();
+    while !left.is_empty() {
+        let place = random.index(left.len());
+        // Runs of one source, as one read of a socket gives them.
+        for _ in 0..random.between(1, 8) {
+            all.extend(left[place].pop_front());
+        }
+        if left[place].is_empty() {
+            left.swap_remove(place);
+        }
+    }
+    all
 }

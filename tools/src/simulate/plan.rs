@@ -220,7 +220,8 @@ fn draw_tuning(config: &Config, random: &mut Random) -> Tuning {
         max_clock_step: ms(random.between(100, 2000)),
         window_bytes: window,
         message_bytes: message,
-        uncommitted_bytes: kib(random, 16, 1024),
+        // Often less than a few clients can have waiting at once: then they are told to wait.
+        uncommitted_bytes: kib(random, 1, 1024),
         tail_bytes: kib(random, 4, 512),
         join_bytes: kib(random, 1, 64),
         loss_budget: LossBudget {
@@ -235,9 +236,10 @@ fn draw_tuning(config: &Config, random: &mut Random) -> Tuning {
         max_clock_step: core.max_clock_step,
         attest_interval: ms(random.scaled(20, 2000)),
         degraded_timeout: core.degraded_timeout,
-        snapshot_interval: random.one_in(2).then(|| ms(random.scaled(500, 10_000))),
+        // Each walks 16384 slots: rare, or a run takes long and proves little more.
+        snapshot_interval: random.one_in(3).then(|| ms(random.scaled(1000, 20_000))),
         snapshot_after: random
-            .pick(&[None, Some(4), Some(16), Some(64)])
+            .pick(&[None, None, Some(4), Some(16), Some(64), Some(256)])
             .map(|n| n << 10),
         wal_keep: random.pick(&[0, 0, 32 << 10, 1 << 20]),
         max_memory: 0,

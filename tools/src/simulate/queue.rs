@@ -1,6 +1,5 @@
 //! What will happen, by virtual time; what is due at one moment happens in the order it was queued.
 
-use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -11,10 +10,9 @@ pub enum Happening {
     Wake {
         node: usize,
     },
-    /// Bytes reach the far end of a pipe.
+    /// The oldest bytes under way reach the far end of a pipe.
     Arrive {
         pipe: usize,
-        bytes: Bytes,
     },
     /// The log's disk has done what it was given.
     LogDone {

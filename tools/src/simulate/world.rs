@@ -169,7 +169,7 @@ impl World {
         self.digest.add(self.now);
         match happening {
             Happening::Wake { node } => self.wake(node),
-            Happening::Arrive { pipe, bytes } => self.arrive(pipe, bytes),
+            Happening::Arrive { pipe } => self.arrive(pipe),
             Happening::LogDone { node, life } => self.log_done(node, life),
             Happening::MetaDone { node, life } => self.meta_done(node, life),
             Happening::Dial { from, to, ticket } => self.on_dial(from, to, ticket),

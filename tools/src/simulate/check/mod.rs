@@ -41,8 +41,9 @@ struct Seen {
     incarnation: Option<Incarnation>,
     /// Of a node that is down: what its log held durably.
     down: Option<(Lsn, EpochTable)>,
-    /// What was durable on the disk that was lost last: it may have been acknowledged.
-    lost: Option<(Lsn, EpochTable)>,
+    /// What was durable on the disks that were lost: it may have been acknowledged. A node may lose
+    /// another disk before the register names it again, and its first one still counts.
+    lost: Vec<(Lsn, EpochTable)>,
 }
 
 /// Everything ever seen.
@@ -199,8 +200,8 @@ impl Observer {
         let is_there = |durable: Lsn, table: &EpochTable| {
             durable >= place.lsn && Place::of(table, place.lsn) == Some(place)
         };
-        let lost = self.nodes[node].lost.as_ref();
-        if lost.is_some_and(|(durable, table)| is_there(*durable, table)) {
+        let mut lost = self.nodes[node].lost.iter();
+        if lost.any(|(durable, table)| is_there(*durable, table)) {
             return true;
         }
         match (&nodes[node].process, &self.nodes[node].down) {
@@ -252,7 +253,7 @@ impl Observer {
         *seen = Seen {
             held: seen.held,
             incarnation: Some(incarnation),
-            lost: seen.lost.take(),
+            lost: std::mem::take(&mut seen.lost),
             ..Seen::default()
         };
         self.watch_held(node, replica)
@@ -263,9 +264,7 @@ impl Observer {
     pub fn harmed(&mut self, node: usize) {
         let seen = &mut self.nodes[node];
         seen.held = None;
-        if let Some(down) = seen.down.take() {
-            seen.lost = Some(down);
-        }
+        seen.lost.extend(seen.down.take());
     }
 
     /// The newest Config of the newest history that any node knows to be chosen.

@@ -1,5 +1,6 @@
 //! Processes that die: at any moment, inside their disk's work, while they start, all at once.
 
+use super::Kind;
 use crate::simulate::queue::Happening;
 use crate::simulate::random::Random;
 use crate::simulate::world::{MS, SECOND, World};
@@ -50,6 +51,16 @@ impl World {
                 true => disks.root.halt_after(operations / 4),
                 false => disks.wal.halt_after(operations),
             }
+            self.nodes[node].dying = true;
+        }
+    }
+
+    /// A cut is under way, which takes several writes: now and then one of them is the last.
+    pub fn crash_in_cut(&mut self, node: usize) {
+        let is_due = self.calm.is_none() && self.faults.may(Kind::CrashInDiskWork);
+        if is_due && self.dice.disk.one_in(3) {
+            let operations = self.dice.disk.below(10);
+            self.nodes[node].disks.wal.halt_after(operations);
             self.nodes[node].dying = true;
         }
     }

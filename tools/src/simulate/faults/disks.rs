@@ -148,9 +148,15 @@ impl World {
         true
     }
 
-    /// Every write takes many times as long.
+    /// Every write takes many times as long; or the log's disk does nothing at all for a while; or
+    /// the meta file's takes long, as where it shares a disk with something that writes much.
     pub(super) fn slow_disk(&mut self, place: usize, random: &mut Random) -> bool {
-        self.nodes[place].slowness = random.scaled(5, 500);
+        let node = &mut self.nodes[place];
+        match random.below(3) {
+            0 => node.slowness = random.scaled(5, 500),
+            1 => node.stalled_until = self.now + random.scaled(100 * MS, 5 * SECOND),
+            _ => node.meta_wait = random.scaled(50 * MS, 500 * MS),
+        }
         self.mend_later(place, random);
         true
     }
@@ -164,6 +170,8 @@ impl World {
     pub fn mend(&mut self, place: usize) {
         let node = &mut self.nodes[place];
         node.slowness = 1;
+        node.stalled_until = 0;
+        node.meta_wait = 0;
         node.failing = false;
         for disk in node.disks.each() {
             disk.set_faults(Faults::default());

@@ -136,6 +136,12 @@ impl Faults {
         }
     }
 
+    /// Whether faults of this kind strike in this run.
+    fn may(&self, kind: Kind) -> bool {
+        let place = ALL.iter().position(|(known, _)| *known == kind);
+        place.is_some_and(|place| self.weights[place] > 0 && !self.without.has(place))
+    }
+
     fn next(&self, random: &mut Random) -> Option<usize> {
         let all: u64 = self.weights.iter().sum();
         if all == 0 {
