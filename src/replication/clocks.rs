@@ -7,6 +7,13 @@ use standfast_wal::{Mark, NodeId};
 
 impl Node {
     pub fn set_wall(&mut self, wall: u64) {
+        // Where this clock has jumped, the others have not jumped with it.
+        if let Some(expected) = self.wall_now() {
+            let step = bounded(i128::from(wall) - i128::from(expected));
+            for offset in self.clocks.values_mut() {
+                *offset = offset.saturating_sub(step);
+            }
+        }
         self.wall = Some((wall, self.now));
     }
 
@@ -19,11 +26,8 @@ impl Node {
     /// Remembers how far a peer's wall clock is from this node's; 0 says nothing.
     pub fn on_wall_sample(&mut self, from: NodeId, wall: u64) {
         if let Some(own) = self.wall_now().filter(|_| wall != 0) {
-            let offset = i128::from(wall) - i128::from(own);
-            let bound = i128::from(i64::MAX);
-            let offset = offset.clamp(-bound, bound);
-            self.clocks
-                .insert(from, i64::try_from(offset).expect("clamped"));
+            let offset = bounded(i128::from(wall) - i128::from(own));
+            self.clocks.insert(from, offset);
         }
     }
 
@@ -57,6 +61,11 @@ impl Node {
         };
         tamed.max(self.log.tip().timestamp + 1)
     }
+}
+
+fn bounded(offset: i128) -> i64 {
+    let bound = i128::from(i64::MAX);
+    i64::try_from(offset.clamp(-bound, bound)).expect("clamped")
 }
 
 fn median(mut offsets: Vec<i64>) -> Option<i64> {

@@ -72,6 +72,26 @@ fn a_new_primary_with_a_bad_clock_starts_from_its_peers_median() {
     );
 }
 
+/// What was known of the others' clocks stays true when the own one jumps.
+#[test]
+fn a_clock_that_jumps_when_nobody_is_heard_any_more_is_not_believed() {
+    let mut world = world(Protection::MaxAvailability, Settings::default());
+    let year = 31_000_000_000_000_000;
+    let now = world.now + 1_000_000_000;
+    world.run(MS * 100);
+    world.crash(NodeId(1));
+    world.input(NodeId(2), Input::WallClock(now + year));
+    world.run(MS * 1000);
+    assert_eq!(world.serving(), [NodeId(2)]);
+    let stamp = world
+        .replica(NodeId(2))
+        .map(|replica| replica.tip().timestamp);
+    assert!(
+        stamp.is_some_and(|stamp| stamp < now + year / 2),
+        "{stamp:?}"
+    );
+}
+
 /// A primary that was restarted takes over again without asking anybody whether it may, and with
 /// nobody's fence but its own: the voters' answers to its asking are all it hears of other clocks.
 #[test]
