@@ -131,6 +131,7 @@ impl World {
         for (to, frame) in frames {
             let to = to.0 as usize;
             self.observer.sent(from, to, &frame)?;
+            self.says_what_it_kept(from, &frame)?;
             if to >= self.nodes.len() || self.net.live_pipe(from, to).is_none() {
                 continue;
             }

@@ -3,6 +3,7 @@
 
 use super::plan::Tuning;
 use super::random::Random;
+use super::world::CLUSTER;
 use standfast::node::client::{Answer, SessionId};
 use standfast::node::clock::Now;
 use standfast::node::copies::{Copies, CopyEvent, CopyOutput};
@@ -66,6 +67,23 @@ fn engine_settings(id: NodeId, tuning: &Tuning, introduction: &Introduction) -> 
         introduction: introduction.clone(),
         ..tuning.engine.clone()
     }
+}
+
+/// How a node of these worlds opens its disks.
+pub fn opening_of(
+    id: NodeId,
+    alone: bool,
+    tuning: &Tuning,
+    introduction: &Introduction,
+) -> Opening {
+    let cluster = CLUSTER;
+    let starter = Starter {
+        id,
+        cluster,
+        alone,
+        introduction,
+    };
+    starter.opening(tuning)
 }
 
 /// Who starts.
@@ -372,6 +390,11 @@ impl Process {
     pub fn scrub(&self) -> Option<String> {
         let reader = self.scribe.as_ref()?.log().reader();
         shelf::scrub_log(&reader, &mut || ()).map(|(story, _)| story)
+    }
+
+    /// What the log's owner has synced; `None` on a witness.
+    pub fn synced(&self) -> Option<Lsn> {
+        self.scribe.as_ref().map(|scribe| scribe.log().durable())
     }
 
     /// The log keeps a mark that it is not to be believed.

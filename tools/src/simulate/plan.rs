@@ -56,11 +56,15 @@ impl Plan {
     pub fn draw(random: &mut Random) -> Plan {
         let (nodes, members) = draw_nodes(random);
         let config = first_config(&nodes[..members], random);
-        let tuning = draw_tuning(&config, random);
+        let mut tuning = draw_tuning(&config, random);
         let far = random.pick(&[MS / 5, MS, 5 * MS, 20 * MS, 60 * MS]);
         let disk = random.pick(&[100_000, 500_000, 3 * MS, 8 * MS]);
         let failover = nanos(tuning.core.failover_timeout);
         let operators = random.one_in(2);
+        let value_bytes = random.pick(&[10, 10, 200, 3000]);
+        // Each snapshot walks all slots: one for every few writes takes long and proves little.
+        let snapshot_after = &mut tuning.engine.snapshot_after;
+        *snapshot_after = snapshot_after.map(|bytes| bytes.max(value_bytes * 32));
         Plan {
             nodes,
             members,
@@ -91,7 +95,7 @@ impl Plan {
                 [20 * MS, 200 * MS],
                 [20 * MS, 200 * MS],
             ]),
-            value_bytes: random.pick(&[10, 10, 200, 3000]),
+            value_bytes,
             tuning,
         }
     }

@@ -1,6 +1,7 @@
 //! The world of one run: nodes, pipes, clients, operators, faults, all under one virtual clock.
 
 use super::check::Observer;
+use super::check::kept::Kept;
 use super::clients::Clients;
 use super::faults::{Faults, Kinds};
 use super::net::Net;
@@ -38,6 +39,8 @@ pub struct Dice {
     pub nodes: Random,
     pub faults: Random,
     pub clients: Random,
+    /// What checks draw, so that a run is the same with them or without.
+    pub check: Random,
 }
 
 pub struct World {
@@ -52,6 +55,8 @@ pub struct World {
     pub operators: Operators,
     pub faults: Faults,
     pub observer: Observer,
+    /// By node.
+    pub kept: Vec<Kept>,
     pub summary: Summary,
     /// Since when no fault strikes.
     pub calm: Option<u64>,
@@ -97,6 +102,7 @@ impl World {
             nodes: stream(),
             faults: stream(),
             clients: stream(),
+            check: Random::new(!order.seed),
         };
         let mut faults = stream();
         let nodes: Vec<Node> = (0..plan.nodes.len())
@@ -112,6 +118,7 @@ impl World {
             operators: Operators::default(),
             faults: Faults::draw(&mut faults, order.without),
             observer: Observer::new(&plan),
+            kept: vec![Kept::default(); nodes.len()],
             summary: Summary::default(),
             calm: None,
             quiet: None,

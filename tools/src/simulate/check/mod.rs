@@ -1,13 +1,14 @@
 //! The observer: sees every node, every message and every client, and knows what must never be.
 //!
 //! One file per promise: `log` (I1, I3), `digests` (I2), `replay` and `search` (I4), `register`
-//! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised),
+//! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised), `kept` (what is said is durable),
 //! `told` (outcomes, receipts, loss statements are true).
 
 mod digests;
 mod fences;
 mod hidden;
 pub mod history;
+pub mod kept;
 mod log;
 mod register;
 mod replay;
@@ -35,6 +36,8 @@ struct Seen {
     /// The reign it acts as primary of.
     reign: Option<Fence>,
     is_serving: bool,
+    /// By what Config it was primary at the end of its last turn.
+    reigned_by: Option<Config>,
     /// The highest place that was committed and durable here: its log never loses that.
     held: Option<Place>,
     /// Of the last process here.
@@ -110,7 +113,9 @@ impl Observer {
             self.register.learned(config)?;
         }
         self.watch_reign(node, nodes[node].id, replica)?;
-        self.watch_commit(node, nodes, replica)?;
+        let commits = self.watch_commit(node, nodes, replica);
+        self.note_reign_config(node, replica);
+        commits?;
         let (lsn, digest) = process.engine.applied();
         if lsn != self.nodes[node].applied {
             self.nodes[node].applied = lsn;
@@ -164,15 +169,20 @@ impl Observer {
         else {
             return Ok(());
         };
-        let counts = replica.is_primary() && place.epoch == replica.epoch();
-        if !counts {
+        // A turn may count acknowledgements and then hear of a newer epoch: what it counted before
+        // is judged by the Config that it reigned by.
+        let own = match replica.is_primary() {
+            true => Some(replica.config()),
+            false => self.nodes[node].reigned_by.as_ref(),
+        };
+        let own = own.filter(|own| {
+            own.epoch == place.epoch && own.history == place.history && commit > self.known(history)
+        });
+        let Some(own) = own else {
             let history = self.history_at(replica, commit).unwrap_or(history);
             return self.log.is_committed(history, replica.epochs(), commit);
-        }
-        if commit <= self.log.true_commit(history) {
-            return Ok(());
-        }
-        let rules = self.register.rules(replica.config());
+        };
+        let rules = self.register.rules(own);
         for (set, needed) in rules {
             let holds = |id: &standfast_wal::NodeId| self.holds(nodes, id.0 as usize, place);
             let copies = set.iter().filter(|id| holds(id)).count();
@@ -184,6 +194,19 @@ impl Observer {
         }
         self.log.raise_commit(history, commit);
         Ok(())
+    }
+
+    fn known(&self, history: History) -> Lsn {
+        self.log.true_commit(history)
+    }
+
+    fn note_reign_config(&mut self, node: usize, replica: &Replica) {
+        let kept = &mut self.nodes[node].reigned_by;
+        let config = replica.is_primary().then(|| replica.config());
+        let key = |config: &Config| (config.history, config.version);
+        if kept.as_ref().map(key) != config.map(key) {
+            *kept = config.cloned();
+        }
     }
 
     /// The history in which this LSN of a node's log is committed: that of the log, or, where the

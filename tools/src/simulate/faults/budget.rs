@@ -3,16 +3,18 @@
 //! A disk counts as lost from the moment it was damaged until the register names another
 //! incarnation in its place, or a restart has proved every byte of it. Then, in the newest Config
 //! that is chosen, and in every one that some voter may still help to be chosen:
-//! - of the sync set fewer than acks_needed disks are lost (I1);
+//! - of the sync set fewer than acks_needed disks are lost (I1); where operators act, fewer than a
+//!   majority of it needs, which is the least that they may order meanwhile;
 //! - of the voters a majority keep theirs (2-replication, "The register");
-//! - while a disk of the sync set is lost, the machines of the others do not lose power, only
-//!   their processes die: a torn end counts as absent until the whole sync set answers, and then
+//! - while a disk of the sync set is lost, the machines of the others do not lose power and their
+//!   writes do not fail half-way, only their processes die: a torn end counts as absent until the whole sync set answers, and then
 //!   only force would help ("Suspect log").
 
 use crate::simulate::nodes::Node;
 use crate::simulate::world::World;
 use standfast::node::shelf;
 use standfast::replication::Config;
+use standfast::replication::config::Acks;
 use standfast_wal::{Incarnation, NodeId};
 
 impl Node {
@@ -58,9 +60,20 @@ impl World {
                 let copies = config.sync_set.iter().filter(lost).count();
                 let votes = config.voters.iter().filter(lost).count();
                 let in_set = config.sync_set.contains(&id);
-                (!in_set || copies < config.acks_needed as usize && self.others_stand(config, id))
+                (!in_set || copies < self.copies_needed(config) && self.others_stand(config, id))
                     && votes <= (config.voters.len() - 1) / 2
             })
+    }
+
+    /// An operator may ask for fewer acknowledgements at any time, and damage that nobody has met
+    /// yet cannot keep him from it.
+    fn copies_needed(&self, config: &Config) -> usize {
+        let fewer = Acks::Majority.needed(config.protection, config.sync_set.len());
+        let needed = match self.plan.operator_pause {
+            Some(_) => config.acks_needed.min(fewer),
+            None => config.acks_needed,
+        };
+        needed as usize
     }
 
     /// The other members of the sync set are up, and their logs are believed.
@@ -69,7 +82,9 @@ impl World {
             let node = &self.nodes[other.0 as usize];
             let process = node.process.as_ref();
             self.is_lost(config, *other)
-                || process.is_some_and(|p| !p.engine.replica().meta().suspect && !node.dying)
+                || process.is_some_and(|p| {
+                    !p.engine.replica().meta().suspect && !node.dying && !node.failing
+                })
         };
         config
             .sync_set

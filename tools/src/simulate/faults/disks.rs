@@ -106,7 +106,8 @@ impl World {
 
     /// A write or a sync fails: the process must stop, and what it had synced is there.
     pub(super) fn fail_writes(&mut self, place: usize, random: &mut Random) -> bool {
-        if !self.nodes[place].is_up() {
+        // A write that fails half-way leaves a torn end, as a power cut does.
+        if !self.nodes[place].is_up() || self.power_is_safe() {
             return false;
         }
         let ppm = random.pick(&[1_000, 50_000, 1_000_000]) as u32;
