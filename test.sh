@@ -29,4 +29,8 @@ if ! .venv/bin/python -c 'import redis' 2>/dev/null; then
     .venv/bin/pip install --quiet 'redis>=5,<9'
 fi
 
+# A test that was named is wanted alone; else the simulator's seeds come first, then every test.
+if [ $# = 0 ]; then
+    cargo run --quiet --release -p tools -- simulate --seeds 150 --seconds 20
+fi
 exec cargo test --workspace "$@"
