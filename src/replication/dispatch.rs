@@ -309,7 +309,12 @@ impl Replica {
             _ => false,
         };
         let Fence { history, epoch } = node.meta.fence;
-        let (generation, commit) = (history.generation, node.log.commit.max(node.heard_commit));
+        let generation = history.generation;
+        // Once its history was ended elsewhere, what it knows is not of the one that it names.
+        let commit = match history == node.history() {
+            true => node.known_commit(),
+            false => Lsn::ZERO,
+        };
         node.send(
             from,
             Body::Sounded {

@@ -69,7 +69,7 @@ impl Forcing {
             fenced: BTreeSet::new(),
             generation: node.meta.fence.history.generation,
             epoch: node.meta.fence.epoch.max(node.config().epoch),
-            commit: node.log.commit.max(node.heard_commit),
+            commit: node.known_commit(),
             resend_at: node.now,
         };
         forcing.others.remove(&node.me);
@@ -118,7 +118,10 @@ impl Forcing {
         self.answered.insert(from, serving);
         self.generation = self.generation.max(generation);
         self.epoch = self.epoch.max(epoch);
-        self.commit = self.commit.max(commit);
+        // Another history's LSNs are others: nothing of this one is lost by them.
+        if generation == node.history().generation {
+            self.commit = self.commit.max(commit);
+        }
         self.go_on(node);
     }
 

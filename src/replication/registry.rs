@@ -11,6 +11,7 @@ use crate::replication::register::{
 };
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
+use standfast_wal::Lsn;
 use std::collections::VecDeque;
 
 impl Node {
@@ -117,6 +118,18 @@ impl Node {
         }
     }
 
+    /// The highest commit LSN of this node's history that it knows of. Its log may still be that
+    /// of an ended one, and says nothing then.
+    pub(super) fn known_commit(&self) -> Lsn {
+        let history = self.history();
+        let last = self.log.epochs.last();
+        let own = match last.is_some_and(|entry| entry.history == history) {
+            true => self.log.commit,
+            false => Lsn::ZERO,
+        };
+        own.max(self.heard_commit)
+    }
+
     /// Begins a register of another history, whose `config` is known to be chosen. `founder`: its
     /// only voter is this node, which chooses it by decree.
     pub fn enter_history(&mut self, config: Config, founder: bool) {
@@ -139,6 +152,7 @@ impl Node {
         self.register_effects.clear();
         self.outcomes.clear();
         self.newer = None;
+        self.heard_commit = Lsn::ZERO;
         let process = draw_process(&mut self.random);
         self.out.push(Effect::DrawRandom);
         self.register = open_register(&self.settings, &self.meta, process);

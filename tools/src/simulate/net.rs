@@ -203,11 +203,11 @@ impl World {
         let Some(mut bytes) = this.under_way.pop_front() else {
             return Ok(());
         };
-        if !this.is_up {
-            if let Some(left) = &mut this.left {
-                bytes.truncate(*left);
-                *left -= bytes.len();
-            }
+        if !this.is_up
+            && let Some(left) = &mut this.left
+        {
+            bytes.truncate(*left);
+            *left -= bytes.len();
         }
         if bytes.is_empty() || self.nodes[to].life != this.to_life {
             return Ok(());

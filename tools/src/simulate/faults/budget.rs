@@ -107,13 +107,18 @@ impl World {
         let key = newest.map(|config| (config.history, config.version));
         if key != self.faults.judged {
             self.faults.judged = key;
+            for place in 0..self.nodes.len() {
+                self.forgive(place);
+            }
             self.beyond_promises |= self.is_beyond_promises()?;
         }
         Ok(())
     }
 
     /// A Config was chosen in which too many disks are lost. It can only be the last word of a
-    /// primary that lost its own disk while it proposed it: then nothing more is promised.
+    /// primary that lost its own disk while it proposed it, or count copies that are damaged where
+    /// nobody has read since: who takes a sound member out cannot know that it was one of the last.
+    /// Then nothing more is promised. A disk that is known to be another counts in no case.
     fn is_beyond_promises(&self) -> Result<bool, String> {
         let Some(config) = self.observer.newest_config() else {
             return Ok(false);
@@ -123,7 +128,12 @@ impl World {
         if copies < config.acks_needed as usize {
             return Ok(false);
         }
-        if self.is_lost(config, config.primary) {
+        let renamed = |id: &&NodeId| {
+            let named = config.members.get(*id).map(|member| member.incarnation);
+            named != Some(self.nodes[id.0 as usize].incarnation)
+        };
+        let known = config.sync_set.iter().filter(renamed).count();
+        if self.is_lost(config, config.primary) || known < config.acks_needed as usize {
             return Ok(true);
         }
         Err(format!(
