@@ -130,6 +130,12 @@ impl Logs {
             .map_or(Lsn::ZERO, |branch| branch.commit)
     }
 
+    /// The newest history of which so much is committed.
+    pub fn newest_that_reached(&self, lsn: Lsn) -> Option<History> {
+        let reached = self.branches.iter().filter(|branch| branch.commit >= lsn);
+        reached.map(|branch| branch.history).max()
+    }
+
     /// In any history that a log with this table goes through.
     pub fn true_commit_of(&self, table: &EpochTable) -> Lsn {
         let branches = self.branches.iter().filter(|branch| {

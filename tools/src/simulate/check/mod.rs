@@ -342,10 +342,20 @@ impl Observer {
         answer: &Answer,
     ) -> Result<History, String> {
         let replica = process_of(nodes, node)?.engine.replica();
-        let history = history_of(replica).unwrap_or_else(|| replica.history());
+        let own = history_of(replica).unwrap_or_else(|| replica.history());
+        // A former primary passes on what its successor answers, who may have founded a history.
+        let history = match answer.lsn > self.log.true_commit_of(replica.epochs()) {
+            true => self.log.newest_that_reached(answer.lsn).unwrap_or(own),
+            false => own,
+        };
         let is_write = self.history.is_write(id);
         self.history.answered(id, now, history, answer);
-        if answer.lsn > self.log.true_commit_of(replica.epochs()) {
+        if answer.lsn
+            > self
+                .log
+                .true_commit(history)
+                .max(self.log.true_commit_of(replica.epochs()))
+        {
             return Err(format!(
                 "I6: {} is answered and not committed: {:?}",
                 answer.lsn,
