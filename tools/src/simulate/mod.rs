@@ -25,6 +25,7 @@ mod world;
 use batch::{Failure, Way};
 use faults::Kinds;
 use std::process::ExitCode;
+use summary::Summary;
 use world::{Order, SECOND};
 
 /// A batch of so many seeds must reach every mark, or it proves too little.
@@ -109,6 +110,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let wall = started.elapsed().as_secs_f64();
+    report(arguments, &total, wall);
+    if failed > 0 {
+        println!("{failed} of {} seeds FAILED", arguments.seeds);
+        return Ok(ExitCode::FAILURE);
+    }
+    let missing = total.missing();
+    if !missing.is_empty() && arguments.seeds >= SEEDS_THAT_REACH_ALL {
+        println!("vacuous: never reached {}", missing.join(", "));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the batch reached, for people or as JSON.
+fn report(arguments: &Arguments, total: &Summary, wall: f64) {
     let virtual_seconds = total.virtual_ns as f64 / 1e9;
     let cpu = cpu_seconds().max(0.001);
     let speed = virtual_seconds / cpu * if arguments.twice { 2.0 } else { 1.0 };
@@ -134,16 +150,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         );
         print!("{}", total.text());
     }
-    if failed > 0 {
-        println!("{failed} of {} seeds FAILED", arguments.seeds);
-        return Ok(ExitCode::FAILURE);
-    }
-    let missing = total.missing();
-    if !missing.is_empty() && arguments.seeds >= SEEDS_THAT_REACH_ALL {
-        println!("vacuous: never reached {}", missing.join(", "));
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn tell_failure(failure: &Failure, arguments: &Arguments, order: Order) {

@@ -1,8 +1,8 @@
 //! The observer: sees every node, every message and every client, and knows what must never be.
 //!
 //! One file per promise: `log` (I1, I3), `digests` (I2), `replay` and `search` (I4), `register`
-//! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised), `kept` (what is said is durable),
-//! `told` (outcomes, receipts, loss statements are true).
+//! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised), `kept`
+//! (what is said is durable), `told` (outcomes, receipts, loss statements are true).
 
 mod digests;
 mod fences;

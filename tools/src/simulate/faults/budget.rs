@@ -7,8 +7,8 @@
 //!   majority of it needs, which is the least that they may order meanwhile;
 //! - of the voters a majority keep theirs (2-replication, "The register");
 //! - while a disk of the sync set is lost, the machines of the others do not lose power and their
-//!   writes do not fail half-way, only their processes die: a torn end counts as absent until the whole sync set answers, and then
-//!   only force would help ("Suspect log").
+//!   writes do not fail half-way, only their processes die: a torn end counts as absent until the
+//!   whole sync set answers, and then only force would help ("Suspect log").
 
 use crate::simulate::nodes::Node;
 use crate::simulate::world::World;
