@@ -161,8 +161,12 @@ impl Forcing {
         }
         let serving = self.answered.iter().find(|(_, serving)| **serving);
         let serving = serving.map(|(id, _)| *id);
-        if let Some(id) = serving.filter(|_| !self.ignore) {
-            let why = format!("node {id} acts as primary: switch over instead, or insist");
+        let acts = serving
+            .filter(|_| !self.ignore)
+            .map(|id| format!("node {id} acts as primary: switch over instead, or insist"));
+        // It may have been taken out, or its disk replaced, while the others were asked.
+        let outside = (!node.is_member()).then(|| "this node is no member any more".to_string());
+        if let Some(why) = acts.or(outside) {
             self.answer(node, Err(Refusal::Invalid(why)));
             let patience = node.settings.failover_timeout;
             node.next = Some(Next::Backup { patience });
