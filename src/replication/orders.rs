@@ -36,6 +36,8 @@ enum Wish {
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct Orders {
     waiting: VecDeque<(Time, Wish)>,
+    /// Who was turned away last, and why: it goes on asking, and is told of once.
+    turned_away: Option<(NodeId, String)>,
 }
 
 /// What is to be done next for an order.
@@ -154,6 +156,7 @@ impl Primary {
                     continue;
                 }
                 Step::Refuse(why) => {
+                    self.note_turned_away(node, &wish, &why);
                     self.answer_first(node, Err(invalid(why)));
                     continue;
                 }
@@ -176,6 +179,17 @@ impl Primary {
         if first.is_some_and(|(since, _)| node.now.since(*since) >= ORDER_TIMEOUT) {
             let why = "not possible now: the voters that it needs do not answer";
             self.answer_first(node, Err(invalid(why)));
+        }
+    }
+
+    fn note_turned_away(&mut self, node: &mut Node, wish: &Wish, why: &str) {
+        let Wish::TakeIn { id, .. } = wish else {
+            return;
+        };
+        let told = Some((*id, why.to_string()));
+        if self.orders.turned_away != told {
+            node.event(format!("n{id} asks to be taken in and is not: {why}"));
+            self.orders.turned_away = told;
         }
     }
 
@@ -369,7 +383,9 @@ fn take_in(config: &Config, id: NodeId, member: &Member, voter: bool) -> Step {
             return Step::Refuse("an asynchronous backup does not vote".into());
         }
         _ if voter && !seated && config.voters.len() >= VOTERS_MAX => {
-            return Step::Refuse(format!("there are {VOTERS_MAX} voters already"));
+            return Step::Refuse(format!(
+                "there are {VOTERS_MAX} voters already; remove one first"
+            ));
         }
         _ => {}
     }

@@ -4,6 +4,7 @@
 use super::node::Process;
 use super::queue::Happening;
 use super::world::{HEAL, SECOND, World};
+use standfast::limits::VOTERS_MAX;
 use standfast::replication::Config;
 use standfast::replication::config::{MemberRole, Protection};
 
@@ -73,10 +74,14 @@ impl World {
                 return None;
             }
         }
-        // Who was never taken out is in, after a forced promotion, too.
+        // Who was never taken out is in, after a forced promotion, too; only a witness may find that
+        // the founder, who did not vote before, has taken the last seat.
+        let no_seat = config.voters.len() == VOTERS_MAX;
         let missing = (0..self.plan.members).any(|node| {
             let id = self.nodes[node].id;
-            !config.members.contains_key(&id) && !self.operators.removed.contains(&node)
+            let is_left_over = no_seat && self.nodes[node].introduction.role == MemberRole::Witness;
+            let was_removed = self.operators.removed.contains(&node);
+            !config.members.contains_key(&id) && !was_removed && !is_left_over
         });
         (!missing).then(|| config.clone())
     }
