@@ -21,6 +21,7 @@ mod once;
 mod place;
 pub mod reply;
 mod scan;
+mod slots;
 mod snapshot;
 mod store;
 mod strings;
@@ -324,7 +325,7 @@ impl State {
 
     /// One digest per slot, in order: tells which slots differ.
     pub fn slot_digests(&self) -> Vec<Digest> {
-        let slots = self.keys.slots().iter().zip(self.tokens.slots());
+        let slots = self.keys.slots().iter().zip(self.tokens.slots().iter());
         slots
             .map(|(keys, tokens)| {
                 let mut digest = keys.digest;

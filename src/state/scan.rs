@@ -93,8 +93,13 @@ impl State {
         let now_ms = self.now_ms();
         let mut from = from;
         loop {
-            let slot = from.slot();
-            let table = &self.keys.slots()[usize::from(slot)].table;
+            let slot = self.keys.slots().next_touched(from.slot());
+            if slot == SLOTS {
+                let entries = Vec::new();
+                return Keys { entries, end: None };
+            }
+            from = from.max(Place::start_of(slot));
+            let table = &self.keys.slots().get(slot).table;
             let (chunk, next) = table.chunk_from(from);
             let end = next.unwrap_or(Place::start_of(slot + 1));
             let end = (end < Place::start_of(SLOTS)).then_some(end);

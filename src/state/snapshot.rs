@@ -12,7 +12,8 @@ use super::digest::{Digest, Sort};
 use super::entry::Entry;
 use super::once;
 use super::place::Place;
-use super::store::{Garbage, Slot, Store};
+use super::slots::Slots;
+use super::store::{Garbage, Store};
 use super::table::Table;
 use super::{Applied, Limits, SLOTS, State};
 use standfast_wal::record::is_gapless;
@@ -84,7 +85,7 @@ pub(super) struct Walk {
     /// Everything below is copied.
     next: Place,
     /// What FLUSHALL took out of the store: walked instead of it.
-    frozen: Option<Vec<Slot>>,
+    frozen: Option<Slots>,
     copied: Filling,
     /// Entries that changed ahead of the walk.
     saved: Filling,
@@ -115,12 +116,12 @@ impl Walk {
 
     /// Called when the store gives up all its slots: keeps them if the walk still needs them,
     /// else hands them back.
-    pub fn freeze(&mut self, slots: Vec<Slot>) -> Vec<Slot> {
+    pub fn freeze(&mut self, slots: Slots) -> Option<Slots> {
         if self.frozen.is_some() || self.is_done() {
-            return slots;
+            return Some(slots);
         }
         self.frozen = Some(slots);
-        Vec::new()
+        None
     }
 
     fn is_done(&self) -> bool {
@@ -128,11 +129,16 @@ impl Walk {
     }
 
     /// Copies about `budget_bytes` more; answers how many were copied.
-    fn step(&mut self, store: &[Slot], seed: u64, budget_bytes: usize) -> usize {
+    fn step(&mut self, store: &Slots, seed: u64, budget_bytes: usize) -> usize {
         let mut copied_bytes = 0;
         while copied_bytes < budget_bytes && !self.is_done() {
-            let slots = self.frozen.as_deref().unwrap_or(store);
-            let table = &slots[usize::from(self.next.slot())].table;
+            let slots = self.frozen.as_ref().unwrap_or(store);
+            let slot = slots.next_touched(self.next.slot());
+            if slot > self.next.slot() {
+                self.next = Place::start_of(slot);
+                continue;
+            }
+            let table = &slots.get(slot).table;
             let before = self.copied.written;
             self.next = copy_chunk(table, self.next, self.lsn, seed, &mut self.copied);
             copied_bytes += self.copied.written - before;

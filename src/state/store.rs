@@ -4,11 +4,11 @@
 //! deadlines are exactly those of the entries; the counts of entries and bytes are exact; while a
 //! snapshot walks, every entry it still needs is either in place or saved.
 
-use super::SLOTS;
 use super::digest::{Digest, Sort};
 use super::entry::{Content, Entry};
 use super::expiry::Deadlines;
 use super::place::Place;
+use super::slots::{Slot, Slots};
 use super::snapshot::Walk;
 use super::table::{Probe, Table};
 
@@ -20,8 +20,7 @@ pub(super) struct Store {
     pub(super) sort: Sort,
     /// Seed of the hash of keys.
     pub(super) seed: u64,
-    /// Always [`SLOTS`] of them.
-    slots: Vec<Slot>,
+    slots: Slots,
     /// Sum over the slots.
     digest: Digest,
     entries: u64,
@@ -31,12 +30,6 @@ pub(super) struct Store {
     pub(super) deadlines: Deadlines,
     /// While a snapshot is taken of this store.
     pub(super) walk: Option<Walk>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    pub(super) table: Table,
-    pub(super) digest: Digest,
 }
 
 /// Memory that nobody can see any more, freed little by little.
@@ -51,7 +44,7 @@ impl Store {
         Store {
             sort,
             seed,
-            slots: empty_slots(),
+            slots: Slots::new(),
             digest: Digest::default(),
             entries: 0,
             entry_bytes: 0,
@@ -76,7 +69,7 @@ impl Store {
         self.digest
     }
 
-    pub fn slots(&self) -> &[Slot] {
+    pub fn slots(&self) -> &Slots {
         &self.slots
     }
 
@@ -88,7 +81,7 @@ impl Store {
 
     /// The entry as it lies there, expired or not.
     pub fn find(&self, place: Place, key: &[u8]) -> Option<&Entry> {
-        self.slots[usize::from(place.slot())].table.find(place, key)
+        self.slots.get(place.slot()).table.find(place, key)
     }
 
     /// The entry, unless log time has passed its deadline.
@@ -105,12 +98,12 @@ impl Store {
         let mut seen = 0;
         for (place, key) in places.iter_mut().zip(keys) {
             *place = self.place(key);
-            seen ^= self.slots[usize::from(place.slot())].digest.0;
+            seen ^= self.slots.get(place.slot()).digest.0;
             count += 1;
         }
         let mut guesses = [None; WARM_MAX];
         for (guess, place) in guesses.iter_mut().zip(&places[..count]) {
-            *guess = self.slots[usize::from(place.slot())].table.guess(*place);
+            *guess = self.slots.get(place.slot()).table.guess(*place);
         }
         for entry in guesses.into_iter().flatten() {
             // The first and the last cache line of what is usually two or three.
@@ -122,7 +115,7 @@ impl Store {
 
     /// Stores `content`, whatever was there.
     pub fn put(&mut self, place: Place, content: Content<'_>) {
-        let slot = &mut self.slots[usize::from(place.slot())];
+        let slot = self.slots.change(place.slot());
         match slot.table.find_mut(place, content.key) {
             Some(entry) => {
                 if let Some(walk) = &mut self.walk {
@@ -163,7 +156,7 @@ impl Store {
             key,
             seed: self.seed,
         };
-        let slot = &mut self.slots[usize::from(place.slot())];
+        let slot = self.slots.change(place.slot());
         let entry = slot.table.remove(probe, &mut self.table_bytes)?;
         if let Some(walk) = &mut self.walk {
             walk.save(place, &entry);
@@ -186,7 +179,7 @@ impl Store {
                 return;
             }
             let (expiry_ms, place) = self.deadlines.first().expect("one is due");
-            let table = &self.slots[usize::from(place.slot())].table;
+            let table = &self.slots.get(place.slot()).table;
             let entry = table.find_expiring(place, expiry_ms, self.seed);
             let key = entry
                 .expect("a deadline is that of an entry")
@@ -198,15 +191,18 @@ impl Store {
 
     /// Becomes empty at once; what was there goes to a running snapshot or to the garbage.
     pub fn clear(&mut self) -> Garbage {
-        let slots = std::mem::replace(&mut self.slots, empty_slots());
+        let slots = std::mem::replace(&mut self.slots, Slots::new());
         let deadlines = std::mem::replace(&mut self.deadlines, Deadlines::new());
         self.digest = Digest::default();
         (self.entries, self.entry_bytes, self.table_bytes) = (0, 0, 0);
         let slots = match &mut self.walk {
             Some(walk) => walk.freeze(slots),
-            None => slots,
+            None => Some(slots),
         };
-        Garbage { slots, deadlines }
+        Garbage {
+            slots: slots.map(Slots::into_vec).unwrap_or_default(),
+            deadlines,
+        }
     }
 
     /// Takes in a part of a slot that was loaded from a snapshot, with its digest.
@@ -215,7 +211,7 @@ impl Store {
         self.entry_bytes += entry_bytes;
         self.table_bytes += table.allocated_bytes();
         self.digest.add(digest);
-        let into = &mut self.slots[usize::from(slot)];
+        let into = self.slots.change(slot);
         into.digest.add(digest);
         if into.table.len() == 0 {
             into.table = table;
@@ -274,9 +270,9 @@ impl Store {
 }
 
 impl Garbage {
-    pub fn of_slots(slots: Vec<Slot>) -> Garbage {
+    pub fn of_slots(slots: Slots) -> Garbage {
         Garbage {
-            slots,
+            slots: slots.into_vec(),
             deadlines: Deadlines::new(),
         }
     }
@@ -299,10 +295,4 @@ impl Garbage {
 
 pub(super) fn is_live(entry: &Entry, now_ms: u64) -> bool {
     entry.expiry_ms().is_none_or(|expiry_ms| expiry_ms > now_ms)
-}
-
-fn empty_slots() -> Vec<Slot> {
-    let mut slots = Vec::new();
-    slots.resize_with(usize::from(SLOTS), Slot::default);
-    slots
 }

@@ -210,6 +210,9 @@ fn who() -> String {
 
 /// What a forced promotion says of what it lost: "at least so many acknowledged commands".
 fn lost_at_least(text: &str) -> Option<u64> {
-    let (_, rest) = text.split_once("so at least ")?;
+    // A status repeats what was said of an earlier one.
+    let (_, rest) = text
+        .strip_prefix("{\"done\":\"primary of ")?
+        .split_once("so at least ")?;
     rest.split(' ').next()?.parse().ok()
 }
