@@ -1,11 +1,13 @@
-//! The hash slots of a store, and which of them anything was ever put into: a walk over a small
-//! store skips the rest.
+//! The hash slots of a store, in pages that come into being when something is put there: an empty
+//! store costs next to nothing, and a walk over a small one passes over what was never touched.
 
 use super::SLOTS;
 use super::digest::Digest;
 use super::table::Table;
 
-const WORD_BITS: u16 = 64;
+/// Slots of a page: a bit of a word for each.
+const PAGE: u16 = 64;
+const _: () = assert!(SLOTS.is_multiple_of(PAGE));
 
 #[derive(Debug, Default)]
 pub(super) struct Slot {
@@ -13,53 +15,85 @@ pub(super) struct Slot {
     pub digest: Digest,
 }
 
+static UNTOUCHED: Slot = Slot {
+    table: Table::new(),
+    digest: Digest(0),
+};
+
+#[derive(Debug)]
+pub(super) struct Page {
+    /// A bit for each slot that was ever changed: nobody else holds entries.
+    touched: u64,
+    slots: [Slot; PAGE as usize],
+}
+
 #[derive(Debug)]
 pub(super) struct Slots {
-    /// Always [`SLOTS`] of them.
-    all: Vec<Slot>,
-    /// A bit for each: whoever was changed may hold entries, nobody else does.
-    touched: Vec<u64>,
+    pages: Vec<Option<Box<Page>>>,
 }
 
 impl Slots {
     pub fn new() -> Slots {
-        let mut all = Vec::new();
-        all.resize_with(usize::from(SLOTS), Slot::default);
-        Slots {
-            all,
-            touched: vec![0; usize::from(SLOTS / WORD_BITS)],
-        }
+        let mut pages = Vec::new();
+        pages.resize_with(usize::from(SLOTS / PAGE), || None);
+        Slots { pages }
     }
 
     pub fn get(&self, slot: u16) -> &Slot {
-        &self.all[usize::from(slot)]
+        match &self.pages[usize::from(slot / PAGE)] {
+            Some(page) => &page.slots[usize::from(slot % PAGE)],
+            None => &UNTOUCHED,
+        }
     }
 
     pub fn change(&mut self, slot: u16) -> &mut Slot {
-        self.touched[usize::from(slot / WORD_BITS)] |= 1 << (slot % WORD_BITS);
-        &mut self.all[usize::from(slot)]
+        let page = &mut self.pages[usize::from(slot / PAGE)];
+        let page = page.get_or_insert_with(Page::new);
+        page.touched |= 1 << (slot % PAGE);
+        &mut page.slots[usize::from(slot % PAGE)]
     }
 
     /// The first slot at or above this one that may hold entries; [`SLOTS`] when there is none.
     pub fn next_touched(&self, from: u16) -> u16 {
-        let first = from / WORD_BITS;
-        for (word, number) in self.touched.iter().zip(0..).skip(usize::from(first)) {
-            let below = if number == first { from % WORD_BITS } else { 0 };
-            let bits = word & (u64::MAX << below);
-            if bits != 0 {
-                let low = u16::try_from(bits.trailing_zeros()).expect("below 64");
-                return number * WORD_BITS + low;
+        let mut from = from;
+        while from < SLOTS {
+            let page = self.pages[usize::from(from / PAGE)].as_ref();
+            let touched = page.map_or(0, |page| page.touched >> (from % PAGE));
+            if touched != 0 {
+                return from + u16::try_from(touched.trailing_zeros()).expect("below 64");
             }
+            from = (from / PAGE + 1) * PAGE;
         }
         SLOTS
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.all.iter()
+        (0..SLOTS).map(|slot| self.get(slot))
     }
 
-    pub fn into_vec(self) -> Vec<Slot> {
-        self.all
+    pub fn into_pages(self) -> Vec<Box<Page>> {
+        self.pages.into_iter().flatten().collect()
+    }
+}
+
+impl Page {
+    fn new() -> Box<Page> {
+        Box::new(Page {
+            touched: 0,
+            slots: std::array::from_fn(|_| Slot::default()),
+        })
+    }
+
+    /// Frees one chunk of one table; false once there is none left.
+    pub fn free_chunk(&mut self) -> bool {
+        while self.touched != 0 {
+            let slot = self.touched.trailing_zeros();
+            if self.slots[slot as usize].table.free_chunk() {
+                return true;
+            }
+            self.touched &= self.touched - 1;
+        }
+        false
     }
 }
 
@@ -82,5 +116,6 @@ mod tests {
         }
         assert_eq!(found, touched);
         assert_eq!(slots.next_touched(SLOTS), SLOTS);
+        assert_eq!(slots.iter().count(), usize::from(SLOTS));
     }
 }

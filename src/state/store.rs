@@ -8,7 +8,7 @@ use super::digest::{Digest, Sort};
 use super::entry::{Content, Entry};
 use super::expiry::Deadlines;
 use super::place::Place;
-use super::slots::{Slot, Slots};
+use super::slots::{Page, Slots};
 use super::snapshot::Walk;
 use super::table::{Probe, Table};
 
@@ -35,7 +35,7 @@ pub(super) struct Store {
 /// Memory that nobody can see any more, freed little by little.
 #[derive(Debug)]
 pub(super) struct Garbage {
-    slots: Vec<Slot>,
+    pages: Vec<Box<Page>>,
     deadlines: Deadlines,
 }
 
@@ -200,7 +200,7 @@ impl Store {
             None => Some(slots),
         };
         Garbage {
-            slots: slots.map(Slots::into_vec).unwrap_or_default(),
+            pages: slots.map(Slots::into_pages).unwrap_or_default(),
             deadlines,
         }
     }
@@ -272,7 +272,7 @@ impl Store {
 impl Garbage {
     pub fn of_slots(slots: Slots) -> Garbage {
         Garbage {
-            slots: slots.into_vec(),
+            pages: slots.into_pages(),
             deadlines: Deadlines::new(),
         }
     }
@@ -281,15 +281,15 @@ impl Garbage {
     pub fn free(&mut self, entries_max: usize) -> bool {
         const CHUNK_ENTRIES: usize = 256;
         for _ in 0..entries_max.div_ceil(CHUNK_ENTRIES) {
-            while let Some(slot) = self.slots.last_mut() {
-                if slot.table.free_chunk() {
+            while let Some(page) = self.pages.last_mut() {
+                if page.free_chunk() {
                     break;
                 }
-                self.slots.pop();
+                self.pages.pop();
             }
         }
         let more_deadlines = self.deadlines.free(entries_max);
-        more_deadlines || !self.slots.is_empty()
+        more_deadlines || !self.pages.is_empty()
     }
 }
 

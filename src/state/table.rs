@@ -37,6 +37,13 @@ pub(super) struct Probe<'a> {
 }
 
 impl Table {
+    pub const fn new() -> Table {
+        Table {
+            first: HashTable::new(),
+            more: Vec::new(),
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.first.len()
             + self
