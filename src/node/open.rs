@@ -251,22 +251,25 @@ impl<D: Directory> Parts<D> {
 
 /// A node that is alone and has never changed its register is where its settings say: a restored
 /// or moved directory is found by its clients from the first start on. It is the only voter, so
-/// nobody else has seen the value that is replaced.
+/// nobody else has voted for the value that is replaced; and it has promised and voted for nothing
+/// since, which would be forgotten here (I3: an epoch that was led once would be led again).
 fn with_own_addresses(opening: &Opening, mut meta: MetaFile) -> MetaFile {
     let core = &meta.core;
     let mut register = crate::replication::Config::clone(&core.config);
-    let alone = register.version == 1 && register.members.len() == 1;
+    let first_of = |register| Meta::first(core.cluster, core.node, core.incarnation, register);
+    let alone = register.version == 1
+        && register.members.len() == 1
+        && core.acceptor == first_of(register.clone()).acceptor;
     let Some(member) = register.members.get_mut(&core.node).filter(|_| alone) else {
         return meta;
     };
     member.addresses = opening.addresses.clone();
     member.site = opening.site.clone();
     member.priority = opening.priority;
-    let first = Meta::first(core.cluster, core.node, core.incarnation, register);
     meta.core = Meta {
         fence: core.fence,
         suspect: core.suspect,
-        ..first
+        ..first_of(register)
     };
     meta
 }

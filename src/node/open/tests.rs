@@ -3,6 +3,7 @@
 use super::*;
 use crate::node::directory::sim::SimDir;
 use crate::replication::config::{Acks, Config, Member, Protection};
+use crate::replication::register::AcceptorState;
 use crate::replication::{Fence, Meta};
 use standfast_wal::{Epoch, History, Kind, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,4 +267,35 @@ fn no_copy_is_given_up_for_an_error_of_the_disk() {
     dir.wal.set_capacity(u64::MAX);
     let found = reopen(&mut dir);
     assert_eq!((found.0, found.1), (BORN, Lsn(3)));
+}
+
+/// I3: a vote that was forgotten would let an epoch be led twice.
+#[test]
+fn a_node_alone_goes_where_its_settings_say_until_it_has_voted() {
+    let mut alone = config(1);
+    alone.members.remove(&NodeId(0));
+    (alone.sync_set, alone.voters) = (BTreeSet::from([NODE]), BTreeSet::from([NODE]));
+    (alone.acks_needed, alone.primary) = (1, NODE);
+    let mut meta = MetaFile {
+        cluster_name: "books".to_string(),
+        quarantined: false,
+        core: Meta::first(CLUSTER, NODE, BORN, alone.clone()),
+    };
+    let moved = Opening {
+        site: "elsewhere".to_string(),
+        ..opening()
+    };
+    let site_of = |meta: &MetaFile| meta.core.config.members[&NODE].site.clone();
+    assert_eq!(
+        site_of(&with_own_addresses(&moved, meta.clone())),
+        "elsewhere"
+    );
+    let next = Config {
+        version: 2,
+        epoch: Epoch(2),
+        ..alone
+    };
+    let next = crate::replication::register::Value::new(next);
+    meta.core.acceptor = AcceptorState::genesis(next);
+    assert_eq!(with_own_addresses(&moved, meta.clone()), meta);
 }

@@ -105,6 +105,22 @@ impl Node {
         }
     }
 
+    /// What the meta file says now.
+    fn story_of_meta(&self) -> String {
+        let bytes = self.disks.root.contents(meta::FILE).unwrap_or_default();
+        let Ok(MetaFile { core, .. }) = MetaFile::decode(&bytes) else {
+            return "no meta file".to_string();
+        };
+        let (fence, config) = (core.fence, core.config);
+        let voted = core.acceptor.accepted.map(|vote| vote.proposal.value);
+        format!(
+            "fence {fence}, v{} of {}, vote v{:?}",
+            config.version,
+            config.epoch,
+            voted.map(|value| value.version)
+        )
+    }
+
     /// Both copies of the meta file are whole.
     pub fn has_sound_meta(&self) -> bool {
         let bytes = self.disks.root.contents(meta::FILE);
@@ -250,6 +266,7 @@ impl World {
             return Ok(());
         };
         let events = process.meta_done();
+        self.say(|| format!("n{node} has stored {}", self.nodes[node].story_of_meta()));
         self.turn(node, events)
     }
 

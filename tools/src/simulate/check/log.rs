@@ -74,7 +74,11 @@ impl Logs {
         let key = (entry.history, entry.epoch, first);
         match self.built.get(&key) {
             Some(other) if other == record => Ok(()),
-            Some(other) => Err(format!("I3: two records at {key:?}: {other:?}, {record:?}")),
+            Some(other) => Err(format!(
+                "I3: two records at {key:?}: {other:?} of {}, {record:?} of {}",
+                other.timestamp(),
+                record.timestamp()
+            )),
             None if entry.primary == node => {
                 self.built.insert(key, record.clone());
                 Ok(())
