@@ -41,6 +41,11 @@ impl Outcomes {
         self.last = record.last_lsn();
     }
 
+    /// The state has become another one: nothing is known of how that came about.
+    pub fn clear(&mut self) {
+        self.replies.clear();
+    }
+
     pub fn get(&self, lsn: Lsn) -> Known {
         let age = lsn.distance_to(self.last) as usize;
         match self

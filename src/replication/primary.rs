@@ -386,12 +386,18 @@ impl Primary {
         }
     }
 
-    /// A newer Config has become known, by whatever way.
-    pub fn note_config(&mut self, node: &mut Node) {
-        if node.registered() > self.reign {
+    /// Another reign is known to have begun.
+    pub fn note_successor(&self, node: &mut Node) {
+        if node.registered() > self.reign && node.next.is_none() {
             let patience = node.settings.failover_timeout;
             node.next = Some(Next::Backup { patience });
-        } else if node.config().version != self.met {
+        }
+    }
+
+    /// A newer Config has become known, by whatever way.
+    pub fn note_config(&mut self, node: &mut Node) {
+        self.note_successor(node);
+        if node.next.is_none() && node.config().version != self.met {
             // At once, before the change that brought it has settled: an incarnation that is not
             // named any more must not lend its positions to its successor.
             self.meet_members(node);

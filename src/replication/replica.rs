@@ -145,12 +145,14 @@ impl Replica {
     /// Timers, register, changes of role: until nothing more follows from this input.
     fn finish(&mut self, effects: &mut Vec<Effect>) {
         self.node.register_timeout();
+        self.note_successor();
         if self
             .deadline()
             .is_some_and(|deadline| self.node.now >= deadline)
         {
             self.on_tick();
         }
+        self.note_successor();
         loop {
             if let Some(next) = self.node.next.take() {
                 self.change_role(next);
@@ -164,6 +166,7 @@ impl Replica {
             } else {
                 break;
             }
+            self.note_successor();
             self.assert_invariants();
         }
         if let Role::Primary(primary) = &mut self.role {
@@ -174,6 +177,14 @@ impl Replica {
         }
         self.node.persist_edits();
         effects.append(&mut self.node.out);
+    }
+
+    /// Nothing more is proposed in an epoch that is known to be over, whatever else this input
+    /// brought.
+    fn note_successor(&mut self) {
+        if let Role::Primary(primary) = &self.role {
+            primary.note_successor(&mut self.node);
+        }
     }
 
     fn change_role(&mut self, next: Next) {

@@ -197,7 +197,7 @@ impl Engine {
             return self.halt("the log was reset without a snapshot to install".to_string());
         };
         let lsn = head.link.position.lsn;
-        self.state = *state;
+        self.replace_state(*state);
         self.copies.applied = head.link;
         self.copies.newest = Some(Newest {
             head: head.clone(),

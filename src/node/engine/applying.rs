@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::limits;
 use crate::replication::Input;
+use crate::state::State;
 use standfast_wal::{Kind, Lsn, Record};
 
 impl Engine {
@@ -108,5 +109,12 @@ impl Engine {
         if self.digests.len() > limits::DIGESTS_KEPT {
             self.digests.pop_front();
         }
+    }
+
+    /// What is kept of the old state's past goes with it: the new one's may have had the same LSNs.
+    pub(in crate::node) fn replace_state(&mut self, state: State) {
+        self.state = state;
+        self.digests.clear();
+        self.outcomes.clear();
     }
 }

@@ -54,6 +54,8 @@ pub struct Wants {
     pub promoted: u64,
     pub cuts: u64,
     pub installed: u64,
+    /// To whom a snapshot was offered or sent.
+    pub copies: Vec<NodeId>,
     pub lines: Vec<String>,
     /// The node has stopped itself, with this story.
     pub halted: Option<String>,
@@ -226,7 +228,11 @@ impl Process {
                 self.meta.core = *meta;
                 self.stores.push_back((self.meta.clone(), serial));
             }
-            Output::Send { to, frame } => wants.frames.push((to, frame)),
+            Output::Send { to, frame } => {
+                let offers = matches!(frame.head, Head::Copy(Piece::Offer { .. }));
+                wants.copies.extend(offers.then_some(to));
+                wants.frames.push((to, frame));
+            }
             Output::Snapshot(copy) => self.copy(copy, wants),
             Output::Log(line) => {
                 wants.promoted += u64::from(line.starts_with("serving as primary"));
@@ -300,6 +306,7 @@ impl Process {
     }
 
     fn stream(&self, to: NodeId, lsn: Lsn, wants: &mut Wants) {
+        wants.copies.push(to);
         if let Err(why) = self.send_pieces(to, lsn, wants) {
             let failed = CopyEvent::SendFailed { to, lsn, why };
             wants.events.push(Event::Copy(failed));

@@ -243,6 +243,9 @@ impl World {
             self.after(wait, Happening::MetaDone { node, life });
         }
         self.send(node, wants.frames)?;
+        for to in wants.copies {
+            self.trouble_in_copy(node, to.0 as usize);
+        }
         for (session, answer) in wants.answers {
             self.answered(node, session, answer)?;
         }

@@ -62,7 +62,7 @@ impl Plan {
         let failover = nanos(tuning.core.failover_timeout);
         let operators = random.one_in(2);
         let value_bytes = random.pick(&[10, 10, 200, 3000]);
-        // Each snapshot walks all slots: one for every few writes takes long and proves little.
+        // One for every few writes takes long and proves little.
         let snapshot_after = &mut tuning.engine.snapshot_after;
         *snapshot_after = snapshot_after.map(|bytes| bytes.max(value_bytes * 32));
         Plan {
@@ -240,10 +240,9 @@ fn draw_tuning(config: &Config, random: &mut Random) -> Tuning {
         max_clock_step: core.max_clock_step,
         attest_interval: ms(random.scaled(20, 2000)),
         degraded_timeout: core.degraded_timeout,
-        // Each walks 16384 slots: rare, or a run takes long and proves little more.
-        snapshot_interval: random.one_in(3).then(|| ms(random.scaled(1000, 20_000))),
+        snapshot_interval: random.one_in(3).then(|| ms(random.scaled(300, 20_000))),
         snapshot_after: random
-            .pick(&[None, None, Some(4), Some(16), Some(64), Some(256)])
+            .pick(&[None, None, Some(2), Some(4), Some(16), Some(64), Some(256)])
             .map(|n| n << 10),
         wal_keep: random.pick(&[0, 0, 32 << 10, 1 << 20]),
         max_memory: 0,
@@ -263,7 +262,7 @@ fn draw_tuning(config: &Config, random: &mut Random) -> Tuning {
     Tuning {
         core,
         engine,
-        segment_bytes: kib(random, 32, 256),
+        segment_bytes: kib(random, 8, 256),
         reserve_bytes: 4 << 10,
         piece_bytes: random.pick(&[200, 1000, 16 << 10]),
     }

@@ -203,17 +203,20 @@ impl Logs {
         branch.through = through;
         branch.applied_at.extend(more.iter().map(|_| now));
         branch.records.extend(more);
-        let held = branch
-            .records
-            .partition_point(|record| record.first_lsn() <= lsn);
-        let held = held.checked_sub(1).map(|place| &branch.records[place]);
         let epoch = table.at(lsn).map(|entry| entry.epoch);
-        match held {
+        match branch.at(lsn) {
             Some(record) if Some(record.epoch()) != epoch => Err(format!(
                 "I1: at {lsn} {record:?} is committed, and epoch {epoch:?} is applied"
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a log of this table holds something else at `lsn` than was applied in `history`;
+    /// `None` if nothing was, so far.
+    pub fn differs(&self, history: History, table: &EpochTable, lsn: Lsn) -> Option<bool> {
+        let applied = self.branch(history)?.at(lsn)?;
+        Some(table.at(lsn)?.epoch != applied.epoch())
     }
 
     // Acknowledgements

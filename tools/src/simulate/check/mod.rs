@@ -210,12 +210,17 @@ impl Observer {
     }
 
     /// The history in which this LSN of a node's log is committed: that of the log, or, where the
-    /// log is still that of an ended one, the newer one that the node follows.
+    /// log is still that of an ended one, the newer one that the node follows. What stands there
+    /// tells which, since both may have gone on from below it.
     fn history_at(&self, replica: &Replica, lsn: Lsn) -> Option<History> {
         let own = history_of(replica)?;
         let followed = replica.history();
-        let is_beyond = lsn > self.log.true_commit(own) && followed != own;
-        Some(if is_beyond { followed } else { own })
+        let is_other = lsn > self.log.true_commit(own)
+            || self.log.differs(own, replica.epochs(), lsn) == Some(true);
+        Some(match is_other && followed != own {
+            true => followed,
+            false => own,
+        })
     }
 
     /// Whether this place of a log is durable on that node's disk.

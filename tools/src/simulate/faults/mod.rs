@@ -6,6 +6,7 @@
 
 mod budget;
 mod clocks;
+mod copies;
 mod crashes;
 mod disks;
 mod network;

@@ -1,0 +1,35 @@
+//! What goes wrong just while a snapshot is on its way from one node to another, which is seldom
+//! and short: chance alone would hardly ever meet it.
+
+use super::Kind;
+use crate::simulate::queue::Happening;
+use crate::simulate::random::Random;
+use crate::simulate::world::{MS, World};
+
+impl World {
+    /// One node has just offered another a snapshot, or sent it.
+    pub fn trouble_in_copy(&mut self, from: usize, to: usize) {
+        if self.calm.is_some() || !self.dice.net.one_in(4) {
+            return;
+        }
+        let mut random = Random::new(self.dice.net.next());
+        match random.below(3) {
+            0 if self.faults.may(Kind::Break) => self.break_way(from, to),
+            1 if self.faults.may(Kind::Crash) => {
+                let node = random.pick(&[from, to]);
+                let wait = random.below(20 * MS);
+                self.after(wait, Happening::Crash { node });
+                let wait = wait + random.scaled(MS, 2000 * MS);
+                self.after(wait, Happening::Restart { node });
+            }
+            // The offer is heard together with what a successor says.
+            2 if self.faults.may(Kind::LongPause) => {
+                self.pause_node(to, &mut random, true);
+                if self.faults.may(Kind::CrashPrimary) {
+                    self.crash_and_restart(from, &mut random);
+                }
+            }
+            _ => {}
+        }
+    }
+}
