@@ -13,7 +13,7 @@ use crate::limits;
 use crate::node::engine::{Engine, Output};
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
-use crate::node::wire::{Head, Piece};
+use crate::node::wire::Piece;
 use crate::replication::{EpochTable, Input, SnapshotHead, Time};
 use crate::state::{Block, Reply, State};
 use bytes::Bytes;
@@ -143,6 +143,8 @@ pub struct Copies {
     offered: BTreeMap<NodeId, Lsn>,
     incoming: Option<Incoming>,
     loaded: Option<(NodeId, Box<State>)>,
+    /// What a sender was told last of what became of its snapshot.
+    verdict: Option<(NodeId, Piece)>,
     /// Somebody asked for a snapshot that begins from now on.
     wanted: bool,
     asked: Vec<Client>,
@@ -326,7 +328,7 @@ impl Engine {
                 self.note(format!(
                     "the snapshot from node {from} came to nothing: {why}"
                 ));
-                self.send(from, Head::Copy(Piece::Refuse(why)));
+                self.tell_sender(from, Piece::Refuse(why));
                 self.step(Input::SnapshotAborted { from });
             }
             CopyEvent::SendFailed { to, lsn, why } => self.on_send_failed(to, lsn, why),

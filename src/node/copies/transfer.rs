@@ -22,6 +22,7 @@ impl Engine {
             Some(newest) => {
                 let (head, total) = (newest.head.clone(), newest.bytes);
                 self.copies.offered.insert(to, head.link.position.lsn);
+                self.forget_verdict(to);
                 self.send(to, Head::Copy(Piece::Offer { head, total }));
             }
             None => {
@@ -44,6 +45,8 @@ impl Engine {
             && *from == peer
         {
             Mark::SnapshotAborted.hit();
+            let why = "the connection broke while it was received".to_string();
+            self.copies.verdict = Some((peer, Piece::Refuse(why)));
             self.copies.incoming = None;
             self.emit(Output::Snapshot(CopyOutput::StopReceiving));
             self.step(Input::SnapshotAborted { from: peer });
@@ -111,8 +114,9 @@ impl Engine {
     fn on_offer(&mut self, from: NodeId, head: SnapshotHead, total: u64) {
         if self.copies.is_installing() || self.is_witness {
             let why = "not now: one is being installed".to_string();
-            return self.send(from, Head::Copy(Piece::Refuse(why)));
+            return self.tell_sender(from, Piece::Refuse(why));
         }
+        self.forget_verdict(from);
         if matches!(self.copies.incoming, Some(Incoming::Receiving { .. })) {
             self.emit(Output::Snapshot(CopyOutput::StopReceiving));
         }
@@ -144,7 +148,25 @@ impl Engine {
             self.copies.loaded = None;
             self.emit(Output::Snapshot(CopyOutput::StopReceiving));
         }
-        self.send(from, Head::Copy(Piece::Refuse(why.to_string())));
+        self.tell_sender(from, Piece::Refuse(why.to_string()));
+    }
+
+    /// Until it is told, the sender takes the snapshot to be under way and sends nothing else.
+    pub(super) fn tell_sender(&mut self, from: NodeId, verdict: Piece) {
+        self.copies.verdict = Some((from, verdict.clone()));
+        self.send(from, Head::Copy(verdict));
+    }
+
+    fn forget_verdict(&mut self, peer: NodeId) {
+        self.copies.verdict.take_if(|(sender, _)| *sender == peer);
+    }
+
+    /// There is a new way to `peer`: on the one before the verdict may have been lost.
+    pub(in crate::node) fn found_link(&mut self, peer: NodeId) {
+        let told = self.copies.verdict.clone();
+        if let Some((_, verdict)) = told.filter(|(sender, _)| *sender == peer) {
+            self.send(peer, Head::Copy(verdict));
+        }
     }
 
     pub(super) fn on_loaded(&mut self, from: NodeId, header: &Header, state: Box<State>) {
@@ -208,7 +230,7 @@ impl Engine {
         self.pending.skipped(generation, lsn);
         self.emit(Output::Snapshot(CopyOutput::Adopt { lsn }));
         self.note(format!("snapshot at {lsn} from node {from} installed"));
-        self.send(from, Head::Copy(Piece::Installed));
+        self.tell_sender(from, Piece::Installed);
         self.step(Input::SnapshotInstalled(head));
     }
 }

@@ -108,6 +108,7 @@ impl Engine {
         use crate::replication::LinkEvent as Core;
         match event {
             LinkEvent::Up { peer, hello } => {
+                self.found_link(peer);
                 self.step(Input::Link(peer, Core::Up(hello.incarnation)));
             }
             LinkEvent::Down { peer } => {

@@ -45,6 +45,8 @@ pub struct Branch {
     /// The highest acknowledged LSN of each reign: everything of that reign below is in the same
     /// logs.
     acknowledged: BTreeMap<(History, Epoch), Lsn>,
+    /// Of which generation each epoch was that this history went through.
+    pub generations: BTreeMap<Epoch, u64>,
     /// How far acknowledgements had come, by time.
     timeline: Vec<(u64, Lsn)>,
 }
@@ -113,6 +115,7 @@ impl Logs {
                 through: Lsn::ZERO,
                 commit: Lsn::ZERO,
                 acknowledged: BTreeMap::new(),
+                generations: BTreeMap::new(),
                 timeline: Vec::new(),
             });
             self.branches.len() - 1
@@ -184,6 +187,7 @@ impl Logs {
         self.is_committed(history, table, lsn)?;
         let mut through = self.branch_mut(history).through;
         let mut more = Vec::new();
+        let mut generations = BTreeMap::new();
         while through < lsn {
             let first = through.next();
             let Some(entry) = table.at(first) else {
@@ -197,9 +201,11 @@ impl Logs {
                 ));
             };
             through = record.last_lsn();
+            generations.insert(entry.epoch, entry.history.generation);
             more.push(record.clone());
         }
         let branch = self.branch_mut(history);
+        branch.generations.append(&mut generations);
         branch.through = through;
         branch.applied_at.extend(more.iter().map(|_| now));
         branch.records.extend(more);

@@ -204,15 +204,16 @@ fn written_once(branch: &Branch, histories: &Histories) -> Result<(), String> {
 
 /// What UNKNOWN names is the command that it was said of, where that stands in the log.
 fn unknowns_are_named(branch: &Branch, histories: &Histories) -> Result<(), String> {
-    let mut claims: BTreeMap<(Epoch, Lsn), &Operation> = BTreeMap::new();
+    let mut claims: BTreeMap<(u64, Epoch, Lsn), &Operation> = BTreeMap::new();
     for operation in &histories.operations {
         if let End::Unknown(Some(claim)) = operation.end {
-            claims.insert((claim.epoch, claim.lsn), operation);
+            claims.insert((claim.generation, claim.epoch, claim.lsn), operation);
         }
     }
     for (place, lsn, encoded) in branch.commands() {
         let epoch = branch.records[place].epoch();
-        let claim = claims.get(&(epoch, lsn));
+        let generation = branch.generations.get(&epoch);
+        let claim = generation.and_then(|generation| claims.get(&(*generation, epoch, lsn)));
         if let Some(operation) = claim.filter(|operation| operation.encoded != encoded) {
             let command = Command::from_encoded(encoded);
             return Err(format!(
