@@ -43,9 +43,7 @@ impl SimDir {
     /// Every file is gone: a new machine.
     pub fn wipe(&self) {
         for disk in self.each() {
-            for (name, _) in disk.files() {
-                disk.lose(&name);
-            }
+            disk.lose_all();
         }
     }
 }

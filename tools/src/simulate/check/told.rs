@@ -88,10 +88,12 @@ impl Told {
 
     pub fn end(&self, logs: &Logs, histories: &Histories) -> Result<(), String> {
         for (history, claim, fate) in &self.outcomes {
-            let record = logs
-                .branch(*history)
-                .and_then(|branch| branch.at(claim.lsn));
-            let is_there = record.is_some_and(|record| record.epoch() == claim.epoch);
+            let branch = logs.branch(*history);
+            let record = branch.and_then(|branch| branch.at(claim.lsn));
+            let is_there = record.is_some_and(|record| record.epoch() == claim.epoch)
+                && branch.is_some_and(|branch| {
+                    branch.generations.get(&claim.epoch) == Some(&claim.generation)
+                });
             let is_true = match fate {
                 Fate::Never => !is_there,
                 Fate::Done(_) => is_there,

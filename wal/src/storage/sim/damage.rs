@@ -74,5 +74,16 @@ impl SimDisk {
         let mut shared = self.shared();
         shared.names.remove(name);
         shared.durable_names.remove(name);
+        // Nor does a change of the directory that is still under way bring it back.
+        shared.pending.retain(|change| !change.makes(name));
+    }
+
+    /// Removes every file behind the program's back, durably: those, too, that a crash could
+    /// still have brought back.
+    pub fn lose_all(&self) {
+        let mut shared = self.shared();
+        shared.names.clear();
+        shared.durable_names.clear();
+        shared.pending.clear();
     }
 }

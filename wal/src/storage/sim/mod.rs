@@ -88,6 +88,14 @@ impl Change {
         }
     }
 
+    /// Whether a file has this name because of it.
+    fn makes(&self, made: &str) -> bool {
+        match self {
+            Change::Create(name, _) | Change::Rename(_, name, _) => name == made,
+            Change::Remove(_) => false,
+        }
+    }
+
     fn touches(&self, directory: &str) -> bool {
         match self {
             Change::Create(name, _) | Change::Remove(name) => directory_of(name) == directory,
