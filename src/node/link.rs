@@ -55,6 +55,8 @@ struct Outgoing {
     address: String,
     frames: mpsc::UnboundedSender<Frame>,
     queued: Arc<AtomicUsize>,
+    /// Changes with every frame that its queue had no room for.
+    overflow: watch::Sender<u64>,
     bulk: mpsc::Sender<Frame>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -92,7 +94,8 @@ impl Links {
     }
 
     /// Queues a frame; drops it when the peer is not known or its queue is full. A full queue
-    /// means a peer that reads nothing: the protocol's windows and timeouts deal with it.
+    /// means a peer that reads nothing: the connection ends, since on one that stands nothing may
+    /// be missing between two frames.
     pub fn send(&self, to: NodeId, frame: Frame) {
         let Some(link) = self.peers.get(&to) else {
             return;
@@ -103,7 +106,7 @@ impl Links {
             .map(|record| record.bytes().len())
             .sum();
         if link.queued.load(Ordering::Relaxed) > limits::LINK_QUEUE_BYTES_MAX {
-            return;
+            return link.overflow.send_modify(|lost| *lost += 1);
         }
         link.queued
             .fetch_add(size + wire::HEADER_BYTES, Ordering::Relaxed);
@@ -122,6 +125,7 @@ impl Outgoing {
         let (frames, frames_out) = mpsc::unbounded_channel();
         let (bulk, bulk_out) = mpsc::channel(limits::BULK_QUEUE_FRAMES);
         let queued = Arc::new(AtomicUsize::new(0));
+        let overflow = watch::Sender::new(0);
         let dialler = Dialler {
             peer,
             address: address.clone(),
@@ -130,12 +134,14 @@ impl Outgoing {
             frames: frames_out,
             bulk: bulk_out,
             queued: queued.clone(),
+            overflow: overflow.subscribe(),
         };
         let task = tokio::spawn(dialler.run());
         Outgoing {
             address,
             frames,
             queued,
+            overflow,
             bulk,
             task,
         }
@@ -150,6 +156,7 @@ struct Dialler {
     frames: mpsc::UnboundedReceiver<Frame>,
     bulk: mpsc::Receiver<Frame>,
     queued: Arc<AtomicUsize>,
+    overflow: watch::Receiver<u64>,
 }
 
 impl Dialler {
@@ -163,6 +170,7 @@ impl Dialler {
                     pause = limits::DIAL_PAUSE_MIN;
                     complaint.clear();
                     self.discard_queued();
+                    self.overflow.mark_unchanged();
                     (self.sink)(LinkEvent::Up {
                         peer: self.peer,
                         hello: Box::new(hello),
@@ -251,8 +259,15 @@ impl Dialler {
             if let Some(frame) = bulk_frame {
                 wire::encode(&frame, &mut buffers);
             }
-            if let Err(error) = write_all(&mut writer, &mut buffers).await {
-                return error;
+            tokio::select! {
+                written = write_all(&mut writer, &mut buffers) => {
+                    if let Err(error) = written {
+                        return error;
+                    }
+                }
+                _ = self.overflow.changed() => {
+                    return std::io::Error::other("the peer does not read what it is sent");
+                }
             }
             let _ = self
                 .queued

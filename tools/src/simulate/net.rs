@@ -14,7 +14,7 @@ use standfast::node::wire::{self, Frame, Hello, WIRE_VERSION};
 use standfast_wal::{Incarnation, NodeId};
 use std::collections::VecDeque;
 
-/// What waits in a cut pipe at most; whole frames are dropped beyond, as a full queue does.
+/// What waits in a cut pipe at most: beyond, it breaks, as a link does whose queue is full.
 const HELD_MAX: usize = 256 << 10;
 
 /// One connection.
@@ -159,7 +159,7 @@ impl World {
         if self.net.is_blocked(from, to) {
             let held_bytes = &mut self.net.pipes[pipe].held_bytes;
             if *held_bytes >= HELD_MAX {
-                return;
+                return self.break_way(from, to);
             }
             *held_bytes += bytes.len();
         }

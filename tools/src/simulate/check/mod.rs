@@ -295,9 +295,24 @@ impl Observer {
         seen.lost.extend(seen.down.take());
     }
 
-    /// The newest Config of the newest history that any node knows to be chosen.
-    pub fn newest_config(&self) -> Option<&Config> {
-        self.register.newest_of_all()
+    /// The newest Config that any node knows to be chosen, of the newest history that anybody still
+    /// lives in: one whose founder died before it was durable has never been.
+    pub fn newest_config(&self, nodes: &[Node]) -> Option<&Config> {
+        let is_up_in = |node: &Node, history| {
+            let process = node.process.as_ref();
+            process.is_some_and(|process| process.engine.replica().history() == history)
+        };
+        let is_kept_in = |node: &Node, history| {
+            let meta = node.meta_now();
+            meta.is_some_and(|meta| meta.config.history == history)
+        };
+        let mut histories = self.register.histories().into_iter();
+        let newest = histories.find(|history| {
+            let mut all = nodes.iter();
+            nodes.iter().any(|node| is_up_in(node, *history))
+                || all.any(|node| is_kept_in(node, *history))
+        })?;
+        self.register.newest(newest)
     }
 
     pub fn crashed(&mut self, node: usize, process: &Process, is_harmed: bool) {

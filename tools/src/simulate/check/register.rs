@@ -84,9 +84,12 @@ impl Configs {
             .find(|config| config.epoch == epoch)
     }
 
-    /// Of the newest history.
-    pub fn newest_of_all(&self) -> Option<&Config> {
-        self.chosen.last_key_value().map(|(_, config)| config)
+    /// Newest first.
+    pub fn histories(&self) -> Vec<History> {
+        let mut all: Vec<_> = self.chosen.keys().map(|(history, _)| *history).collect();
+        all.dedup();
+        all.reverse();
+        all
     }
 
     /// The newest Config that is known to be chosen.

@@ -33,7 +33,7 @@ impl World {
     /// Every Config that counts: the newest chosen one of the newest history, and what a voter has
     /// accepted beyond it.
     fn configs_in_force(&self) -> Vec<Config> {
-        let Some(newest) = self.observer.newest_config() else {
+        let Some(newest) = self.observer.newest_config(&self.nodes) else {
             return Vec::new();
         };
         let newest = newest.clone();
@@ -103,7 +103,7 @@ impl World {
 
     /// Looks at each Config that is newly known to be chosen.
     pub fn watch_budget(&mut self) -> Result<(), String> {
-        let newest = self.observer.newest_config();
+        let newest = self.observer.newest_config(&self.nodes);
         let key = newest.map(|config| (config.history, config.version));
         if key != self.faults.judged {
             self.faults.judged = key;
@@ -120,7 +120,7 @@ impl World {
     /// nobody has read since: who takes a sound member out cannot know that it was one of the last.
     /// Then nothing more is promised. A disk that is known to be another counts in no case.
     fn is_beyond_promises(&self) -> Result<bool, String> {
-        let Some(config) = self.observer.newest_config() else {
+        let Some(config) = self.observer.newest_config(&self.nodes) else {
             return Ok(false);
         };
         let lost = |id: &&NodeId| self.is_lost(config, **id);
