@@ -309,9 +309,16 @@ impl World {
             Err(story) => return self.died_in_start(node, &story),
         };
         this.life += 1;
-        this.incarnation = process.engine.replica().meta().incarnation;
+        let incarnation = process.engine.replica().meta().incarnation;
+        if this.incarnation != incarnation && this.harmed.is_none() {
+            return Err(format!(
+                "n{node} begins anew as {incarnation}, and nothing had damaged its disk"
+            ));
+        }
+        this.incarnation = incarnation;
         this.wake_at = u64::MAX;
-        self.observer.started(node, &process)?;
+        let is_harmed = this.harmed.is_some();
+        self.observer.started(node, &process, is_harmed)?;
         this.process = Some(process);
         self.say(|| format!("n{node} starts"));
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
