@@ -367,7 +367,7 @@ impl World {
             1 => Some(random.index(3000)),
             _ => None,
         };
-        let late = match random.below(3) {
+        let late = match random.below(2) {
             0 => self.now + random.below(2000 * MS),
             _ => 0,
         };

@@ -32,6 +32,10 @@ pub struct Process {
     stores: VecDeque<(MetaFile, u64)>,
     pub meta_busy: bool,
     piece_bytes: usize,
+    snapshot_stall: u64,
+    /// The writer of the snapshot under way takes no block before.
+    room_from: u64,
+    boot: u64,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
@@ -178,6 +182,9 @@ impl Process {
             stores: VecDeque::new(),
             meta_busy: false,
             piece_bytes: tuning.piece_bytes,
+            snapshot_stall: tuning.snapshot_stall,
+            room_from: 0,
+            boot: now.boot,
             writing: None,
             receiving: None,
             disk_failed: false,
@@ -189,7 +196,9 @@ impl Process {
 
     /// One turn with these events.
     pub fn turn(&mut self, now: Now, events: Vec<Event>) -> Wants {
-        self.engine.handle(now, Event::Copy(CopyEvent::Room(64)));
+        self.boot = now.boot;
+        let room = if now.boot < self.room_from { 0 } else { 64 };
+        self.engine.handle(now, Event::Copy(CopyEvent::Room(room)));
         for event in events {
             self.disk_failed |= matches!(event, Event::DiskFailed(_));
             self.engine.handle(now, event);
@@ -243,6 +252,7 @@ impl Process {
         let mut tell = |event| wants.events.push(Event::Copy(event));
         match copy {
             CopyOutput::Begin(header) => {
+                self.room_from = self.boot + self.random.below(self.snapshot_stall + 1);
                 let options = SnapshotOptions {
                     threads: 0,
                     ..Default::default()

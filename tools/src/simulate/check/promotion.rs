@@ -42,7 +42,13 @@ impl Observer {
             return Ok(());
         };
         if proposal.value.epoch == parent.epoch {
-            return Ok(());
+            return match proposal.value.primary == parent.primary {
+                true => Ok(()),
+                false => Err(format!(
+                    "I3: {:?} gives the epoch of {parent:?} another primary",
+                    *proposal.value
+                )),
+            };
         }
         self.is_fenced(nodes, proposal, parent)?;
         match nodes[from].id == proposal.value.primary {
@@ -88,7 +94,8 @@ impl Observer {
         };
         let replica = process.engine.replica();
         let (durable, tip) = (replica.durable(), replica.tip().position.lsn);
-        if durable < tip {
+        // In the turn in which it was chosen the EpochStart is there already.
+        if durable < tip && !replica.is_primary() {
             return Err(format!(
                 "n{} offers itself for epoch {} with a log that ends at {tip} and is durable up to \
                  {durable}",

@@ -20,9 +20,8 @@ impl Observer {
         if *incarnation != replica.meta().incarnation || is_doubted {
             return Ok(());
         }
-        let last = |table: &standfast::replication::EpochTable| {
-            table.last().map(|entry| entry.fence())
-        };
+        let last =
+            |table: &standfast::replication::EpochTable| table.last().map(|entry| entry.fence());
         let tip = replica.tip().position.lsn;
         let (kept, had) = (replica.epochs().at(*durable), table.at(*durable));
         // A snapshot of a later reign may have taken its place just before.

@@ -27,7 +27,11 @@ impl Observer {
         nodes: &[Node],
         wants: &Wants,
     ) -> Result<(), String> {
-        let Some(process) = nodes[node].process.as_ref().filter(|_| !wants.built.is_empty()) else {
+        let Some(process) = nodes[node]
+            .process
+            .as_ref()
+            .filter(|_| !wants.built.is_empty())
+        else {
             return Ok(());
         };
         let replica = process.engine.replica();
