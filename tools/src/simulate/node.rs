@@ -36,6 +36,8 @@ pub struct Process {
     /// The writer of the snapshot under way takes no block before.
     room_from: u64,
     boot: u64,
+    /// The snapshot that it started from.
+    pub from: Option<Lsn>,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
@@ -58,6 +60,8 @@ pub struct Wants {
     pub promoted: u64,
     pub cuts: u64,
     pub installed: u64,
+    /// A snapshot was taken and is durable.
+    pub taken: Option<Lsn>,
     pub lines: Vec<String>,
     /// The node has stopped itself, with this story.
     pub halted: Option<String>,
@@ -160,6 +164,7 @@ impl Process {
             introduction.clone(),
             randoms,
         );
+        let from = newest.as_ref().map(|newest| newest.head.link.position.lsn);
         let reader = log.as_ref().map(Log::reader);
         let is_witness = log.is_none();
         let engine = Engine::new(
@@ -185,6 +190,7 @@ impl Process {
             snapshot_stall: tuning.snapshot_stall,
             room_from: 0,
             boot: now.boot,
+            from,
             writing: None,
             receiving: None,
             disk_failed: false,
@@ -275,9 +281,10 @@ impl Process {
             }
             CopyOutput::Finish { keep } => {
                 if let Some((writer, lsn)) = self.writing.take() {
-                    tell(CopyEvent::Written(shelf::finish(
-                        &self.dir, writer, lsn, &keep,
-                    )));
+                    let finished = shelf::finish(&self.dir, writer, lsn, &keep);
+                    wants.taken = finished.is_ok().then_some(lsn);
+                    let written = Event::Copy(CopyEvent::Written(finished));
+                    wants.events.push(written);
                 }
             }
             CopyOutput::Stream { to, lsn } => self.stream(to, lsn, wants),

@@ -224,6 +224,9 @@ impl World {
             self.crash_in_cut(node);
         }
         self.summary.snapshots_installed += wants.installed;
+        if let Some(lsn) = wants.taken {
+            self.snapshot_taken(node, lsn)?;
+        }
         self.summary.promotions += wants.promoted;
         for line in &wants.lines {
             self.say(|| format!("n{node}: {line}"));
@@ -301,7 +304,9 @@ impl World {
 
     /// The process dies, and mostly its machine with it: what its disk had not synced may be lost.
     pub fn crash(&mut self, node: usize) {
-        let is_powered = self.power_is_safe() || self.dice.nodes.one_in(3);
+        // One that was stopped within its disk's work has written what it has not synced.
+        let kept_one_in = if self.nodes[node].dying { 2 } else { 3 };
+        let is_powered = self.power_is_safe() || self.dice.nodes.one_in(kept_one_in);
         let this = &mut self.nodes[node];
         let Some(process) = this.process.take() else {
             return;
@@ -327,6 +332,7 @@ impl World {
             return Ok(());
         }
         let now = self.clock(node);
+        let newest = self.newest_snapshot(node);
         let alone = self.nodes.len() == 1;
         let this = &mut self.nodes[node];
         let starter = Starter {
@@ -350,6 +356,8 @@ impl World {
         }
         this.incarnation = incarnation;
         this.wake_at = u64::MAX;
+        self.starts_from_its_newest(node, newest, &process)?;
+        let this = &mut self.nodes[node];
         let is_harmed = this.harmed.is_some();
         self.observer.started(node, &process, is_harmed)?;
         this.process = Some(process);

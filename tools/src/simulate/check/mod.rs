@@ -1,11 +1,12 @@
 //! The observer: sees every node, every message and every client, and knows what must never be.
 //!
-//! One file per promise: `log` (I1, I3), `digests` (I2), `replay` and `search` (I4), `register`
+//! One file per promise: `log` (I1, I3), `digests` and `copies` (I2), `replay` and `search` (I4), `register`
 //! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised), `kept`
 //! (what is said is durable), `positions` (acknowledgements are true), `promotion` (who must be
 //! fenced, hold and have voted), `starts` (what a start believes), `time` (log time), `told`
 //! (outcomes, receipts, loss statements are true).
 
+mod copies;
 mod digests;
 mod fences;
 mod hidden;
@@ -246,25 +247,6 @@ impl Observer {
         let followed = replica.history();
         let is_beyond = lsn > self.log.true_commit(own) && followed != own;
         Some(if is_beyond { followed } else { own })
-    }
-
-    /// Whether this place of a log is durable on that node's disk.
-    fn holds(&self, nodes: &[Node], node: usize, place: Place) -> bool {
-        let is_there = |durable: Lsn, table: &EpochTable| {
-            durable >= place.lsn && Place::of(table, place.lsn) == Some(place)
-        };
-        let mut lost = self.nodes[node].lost.iter();
-        if lost.any(|(_, durable, table)| is_there(*durable, table)) {
-            return true;
-        }
-        match (&nodes[node].process, &self.nodes[node].down) {
-            (Some(process), _) => {
-                let replica = process.engine.replica();
-                is_there(replica.durable(), replica.epochs())
-            }
-            (None, Some((_, durable, table))) => is_there(*durable, table),
-            (None, None) => false,
-        }
     }
 
     /// No log is cut at or below what was committed and durable in it, within one history.

@@ -4,6 +4,7 @@
 //! against the log that its primary began with; what a primary counts, against what was said to
 //! this very reign by the disk that it counts.
 
+use super::log::Place;
 use super::{Observer, process_of};
 use crate::simulate::nodes::Node;
 use standfast::node::meta::{self, MetaFile};
@@ -94,6 +95,25 @@ impl Positions {
 }
 
 impl Observer {
+    /// Whether this place of a log is durable on that node's disk.
+    pub(super) fn holds(&self, nodes: &[Node], node: usize, place: Place) -> bool {
+        let is_there = |durable: Lsn, table: &EpochTable| {
+            durable >= place.lsn && Place::of(table, place.lsn) == Some(place)
+        };
+        let mut lost = self.nodes[node].lost.iter();
+        if lost.any(|(_, durable, table)| is_there(*durable, table)) {
+            return true;
+        }
+        match (&nodes[node].process, &self.nodes[node].down) {
+            (Some(process), _) => {
+                let replica = process.engine.replica();
+                is_there(replica.durable(), replica.epochs())
+            }
+            (None, Some((_, durable, table))) => is_there(*durable, table),
+            (None, None) => false,
+        }
+    }
+
     /// Whether the disk with this name holds this LSN of this reign, or held it when it was lost.
     pub fn keeps(&self, nodes: &[Node], disk: (NodeId, Incarnation), at: (Fence, Lsn)) -> bool {
         let (reign, lsn) = at;

@@ -141,7 +141,9 @@ impl Observer {
         };
         let holders: BTreeSet<_> = config.sync_set.iter().filter(holds).collect();
         let needed = (config.acks_needed as usize).min(config.sync_set.len());
-        if holders.len() < needed || !holders.contains(&config.primary) {
+        // Of its own reign a primary may have written what others have synced already.
+        let is_older = reign.epoch < config.epoch;
+        if holders.len() < needed || is_older && !holders.contains(&config.primary) {
             return Err(format!(
                 "I1: {lsn} of {reign} is committed and held by {holders:?}; chosen is {config:?}"
             ));
