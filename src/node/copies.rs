@@ -205,6 +205,9 @@ impl Engine {
         self.copies.poll = None;
         if self.copies.job.is_none() && self.is_snapshot_due() {
             self.begin_snapshot();
+            // Copied from the next turn on, as far as the writer has room: this one was long enough.
+            self.copies.poll = Some(self.time());
+            return;
         }
         let Some(job) = &mut self.copies.job else {
             return;

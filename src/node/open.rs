@@ -149,6 +149,9 @@ pub fn open<D: Directory>(
             dir.name()
         ))
     })?;
+    // Durable here: the names of the files that are read. After the death of a process only, they
+    // may have come from memory: a rename that its directory's fsync did not follow.
+    disk.sync_dir("").map_err(stopped)?;
     let cluster = match meta::load_from(&disk) {
         Ok(Some(found)) => {
             let cluster = found.core.cluster;

@@ -59,6 +59,8 @@ pub fn list<S: Storage>(storage: &S) -> io::Result<Vec<(Lsn, String)>> {
 /// opens behind it only if the reset has happened.
 pub fn candidates<S: Storage>(storage: &S) -> io::Result<Vec<(Lsn, String)>> {
     new_file::remove_leftovers(storage)?;
+    // Durable here: the names of the snapshots that a start may go on from.
+    storage.sync_dir("")?;
     named(storage, &["snapshot-", "waiting-"])
 }
 

@@ -9,7 +9,7 @@ use crate::replication::replica::{Replica, Role};
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
 use crate::replication::view::Refusal;
-use standfast_wal::{Epoch, History, Link, Lsn, NodeId, Nonce, Record};
+use standfast_wal::{Epoch, History, Incarnation, Link, Lsn, NodeId, Nonce, Record};
 
 impl Replica {
     /// May a command be ordered now? O(members). Of commands that got an LSN nothing definite is
@@ -177,6 +177,16 @@ impl Replica {
             Role::Primary(primary) => Some(primary.held_by_all(&self.node)),
             _ => None,
         }
+    }
+
+    /// On the primary: how far it counts each peer's disk in this epoch.
+    pub fn positions(&self) -> impl Iterator<Item = (NodeId, Incarnation, Lsn)> + '_ {
+        let primary = match &self.role {
+            Role::Primary(primary) => Some(primary),
+            _ => None,
+        };
+        let peers = primary.into_iter().flat_map(|primary| &primary.peers);
+        peers.map(|(id, peer)| (*id, peer.incarnation, peer.matched))
     }
 
     /// How many data nodes hold `lsn` durably, as far as the primary knows, itself included.

@@ -73,6 +73,11 @@ impl<S: Storage> Log<S> {
         options: Options,
     ) -> Result<(Log<S>, Recovered), Error> {
         let lock = take_lock(&storage)?;
+        // Durable here: names that only memory may hold after the death of a process. An intent
+        // that came back after a loss of power would cut what was appended since.
+        storage
+            .sync_dir("")
+            .map_err(Error::io("", "sync the log's directory"))?;
         let finished_interrupted = cut::finish_announced(&storage, identity)?;
         let (state, mut recovered) = recover(&storage, identity, base, &options)?;
         recovered.finished_interrupted = finished_interrupted;

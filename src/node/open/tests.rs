@@ -299,3 +299,29 @@ fn a_node_alone_goes_where_its_settings_say_until_it_has_voted() {
     meta.core.acceptor = AcceptorState::genesis(next);
     assert_eq!(with_own_addresses(&moved, meta.clone()), meta);
 }
+
+/// A process that dies between a rename and its directory's fsync leaves a file that only memory
+/// holds: once a start has read it, it must stay.
+#[test]
+fn what_a_start_has_read_is_there_after_the_next_loss_of_power() {
+    for (operations, records) in (0..8).flat_map(|n| (2..10).map(move |records| (n, records))) {
+        let mut dir = a_node(records);
+        let bytes = dir.root.contents(meta::FILE).expect("it was stored");
+        let mut next = MetaFile::decode(&bytes).expect("whole");
+        next.core.fence.epoch = Epoch(9);
+        dir.root.halt_after(operations);
+        let _ = meta::store(&dir.root, &next);
+        dir.restart();
+        let start = |dir: &SimDir| {
+            let opened = open(dir, &opening(), &mut || REBORN).expect("a sound directory");
+            opened.meta.core.fence
+        };
+        let read = start(&dir);
+        dir.crash();
+        assert_eq!(
+            start(&dir),
+            read,
+            "stopped after {operations}, {records} records"
+        );
+    }
+}

@@ -130,7 +130,7 @@ impl World {
         let mut batches: Vec<(usize, Vec<Bytes>)> = Vec::new();
         for (to, frame) in frames {
             let to = to.0 as usize;
-            self.observer.sent(from, to, &frame)?;
+            self.observer.sent(from, to, &self.nodes, &frame)?;
             self.says_what_it_kept(from, &frame)?;
             if to >= self.nodes.len() || self.net.live_pipe(from, to).is_none() {
                 continue;
@@ -367,7 +367,7 @@ impl World {
             1 => Some(random.index(3000)),
             _ => None,
         };
-        let late = match random.below(3) {
+        let late = match random.below(2) {
             0 => self.now + random.below(2000 * MS),
             _ => 0,
         };

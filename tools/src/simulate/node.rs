@@ -32,6 +32,12 @@ pub struct Process {
     stores: VecDeque<(MetaFile, u64)>,
     pub meta_busy: bool,
     piece_bytes: usize,
+    snapshot_stall: u64,
+    /// The writer of the snapshot under way takes no block before.
+    room_from: u64,
+    boot: u64,
+    /// The snapshot that it started from.
+    pub from: Option<Lsn>,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
@@ -56,6 +62,8 @@ pub struct Wants {
     pub installed: u64,
     /// To whom a snapshot was offered or sent.
     pub copies: Vec<NodeId>,
+    /// A snapshot was taken and is durable.
+    pub taken: Option<Lsn>,
     pub lines: Vec<String>,
     /// The node has stopped itself, with this story.
     pub halted: Option<String>,
@@ -158,6 +166,7 @@ impl Process {
             introduction.clone(),
             randoms,
         );
+        let from = newest.as_ref().map(|newest| newest.head.link.position.lsn);
         let reader = log.as_ref().map(Log::reader);
         let is_witness = log.is_none();
         let engine = Engine::new(
@@ -180,6 +189,10 @@ impl Process {
             stores: VecDeque::new(),
             meta_busy: false,
             piece_bytes: tuning.piece_bytes,
+            snapshot_stall: tuning.snapshot_stall,
+            room_from: 0,
+            boot: now.boot,
+            from,
             writing: None,
             receiving: None,
             disk_failed: false,
@@ -191,7 +204,9 @@ impl Process {
 
     /// One turn with these events.
     pub fn turn(&mut self, now: Now, events: Vec<Event>) -> Wants {
-        self.engine.handle(now, Event::Copy(CopyEvent::Room(64)));
+        self.boot = now.boot;
+        let room = if now.boot < self.room_from { 0 } else { 64 };
+        self.engine.handle(now, Event::Copy(CopyEvent::Room(room)));
         for event in events {
             self.disk_failed |= matches!(event, Event::DiskFailed(_));
             self.engine.handle(now, event);
@@ -249,6 +264,7 @@ impl Process {
         let mut tell = |event| wants.events.push(Event::Copy(event));
         match copy {
             CopyOutput::Begin(header) => {
+                self.room_from = self.boot + self.random.below(self.snapshot_stall + 1);
                 let options = SnapshotOptions {
                     threads: 0,
                     ..Default::default()
@@ -271,9 +287,10 @@ impl Process {
             }
             CopyOutput::Finish { keep } => {
                 if let Some((writer, lsn)) = self.writing.take() {
-                    tell(CopyEvent::Written(shelf::finish(
-                        &self.dir, writer, lsn, &keep,
-                    )));
+                    let finished = shelf::finish(&self.dir, writer, lsn, &keep);
+                    wants.taken = finished.is_ok().then_some(lsn);
+                    let written = Event::Copy(CopyEvent::Written(finished));
+                    wants.events.push(written);
                 }
             }
             CopyOutput::Stream { to, lsn } => self.stream(to, lsn, wants),

@@ -30,8 +30,11 @@ pub struct Node {
     pub life: u64,
     pub clock: Clock,
     pub paused: bool,
-    /// What came while it was paused.
+    /// What came while it was paused, or busy.
     missed: Vec<Event>,
+    /// Until then it takes nothing: it is still at what came before.
+    busy_until: u64,
+    is_gathering: bool,
     wake_at: u64,
     /// Its disk has been told to stop answering: the error that follows is the crash itself.
     pub dying: bool,
@@ -77,6 +80,8 @@ impl Node {
             clock: Clock::new(place, drift, skew as i64),
             paused: false,
             missed: Vec::new(),
+            busy_until: 0,
+            is_gathering: false,
             wake_at: u64::MAX,
             dying: false,
             failing: false,
@@ -141,6 +146,18 @@ impl World {
 
     /// Gives a node these events, and then what it asked of itself, until it wants no more.
     pub fn turn(&mut self, node: usize, mut events: Vec<Event>) -> Result<(), String> {
+        let this = &mut self.nodes[node];
+        if self.now < this.busy_until && !this.paused {
+            this.missed.extend(events);
+            if !std::mem::replace(&mut this.is_gathering, true) {
+                let at = this.busy_until;
+                self.queue.push(at, Happening::Gathered { node });
+            }
+            return Ok(());
+        }
+        if self.plan.turn_gap > 0 && self.calm.is_none() {
+            this.busy_until = self.now + self.dice.nodes.below(self.plan.turn_gap);
+        }
         loop {
             let now = self.clock(node);
             let this = &mut self.nodes[node];
@@ -167,6 +184,17 @@ impl World {
         }
         self.schedule_wake(node);
         Ok(())
+    }
+
+    pub fn gathered(&mut self, node: usize) -> Result<(), String> {
+        let this = &mut self.nodes[node];
+        this.is_gathering = false;
+        if this.paused {
+            return Ok(());
+        }
+        let missed = std::mem::take(&mut this.missed);
+        let missed = shuffled(missed, &mut self.dice.nodes);
+        self.turn(node, missed)
     }
 
     pub fn wake(&mut self, node: usize) -> Result<(), String> {
@@ -212,6 +240,9 @@ impl World {
             self.crash_in_cut(node);
         }
         self.summary.snapshots_installed += wants.installed;
+        if let Some(lsn) = wants.taken {
+            self.snapshot_taken(node, lsn)?;
+        }
         self.summary.promotions += wants.promoted;
         for line in &wants.lines {
             self.say(|| format!("n{node}: {line}"));
@@ -226,7 +257,11 @@ impl World {
         {
             process.log_busy = true;
             let [low, high] = self.plan.log_sync;
-            let wait = self.dice.disk.between(low, high) * self.nodes[node].slowness;
+            let pace = match self.calm {
+                None => self.plan.paces[node],
+                Some(_) => 1,
+            };
+            let wait = self.dice.disk.between(low, high) * self.nodes[node].slowness * pace;
             let stalled = self.nodes[node].stalled_until.saturating_sub(self.now);
             self.after(wait.max(stalled), Happening::LogDone { node, life });
         }
@@ -287,9 +322,11 @@ impl World {
         Ok(())
     }
 
-    /// The process dies, and what its disk had not synced may be lost.
+    /// The process dies, and mostly its machine with it: what its disk had not synced may be lost.
     pub fn crash(&mut self, node: usize) {
-        let is_powered = self.power_is_safe();
+        // One that was stopped within its disk's work has written what it has not synced.
+        let kept_one_in = if self.nodes[node].dying { 2 } else { 3 };
+        let is_powered = self.power_is_safe() || self.dice.nodes.one_in(kept_one_in);
         let this = &mut self.nodes[node];
         let Some(process) = this.process.take() else {
             return;
@@ -301,6 +338,7 @@ impl World {
         }
         this.paused = false;
         this.dying = false;
+        this.busy_until = 0;
         this.missed.clear();
         this.life += 1;
         self.summary.crashes += 1;
@@ -314,6 +352,7 @@ impl World {
             return Ok(());
         }
         let now = self.clock(node);
+        let newest = self.newest_snapshot(node);
         let alone = self.nodes.len() == 1;
         let this = &mut self.nodes[node];
         let starter = Starter {
@@ -329,9 +368,18 @@ impl World {
             Err(story) => return self.died_in_start(node, &story),
         };
         this.life += 1;
-        this.incarnation = process.engine.replica().meta().incarnation;
+        let incarnation = process.engine.replica().meta().incarnation;
+        if this.incarnation != incarnation && this.harmed.is_none() {
+            return Err(format!(
+                "n{node} begins anew as {incarnation}, and nothing had damaged its disk"
+            ));
+        }
+        this.incarnation = incarnation;
         this.wake_at = u64::MAX;
-        self.observer.started(node, &process)?;
+        self.starts_from_its_newest(node, newest, &process)?;
+        let this = &mut self.nodes[node];
+        let is_harmed = this.harmed.is_some();
+        self.observer.started(node, &process, is_harmed)?;
         this.process = Some(process);
         self.say(|| format!("n{node} starts"));
         for other in (0..self.nodes.len()).filter(|other| *other != node) {

@@ -21,6 +21,8 @@ pub struct Tuning {
     pub reserve_bytes: u64,
     /// Bytes of one piece of a snapshot on its way to a peer.
     pub piece_bytes: usize,
+    /// Nanoseconds that the writer of a snapshot may take before it takes the first block.
+    pub snapshot_stall: u64,
 }
 
 /// Everything that is drawn before a run begins.
@@ -36,6 +38,10 @@ pub struct Plan {
     pub latency: [u64; 2],
     pub log_sync: [u64; 2],
     pub meta_sync: [u64; 2],
+    /// By place: how many times as long its log's disk takes, all through the faults.
+    pub paces: Vec<u64>,
+    /// A node that is busy gathers what comes, up to so long, and takes it in one turn.
+    pub turn_gap: u64,
     pub dial_timeout: u64,
     /// One chunk in so many arrives in two parts.
     pub split_one_in: u64,
@@ -60,6 +66,12 @@ impl Plan {
         let far = random.pick(&[MS / 5, MS, 5 * MS, 20 * MS, 60 * MS]);
         let disk = random.pick(&[100_000, 500_000, 3 * MS, 8 * MS]);
         let failover = nanos(tuning.core.failover_timeout);
+        // The log may lie on a disk that is slower than the meta file's.
+        let log_disk = disk * random.pick(&[1, 1, 1, 6]);
+        let turn_gap = random
+            .pick(&[0, 0, 0, MS, 5 * MS, 20 * MS])
+            .min(failover / 10);
+        let paces = draw_paces(nodes.len(), random);
         let operators = random.one_in(2);
         let value_bytes = random.pick(&[10, 10, 200, 3000]);
         // One for every few writes takes long and proves little.
@@ -71,8 +83,10 @@ impl Plan {
             config,
             // Round trips and syncs must fit into the timeouts, or nothing ever gets anywhere.
             latency: [far / 10, far.min(failover / 8)],
-            log_sync: [disk / 5, disk.min(failover / 8)],
+            log_sync: [(log_disk / 5).min(failover / 8), log_disk.min(failover / 8)],
             meta_sync: [disk / 2, (disk * 3).min(failover / 6)],
+            paces,
+            turn_gap,
             dial_timeout: random.between(50 * MS, 1000 * MS),
             split_one_in: random.pick(&[4, 30, 300]),
             drift_ppm: random.pick(&[0, 200, 10_000, 40_000]),
@@ -154,6 +168,18 @@ fn draw_nodes(random: &mut Random) -> (Vec<Introduction>, usize) {
         add(role, false, random);
     }
     (nodes, members)
+}
+
+/// In some worlds one node lags behind all others, so that majorities go on without it; in some
+/// all lag, each by as much as it likes.
+fn draw_paces(nodes: usize, random: &mut Random) -> Vec<u64> {
+    let mut paces = vec![1; nodes];
+    match random.below(6) {
+        0 | 1 => paces[random.index(nodes)] = random.scaled(3, 40),
+        2 => paces.fill_with(|| random.scaled(1, 20)),
+        _ => {}
+    }
+    paces
 }
 
 /// The node at this place.
@@ -265,5 +291,6 @@ fn draw_tuning(config: &Config, random: &mut Random) -> Tuning {
         segment_bytes: kib(random, 8, 256),
         reserve_bytes: 4 << 10,
         piece_bytes: random.pick(&[200, 1000, 16 << 10]),
+        snapshot_stall: random.pick(&[0, 0, 20 * MS, 500 * MS]),
     }
 }

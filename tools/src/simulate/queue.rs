@@ -50,6 +50,12 @@ pub enum Happening {
     Resume {
         node: usize,
     },
+    /// A busy node takes what has come meanwhile.
+    Gathered {
+        node: usize,
+    },
+    /// The primary that is cut off changes.
+    Relay,
     /// A partition ends.
     Heal {
         partition: u64,

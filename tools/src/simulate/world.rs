@@ -193,6 +193,11 @@ impl World {
                 Ok(())
             }
             Happening::Resume { node } => self.resume(node),
+            Happening::Gathered { node } => self.gathered(node),
+            Happening::Relay => {
+                self.relay_on();
+                Ok(())
+            }
             Happening::Heal { partition } => {
                 self.heal(partition);
                 Ok(())

@@ -5,7 +5,7 @@
 //! when the log's table of reigns says so.
 
 use bytes::Bytes;
-use standfast::replication::{EpochTable, Replica};
+use standfast::replication::{EpochTable, Fence, Replica};
 use standfast_wal::{Epoch, History, Lsn, NodeId, Record};
 use std::collections::BTreeMap;
 
@@ -21,6 +21,13 @@ pub struct Place {
 }
 
 impl Place {
+    pub fn reign(self) -> Fence {
+        Fence {
+            history: self.history,
+            epoch: self.epoch,
+        }
+    }
+
     pub fn of(table: &EpochTable, lsn: Lsn) -> Option<Place> {
         let log = table.last()?.history;
         let entry = table.at(lsn)?;
@@ -42,6 +49,8 @@ pub struct Branch {
     through: Lsn,
     /// The highest truly committed LSN.
     commit: Lsn,
+    /// The highest of each reign.
+    committed: BTreeMap<(History, Epoch), Lsn>,
     /// The highest acknowledged LSN of each reign: everything of that reign below is in the same
     /// logs.
     acknowledged: BTreeMap<(History, Epoch), Lsn>,
@@ -114,6 +123,7 @@ impl Logs {
                 applied_at: Vec::new(),
                 through: Lsn::ZERO,
                 commit: Lsn::ZERO,
+                committed: BTreeMap::new(),
                 acknowledged: BTreeMap::new(),
                 generations: BTreeMap::new(),
                 timeline: Vec::new(),
@@ -157,9 +167,22 @@ impl Logs {
             .unwrap_or_default()
     }
 
-    pub fn raise_commit(&mut self, history: History, commit: Lsn) {
+    pub fn raise_commit(&mut self, history: History, place: Place) {
         let branch = self.branch_mut(history);
-        branch.commit = branch.commit.max(commit);
+        branch.commit = branch.commit.max(place.lsn);
+        let highest = branch.committed.entry((place.history, place.epoch));
+        let highest = highest.or_default();
+        *highest = place.lsn.max(*highest);
+    }
+
+    /// What was counted as committed in this history: of each reign the highest.
+    pub fn committed(&self, history: History) -> impl Iterator<Item = (Fence, Lsn)> + '_ {
+        let branch = self.branch(history).into_iter();
+        let reigns = branch.flat_map(|branch| &branch.committed);
+        reigns.map(|((history, epoch), lsn)| {
+            let (history, epoch) = (*history, *epoch);
+            (Fence { history, epoch }, *lsn)
+        })
     }
 
     /// I6: nothing is taken for committed that is not.

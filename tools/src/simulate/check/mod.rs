@@ -1,18 +1,25 @@
 //! The observer: sees every node, every message and every client, and knows what must never be.
 //!
-//! One file per promise: `log` (I1, I3), `digests` (I2), `replay` and `search` (I4), `register`
+//! One file per promise: `log` (I1, I3), `digests` and `copies` (I2), `replay` and `search` (I4), `register`
 //! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised), `kept`
-//! (what is said is durable), `told` (outcomes, receipts, loss statements are true).
+//! (what is said is durable), `positions` (acknowledgements are true), `promotion` (who must be
+//! fenced, hold and have voted), `starts` (what a start believes), `time` (log time), `told`
+//! (outcomes, receipts, loss statements are true).
 
+mod copies;
 mod digests;
 mod fences;
 mod hidden;
 pub mod history;
 pub mod kept;
 mod log;
+mod positions;
+mod promotion;
 mod register;
 mod replay;
 mod search;
+mod starts;
+mod time;
 mod told;
 
 use super::clients::Claim;
@@ -26,6 +33,9 @@ use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Replica};
 use standfast::state::Reply;
 use standfast_wal::{Epoch, History, Incarnation, Lsn};
+
+/// Whose disk held a log durably up to where, and who had written it.
+type Held = (Incarnation, Lsn, EpochTable);
 
 /// What was last seen of one node.
 #[derive(Default)]
@@ -43,10 +53,14 @@ struct Seen {
     /// Of the last process here.
     incarnation: Option<Incarnation>,
     /// Of a node that is down: what its log held durably.
-    down: Option<(Lsn, EpochTable)>,
+    down: Option<Held>,
     /// What was durable on the disks that were lost: it may have been acknowledged. A node may lose
     /// another disk before the register names it again, and its first one still counts.
-    lost: Vec<(Lsn, EpochTable)>,
+    lost: Vec<Held>,
+    /// What was durable when the last process here ended.
+    left: Option<Held>,
+    /// Timestamps of the reign under way.
+    time: time::Times,
 }
 
 /// Everything ever seen.
@@ -57,6 +71,8 @@ pub struct Observer {
     register: register::Configs,
     said: fences::Said,
     hidden: hidden::Hidden,
+    positions: positions::Positions,
+    votes: promotion::Votes,
     told: told::Told,
     nodes: Vec<Seen>,
     /// By how much clocks may be off, parts per million.
@@ -85,6 +101,8 @@ impl Observer {
             register: register::Configs::new(&plan.config),
             said: fences::Said::new(nodes),
             hidden: hidden::Hidden::new(nodes),
+            positions: positions::Positions::default(),
+            votes: promotion::Votes::new(),
             told: told::Told::default(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             drift_ppm: plan.drift_ppm.max(1000),
@@ -110,9 +128,16 @@ impl Observer {
         let config = replica.config();
         if self.nodes[node].config != (config.history, config.version) {
             self.nodes[node].config = (config.history, config.version);
+            self.chosen(nodes, config)?;
             self.register.learned(config)?;
         }
         self.watch_reign(node, nodes[node].id, replica)?;
+        self.watch_time(now, node, nodes, wants)?;
+        match replica.is_primary() {
+            true => self.positions.counts(replica)?,
+            false if nodes[node].harmed.is_none() => self.positions.stays(node, replica)?,
+            false => {}
+        }
         let commits = self.watch_commit(node, nodes, replica);
         self.note_reign_config(node, replica);
         commits?;
@@ -144,6 +169,7 @@ impl Observer {
             seen.is_serving = false;
             self.register.promoted(id, replica.config())?;
             self.log.reigns(reign.history, replica);
+            self.positions.begun(reign, replica);
         }
         if replica.is_serving() && !seen.is_serving {
             seen.is_serving = true;
@@ -192,8 +218,13 @@ impl Observer {
                 ));
             }
         }
-        self.log.raise_commit(history, commit);
-        Ok(())
+        self.log.raise_commit(history, place);
+        // A late commit of a reign that has a successor: that one has it, too.
+        let newest = self.register.newest(history);
+        match newest.filter(|newest| newest.epoch > place.epoch) {
+            Some(newest) => self.is_kept(nodes, newest, place.reign(), commit),
+            None => Ok(()),
+        }
     }
 
     fn known(&self, history: History) -> Lsn {
@@ -223,25 +254,6 @@ impl Observer {
         })
     }
 
-    /// Whether this place of a log is durable on that node's disk.
-    fn holds(&self, nodes: &[Node], node: usize, place: Place) -> bool {
-        let is_there = |durable: Lsn, table: &EpochTable| {
-            durable >= place.lsn && Place::of(table, place.lsn) == Some(place)
-        };
-        let mut lost = self.nodes[node].lost.iter();
-        if lost.any(|(durable, table)| is_there(*durable, table)) {
-            return true;
-        }
-        match (&nodes[node].process, &self.nodes[node].down) {
-            (Some(process), _) => {
-                let replica = process.engine.replica();
-                is_there(replica.durable(), replica.epochs())
-            }
-            (None, Some((durable, table))) => is_there(*durable, table),
-            (None, None) => false,
-        }
-    }
-
     /// No log is cut at or below what was committed and durable in it, within one history.
     fn watch_held(&mut self, node: usize, replica: &Replica) -> Result<(), String> {
         let table = replica.epochs();
@@ -264,9 +276,15 @@ impl Observer {
     }
 
     /// A process has started on what its disk kept.
-    pub fn started(&mut self, node: usize, process: &Process) -> Result<(), String> {
+    pub fn started(
+        &mut self,
+        node: usize,
+        process: &Process,
+        is_harmed: bool,
+    ) -> Result<(), String> {
         let replica = process.engine.replica();
         let incarnation = replica.meta().incarnation;
+        self.believes_what_is_whole(node, replica, is_harmed)?;
         if self.nodes[node]
             .incarnation
             .is_some_and(|last| last != incarnation)
@@ -317,17 +335,32 @@ impl Observer {
 
     pub fn crashed(&mut self, node: usize, process: &Process, is_harmed: bool) {
         let replica = process.engine.replica();
-        self.nodes[node].down = Some((replica.durable(), replica.epochs().clone()));
+        let (meta, durable) = (replica.meta(), replica.durable());
+        let held = (meta.incarnation, durable, replica.epochs().clone());
+        self.nodes[node].left = Some(held.clone());
+        self.nodes[node].down = Some(held);
+        if let Some(vote) = &meta.acceptor.accepted {
+            let vote = (meta.acceptor.history, vote.proposal.value.version);
+            self.votes.insert((meta.node, meta.incarnation), vote);
+        }
         if is_harmed {
             self.harmed(node);
         }
     }
 
     /// A frame leaves a node.
-    pub fn sent(&mut self, from: usize, to: usize, frame: &Frame) -> Result<(), String> {
+    pub fn sent(
+        &mut self,
+        from: usize,
+        to: usize,
+        nodes: &[Node],
+        frame: &Frame,
+    ) -> Result<(), String> {
+        self.offered(from, nodes, frame)?;
         match &frame.head {
             Head::Core { message } => {
                 self.said.sent(from, message)?;
+                self.positions.sent(from, nodes, message)?;
                 self.hidden.records(
                     &self.log,
                     &self.register,

@@ -51,8 +51,15 @@ impl Configs {
         {
             return Err(format!("R1: {config:?} does not follow {before:?}"));
         }
+        if let Some(before) = near(config.version - 1) {
+            keeps_its_disks(before, config)?;
+        }
         self.chosen.insert(key, config.clone());
         Ok(())
+    }
+
+    pub fn at(&self, history: History, version: u64) -> Option<&Config> {
+        self.chosen.get(&(history, version))
     }
 
     /// A node acts as primary, by this Config.
@@ -109,5 +116,16 @@ impl Configs {
         rules
             .map(|config| (config.sync_set.clone(), config.acks_needed as usize))
             .collect()
+    }
+}
+
+/// I1: a disk that is new holds nothing, so it takes no place in the sync set over from another.
+fn keeps_its_disks(before: &Config, after: &Config) -> Result<(), String> {
+    let mut both = before.sync_set.intersection(&after.sync_set);
+    match both.find(|id| before.members[id].incarnation != after.members[id].incarnation) {
+        Some(id) => Err(format!(
+            "I1: n{id} has another disk and its old place: {after:?} after {before:?}"
+        )),
+        None => Ok(()),
     }
 }

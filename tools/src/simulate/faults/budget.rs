@@ -24,6 +24,12 @@ impl Node {
     }
 }
 
+/// How many disks of the sync set hold what is committed at least: of one that is smaller than its
+/// rule demands, all.
+fn copies_of(config: &Config, needed: u32) -> usize {
+    config.sync_set.len().min(needed as usize)
+}
+
 impl World {
     fn is_lost(&self, config: &Config, id: NodeId) -> bool {
         let named = config.members.get(&id).map(|member| member.incarnation);
@@ -73,7 +79,7 @@ impl World {
             Some(_) => config.acks_needed.min(fewer),
             None => config.acks_needed,
         };
-        needed as usize
+        copies_of(config, needed)
     }
 
     /// The other members of the sync set are up, and their logs are believed.
@@ -125,7 +131,7 @@ impl World {
         };
         let lost = |id: &&NodeId| self.is_lost(config, **id);
         let copies = config.sync_set.iter().filter(lost).count();
-        if copies < config.acks_needed as usize {
+        if copies < copies_of(config, config.acks_needed) {
             return Ok(false);
         }
         let renamed = |id: &&NodeId| {
@@ -133,7 +139,7 @@ impl World {
             named != Some(self.nodes[id.0 as usize].incarnation)
         };
         let known = config.sync_set.iter().filter(renamed).count();
-        if self.is_lost(config, config.primary) || known < config.acks_needed as usize {
+        if self.is_lost(config, config.primary) || known < copies_of(config, config.acks_needed) {
             return Ok(true);
         }
         Err(format!(

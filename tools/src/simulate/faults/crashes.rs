@@ -55,11 +55,15 @@ impl World {
         }
     }
 
-    /// A cut is under way, which takes several writes: now and then one of them is the last.
+    /// A cut is under way, which takes a dozen writes and more: now and then one of them is the
+    /// last.
     pub fn crash_in_cut(&mut self, node: usize) {
-        let is_due = self.calm.is_none() && self.faults.may(Kind::CrashInDiskWork);
-        if is_due && self.dice.disk.one_in(3) {
-            let operations = self.dice.disk.below(10);
+        let one_in = match self.faults.may(Kind::CrashInDiskWork) {
+            true => 2,
+            false => 6,
+        };
+        if self.calm.is_none() && self.dice.disk.one_in(one_in) {
+            let operations = self.dice.disk.below(20);
             self.nodes[node].disks.wal.halt_after(operations);
             self.nodes[node].dying = true;
         }

@@ -54,6 +54,9 @@ impl World {
     /// Bits flip at rest, or sectors can no longer be read, in one file; found at once, or when
     /// the node starts again, or when somebody reads it.
     pub(super) fn rot(&mut self, place: usize, random: &mut Random) -> bool {
+        if random.one_in(3) {
+            return self.rot_at_the_end(place, random);
+        }
         let disk = self.a_disk(place, random);
         let files: Vec<_> = disk.files().into_iter().filter(|f| f.1 > 0).collect();
         if files.is_empty() || !self.strikes(place) {
@@ -86,6 +89,38 @@ impl World {
         self.say(|| format!("n{place}: {name} rots at {at}"));
         if random.one_in(2) {
             self.crash_and_restart(place, random);
+        }
+        true
+    }
+
+    /// Of the newest records some rot, the node starts again, and now and then nobody else can
+    /// take over from the primary that is lost just then.
+    fn rot_at_the_end(&mut self, place: usize, random: &mut Random) -> bool {
+        let disk = self.nodes[place].disks.wal.clone();
+        let files = disk.files().into_iter();
+        let newest = files.filter(|(name, _)| name.ends_with(".wal")).max();
+        let Some((name, _)) = newest.filter(|_| self.nodes[place].is_up()) else {
+            return false;
+        };
+        let bytes = disk.contents(&name).unwrap_or_default();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64 + 1;
+        if !self.strikes(place) {
+            return false;
+        }
+        let near = random.pick(&[60, 600]).min(used);
+        let at = used - random.below(near) - 1;
+        disk.flip(&name, at, random.below(8) as u32);
+        self.say(|| format!("n{place}: {name} rots at {at}, of {used}"));
+        let primary = self.primary_place().filter(|primary| *primary != place);
+        self.crash(place);
+        let wait = random.between(0, 50 * MS);
+        self.after(wait, Happening::Restart { node: place });
+        if let Some(primary) = primary.filter(|_| random.one_in(2)) {
+            let ways = self.ways(|from, to| from == primary || to == primary);
+            let partition = self.net.cut(ways);
+            let failover = self.failover_ns();
+            let wait = random.between(failover * 2, failover * 8);
+            self.after(wait, Happening::Heal { partition });
         }
         true
     }

@@ -10,6 +10,7 @@ mod copies;
 mod crashes;
 mod disks;
 mod network;
+mod relay;
 
 use super::queue::Happening;
 use super::random::Random;
@@ -35,6 +36,7 @@ pub enum Kind {
     Break,
     BreakAll,
     SlowWay,
+    Relay,
     WallJump,
     Drift,
     LostDisk,
@@ -63,6 +65,7 @@ pub const ALL: &[(Kind, &str)] = &[
     (Kind::Break, "break"),
     (Kind::BreakAll, "break-all"),
     (Kind::SlowWay, "slow-way"),
+    (Kind::Relay, "relay"),
     (Kind::WallJump, "wall-jump"),
     (Kind::Drift, "drift"),
     (Kind::LostDisk, "lost-disk"),
@@ -112,6 +115,7 @@ pub struct Faults {
     pub struck: Vec<u64>,
     /// The newest Config that the budget was held against.
     judged: Option<(History, u64)>,
+    relay: Option<relay::Relay>,
 }
 
 impl Faults {
@@ -134,6 +138,7 @@ impl Faults {
             without,
             struck: vec![0; ALL.len()],
             judged: None,
+            relay: None,
         }
     }
 
@@ -207,12 +212,10 @@ impl World {
             Kind::Isolated => self.isolate(node, random),
             Kind::Bridge => self.bridge(node, random),
             Kind::Flapping => self.flap(node, random),
-            Kind::Break => {
-                let other = random.index(self.nodes.len());
-                self.break_way(node, other);
-            }
+            Kind::Break => self.break_one(node, random),
             Kind::BreakAll => self.break_all(node),
             Kind::SlowWay => self.slow_way(node, random),
+            Kind::Relay => return self.relay(random),
             Kind::WallJump => self.wall_jump(node, random),
             Kind::Drift => self.drift(node, random),
         }

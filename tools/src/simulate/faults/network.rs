@@ -13,7 +13,7 @@ impl World {
         self.after(wait, Happening::Heal { partition });
     }
 
-    fn ways(&self, is_cut: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
+    pub(super) fn ways(&self, is_cut: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
         let nodes = self.nodes.len();
         let all = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
         all.filter(|(from, to)| from != to && is_cut(*from, *to))
@@ -61,6 +61,16 @@ impl World {
             let wait = random.between(0, 100 * MS) * (i + 1);
             self.after(wait, Happening::Heal { partition });
         }
+    }
+
+    /// One connection: the primary's to another as often as all others together.
+    pub(super) fn break_one(&mut self, node: usize, random: &mut Random) {
+        let other = random.index(self.nodes.len());
+        let node = match self.primary_place() {
+            Some(primary) if random.one_in(2) => primary,
+            _ => node,
+        };
+        self.break_way(node, other);
     }
 
     pub(super) fn slow_way(&mut self, node: usize, random: &mut Random) {

@@ -1,0 +1,184 @@
+//! What must hold when a Config is offered and when it is chosen, seen from above: who is fenced,
+//! who holds what is committed, who has voted.
+//!
+//! A candidate knows only what it was answered; here every disk is looked at. So a rule that was
+//! left out shows in the moment in which it matters, not only where the loss comes to light.
+
+use super::Observer;
+use super::positions::meta_on_disk;
+use crate::simulate::nodes::Node;
+use standfast::node::wire::{Frame, Head};
+use standfast::replication::register::{Body as Vote, Proposal};
+use standfast::replication::{Body, Config, Fence};
+use standfast_wal::{History, Incarnation, Lsn, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// By disk: the newest version that it had voted for when its process died.
+pub type Votes = BTreeMap<(NodeId, Incarnation), (History, u64)>;
+
+fn node_of(nodes: &[Node], id: NodeId) -> &Node {
+    &nodes[id.0 as usize]
+}
+
+/// The disk that the Config names is not there any more, or not to be relied on.
+fn is_lost(nodes: &[Node], config: &Config, id: NodeId) -> bool {
+    let (node, named) = (node_of(nodes, id), config.members[&id].incarnation);
+    node.incarnation != named || node.harmed == Some(named)
+}
+
+impl Observer {
+    /// Somebody asks for votes for a Config that begins an epoch.
+    pub fn offered(&self, from: usize, nodes: &[Node], frame: &Frame) -> Result<(), String> {
+        let Head::Core { message } = &frame.head else {
+            return Ok(());
+        };
+        let Body::Register(register) = &message.body else {
+            return Ok(());
+        };
+        let Vote::Accept { proposal, .. } = &register.body else {
+            return Ok(());
+        };
+        let Some(parent) = &proposal.parent else {
+            return Ok(());
+        };
+        if proposal.value.epoch == parent.epoch {
+            return match proposal.value.primary == parent.primary {
+                true => Ok(()),
+                false => Err(format!(
+                    "I3: {:?} gives the epoch of {parent:?} another primary",
+                    *proposal.value
+                )),
+            };
+        }
+        self.is_fenced(nodes, proposal, parent)?;
+        match nodes[from].id == proposal.value.primary {
+            true => self.is_chosen_log(&nodes[from], &proposal.value),
+            false => Ok(()),
+        }
+    }
+
+    /// Step 2: of the sync set so many are fenced that no set that could acknowledge is left.
+    fn is_fenced(
+        &self,
+        nodes: &[Node],
+        proposal: &Proposal,
+        parent: &Config,
+    ) -> Result<(), String> {
+        let value = &proposal.value;
+        let set = &parent.sync_set;
+        if !set.contains(&value.primary) || !value.sync_set.is_subset(set) {
+            return Err(format!("I5: {:?} is offered after {parent:?}", **value));
+        }
+        let target = Fence {
+            history: value.history,
+            epoch: value.epoch,
+        };
+        let fence_of = |id: NodeId| meta_on_disk(node_of(nodes, id)).map(|meta| meta.fence);
+        let fenced = |id: &&NodeId| is_lost(nodes, parent, **id) || fence_of(**id) >= Some(target);
+        let fenced: BTreeSet<_> = set.iter().filter(fenced).collect();
+        let needed = (set.len() + 1).saturating_sub(parent.acks_needed as usize);
+        if fenced.len() < needed.max(1) {
+            return Err(format!(
+                "I1: {target} is offered, and only {fenced:?} of {set:?} are fenced, where {} must \
+                 acknowledge",
+                parent.acks_needed
+            ));
+        }
+        Ok(())
+    }
+
+    /// Step 3: the candidate's log is on its disk and has all that is committed.
+    fn is_chosen_log(&self, node: &Node, value: &Config) -> Result<(), String> {
+        let Some(process) = &node.process else {
+            return Ok(());
+        };
+        let replica = process.engine.replica();
+        let (durable, tip) = (replica.durable(), replica.tip().position.lsn);
+        // In the turn in which it was chosen the EpochStart is there already.
+        if durable < tip && !replica.is_primary() {
+            return Err(format!(
+                "n{} offers itself for epoch {} with a log that ends at {tip} and is durable up to \
+                 {durable}",
+                node.id, value.epoch
+            ));
+        }
+        for (reign, lsn) in self.log.committed(value.history) {
+            let own = replica.epochs().at(lsn).map(|entry| entry.fence());
+            if durable < lsn || own != Some(reign) {
+                return Err(format!(
+                    "I1: n{} offers itself for epoch {}: {lsn} of {reign} is committed, its log \
+                     ends at {durable} and has {own:?} there",
+                    node.id, value.epoch
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A Config is seen that is newer than any before of its history.
+    pub fn chosen(&self, nodes: &[Node], config: &Config) -> Result<(), String> {
+        let newest = self.register.newest(config.history);
+        if newest.is_none_or(|newest| newest.version >= config.version) {
+            return Ok(());
+        }
+        for (reign, lsn) in self.log.committed(config.history) {
+            self.is_kept(nodes, config, reign, lsn)?;
+        }
+        self.is_voted(nodes, config)
+    }
+
+    /// I1: every fence quorum of this Config would meet a holder of what is committed.
+    pub fn is_kept(
+        &self,
+        nodes: &[Node],
+        config: &Config,
+        reign: Fence,
+        lsn: Lsn,
+    ) -> Result<(), String> {
+        let holds = |id: &&NodeId| {
+            let disk = (**id, config.members[*id].incarnation);
+            self.keeps(nodes, disk, (reign, lsn))
+        };
+        let holders: BTreeSet<_> = config.sync_set.iter().filter(holds).collect();
+        let needed = (config.acks_needed as usize).min(config.sync_set.len());
+        // Of its own reign a primary may have written what others have synced already.
+        let is_older = reign.epoch < config.epoch;
+        if holders.len() < needed || is_older && !holders.contains(&config.primary) {
+            return Err(format!(
+                "I1: {lsn} of {reign} is committed and held by {holders:?}; chosen is {config:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// R2: of the voters before and of those after a majority has voted, each by its own disk.
+    fn is_voted(&self, nodes: &[Node], config: &Config) -> Result<(), String> {
+        let voted = |id: NodeId, named: Incarnation| {
+            let meta = meta_on_disk(node_of(nodes, id)).filter(|meta| meta.incarnation == named);
+            let vote = match meta {
+                Some(meta) => meta.acceptor.accepted.map(|vote| {
+                    let version = vote.proposal.value.version;
+                    (meta.acceptor.history, version)
+                }),
+                None => self.votes.get(&(id, named)).copied(),
+            };
+            // One that has gone on to a newer history tells nothing of the older one.
+            vote.is_some_and(|(history, version)| {
+                history != config.history || version >= config.version
+            })
+        };
+        let before = self.register.at(config.history, config.version - 1);
+        for voters in [Some(config), before].into_iter().flatten() {
+            let all = voters.voters.iter();
+            let count = all.filter(|id| voted(**id, voters.members[id].incarnation));
+            let count = count.count();
+            if count * 2 <= voters.voters.len() {
+                return Err(format!(
+                    "R2: {config:?} is taken for chosen by {count} votes of {:?} in version {}",
+                    voters.voters, voters.version
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! One primary after the other is cut off, each until its successor serves: elections in a row,
+//! with old primaries that come back with dead ends of logs, and with mail of earlier reigns.
+
+use crate::simulate::queue::Happening;
+use crate::simulate::random::Random;
+use crate::simulate::world::World;
+
+/// Looks for a successor before it is given up.
+const TRIES: u32 = 12;
+
+pub struct Relay {
+    random: Random,
+    /// Who is cut off, and by what.
+    cut: Option<(usize, u64)>,
+    left: u64,
+    tries: u32,
+}
+
+impl World {
+    pub(super) fn failover_ns(&self) -> u64 {
+        let failover = self.plan.tuning.core.failover_timeout;
+        u64::try_from(failover.as_nanos()).expect("a timeout")
+    }
+
+    /// True if it begins.
+    pub(super) fn relay(&mut self, random: &mut Random) -> bool {
+        if self.faults.relay.is_some() || self.primary_place().is_none() {
+            return false;
+        }
+        self.faults.relay = Some(Relay {
+            random: Random::new(random.next()),
+            cut: None,
+            left: random.between(2, 6),
+            tries: TRIES,
+        });
+        self.relay_on();
+        true
+    }
+
+    /// Once another than the one that is cut off serves, that one is cut off instead.
+    pub fn relay_on(&mut self) {
+        let Some(mut relay) = self.faults.relay.take() else {
+            return;
+        };
+        let gone = relay.cut.map(|(node, _)| node);
+        let serves = |place: &usize| {
+            let process = self.nodes[*place].process.as_ref();
+            process.is_some_and(|process| process.engine.replica().is_serving())
+        };
+        let next = (0..self.nodes.len()).find(|place| Some(*place) != gone && serves(place));
+        let is_over = self.calm.is_some() || relay.left == 0 || relay.tries == 0;
+        match next.filter(|_| !is_over) {
+            Some(next) => {
+                relay.tries = TRIES;
+                relay.left -= 1;
+                self.relay_to(&mut relay, next);
+            }
+            None => relay.tries = relay.tries.saturating_sub(1),
+        }
+        if is_over {
+            if let Some((_, partition)) = relay.cut {
+                self.heal(partition);
+            }
+            return;
+        }
+        let failover = self.failover_ns();
+        let wait = relay.random.between(failover / 3, failover * 2);
+        self.faults.relay = Some(relay);
+        self.after(wait, Happening::Relay);
+    }
+
+    fn relay_to(&mut self, relay: &mut Relay, next: usize) {
+        if let Some((_, partition)) = relay.cut {
+            self.heal(partition);
+        }
+        // What it sends is lost, or what it is sent as well.
+        let is_heard = relay.random.one_in(2);
+        let ways = self.ways(|from, to| from == next || !is_heard && to == next);
+        self.say(|| format!("relay: n{next} is cut off, hears: {is_heard}"));
+        relay.cut = Some((next, self.net.cut(ways)));
+        if relay.random.one_in(2) {
+            self.delay_mail(&mut relay.random, next);
+        }
+        if relay.random.one_in(3) {
+            // Its log's end is still on its way to the disk when it comes back.
+            let failover = self.failover_ns();
+            let stall = relay.random.between(failover, failover * 5);
+            self.nodes[next].stalled_until = self.now + stall;
+        }
+    }
+
+    /// What others say to this node comes late by an election or two.
+    fn delay_mail(&mut self, random: &mut Random, to: usize) {
+        let failover = self.failover_ns();
+        let extra = random.between(failover, failover * 6);
+        for from in (0..self.nodes.len()).filter(|from| *from != to) {
+            if random.one_in(3) {
+                self.net.slow_down(from, to, extra);
+                self.after(extra * 2, Happening::Hasten { from, to });
+            }
+        }
+    }
+}
