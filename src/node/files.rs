@@ -11,9 +11,11 @@ use crate::node::wire::{Frame, Head, Piece};
 use bytes::Bytes;
 use standfast_snapshot::{NewFile, Options, Writer};
 use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 /// What the receiving thread is told.
 enum Receiving {
@@ -28,6 +30,8 @@ pub struct Files {
     log: Option<Reader<Disk>>,
     writing: Option<(Writer<NewFile<Disk>>, Lsn)>,
     receiving: Option<std::sync::mpsc::Sender<Receiving>>,
+    /// The task that last sent each peer a snapshot.
+    sending: BTreeMap<NodeId, AbortHandle>,
 }
 
 impl Files {
@@ -48,6 +52,7 @@ impl Files {
             log,
             writing: None,
             receiving: None,
+            sending: BTreeMap::new(),
         }
     }
 
@@ -171,15 +176,19 @@ impl Files {
         }
     }
 
-    /// Sends a snapshot file piece by piece; the queue's bound is the back-pressure.
-    pub fn stream(&self, to: NodeId, lsn: Lsn, bulk: mpsc::Sender<Frame>) {
+    /// Sends a snapshot file piece by piece; the queue's bound is the back-pressure. What was still
+    /// being sent to this peer came to nothing, or no other would be: its pieces must not mix in.
+    pub fn stream(&mut self, to: NodeId, lsn: Lsn, bulk: mpsc::Sender<Frame>) {
         let (dir, events) = (self.dir.clone(), self.events.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(why) = send_pieces(&dir, lsn, &bulk).await {
                 tracing::error!(%to, %lsn, why, "cannot send a snapshot");
                 let _ = events.send(Event::Copy(CopyEvent::SendFailed { to, lsn, why }));
             }
         });
+        if let Some(before) = self.sending.insert(to, task.abort_handle()) {
+            before.abort();
+        }
     }
 
     fn back_up(&self, ticket: u64, dir: PathBuf, through: Lsn, who: String) {

@@ -13,7 +13,7 @@ impl World {
             return;
         }
         let mut random = Random::new(self.dice.net.next());
-        match random.below(3) {
+        match random.below(4) {
             0 if self.faults.may(Kind::Break) => self.break_way(from, to),
             1 if self.faults.may(Kind::Crash) => {
                 let node = random.pick(&[from, to]);
@@ -22,8 +22,11 @@ impl World {
                 let wait = wait + random.scaled(MS, 2000 * MS);
                 self.after(wait, Happening::Restart { node });
             }
+            2 if self.faults.may(Kind::FailedReads) => {
+                let _ = self.fail_reads(from, &mut random);
+            }
             // The offer is heard together with what a successor says.
-            2 if self.faults.may(Kind::LongPause) => {
+            3 if self.faults.may(Kind::LongPause) => {
                 self.pause_node(to, &mut random, true);
                 if self.faults.may(Kind::CrashPrimary) {
                     self.crash_and_restart(from, &mut random);
