@@ -38,6 +38,11 @@ pub struct Process {
     boot: u64,
     /// The snapshot that it started from.
     pub from: Option<Lsn>,
+    /// The log is about to be cut to here; what comes behind is given to it later.
+    pub cutting: Option<Lsn>,
+    later: VecDeque<Command>,
+    /// It does nothing more.
+    log_failed: bool,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
@@ -193,6 +198,9 @@ impl Process {
             room_from: 0,
             boot: now.boot,
             from,
+            cutting: None,
+            later: VecDeque::new(),
+            log_failed: false,
             writing: None,
             receiving: None,
             disk_failed: false,
@@ -236,8 +244,7 @@ impl Process {
                 }
                 // Woken by work, the log does not wait until it would look again.
                 self.log_idle = false;
-                let scribe = self.scribe.as_mut();
-                scribe.expect("a witness appends nothing").give(command);
+                self.give(command);
             }
             Output::StoreMeta { meta, serial } => {
                 self.meta.core = *meta;
@@ -258,6 +265,18 @@ impl Process {
             Output::LossStatement { text, .. } => wants.losses.push(text),
             Output::Peers(_) | Output::Show(_) | Output::Stop => {}
         }
+    }
+
+    /// The log's owner may have begun with a cut before it is given what lies behind.
+    fn give(&mut self, command: Command) {
+        if self.cutting.is_some() {
+            return self.later.push_back(command);
+        }
+        if let Command::Cut(after) = &command {
+            self.cutting = Some(*after);
+        }
+        let scribe = self.scribe.as_mut();
+        scribe.expect("a witness appends nothing").give(command);
     }
 
     fn copy(&mut self, copy: CopyOutput, wants: &mut Wants) {
@@ -371,7 +390,7 @@ impl Process {
         self.log_busy = false;
         let idle = std::mem::take(&mut self.log_idle);
         let mut events = Vec::new();
-        let Some(scribe) = &mut self.scribe else {
+        let Some(scribe) = self.scribe.as_mut().filter(|_| !self.log_failed) else {
             return events;
         };
         let mut tell = |event| events.extend(Event::of_log(event));
@@ -385,7 +404,16 @@ impl Process {
         };
         match work() {
             Ok(rests) => self.log_idle = !rests,
-            Err(error) => tell(standfast_wal::WriterEvent::Failed(error)),
+            Err(error) => {
+                tell(standfast_wal::WriterEvent::Failed(error));
+                self.log_failed = true;
+            }
+        }
+        if !scribe.has_pending() {
+            self.cutting = None;
+            for command in std::mem::take(&mut self.later) {
+                self.give(command);
+            }
         }
         if let Err(error) = self.prepare() {
             events.push(Event::DiskFailed(error.to_string()));

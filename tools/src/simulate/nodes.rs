@@ -290,11 +290,23 @@ impl World {
     // Disks
 
     pub fn log_done(&mut self, node: usize, life: u64) -> Result<(), String> {
+        let this = &self.nodes[node];
+        let process = this.process.as_ref().filter(|_| this.life == life);
+        if let Some(after) = process.and_then(|process| process.cutting) {
+            self.rehearse_cut(node, after)?;
+        }
         let this = &mut self.nodes[node];
         let Some(process) = this.process.as_mut().filter(|_| this.life == life) else {
             return Ok(());
         };
         let events = process.log_done();
+        let cut = events.iter().find_map(|event| match event {
+            Event::Cut { end, .. } => Some(end.position.lsn),
+            _ => None,
+        });
+        if let Some(after) = cut {
+            self.cut_is_kept(node, after)?;
+        }
         self.turn(node, events)
     }
 

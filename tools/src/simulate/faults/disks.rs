@@ -54,7 +54,8 @@ impl World {
     /// Bits flip at rest, or sectors can no longer be read, in one file; found at once, or when
     /// the node starts again, or when somebody reads it.
     pub(super) fn rot(&mut self, place: usize, random: &mut Random) -> bool {
-        if random.one_in(3) {
+        if random.one_in(2) {
+            let place = self.a_backup(random).unwrap_or(place);
             return self.rot_at_the_end(place, random);
         }
         let disk = self.a_disk(place, random);
@@ -93,6 +94,14 @@ impl World {
         true
     }
 
+    /// A member of the sync set that is not its primary.
+    fn a_backup(&self, random: &mut Random) -> Option<usize> {
+        let config = self.observer.newest_config()?;
+        let backups = config.sync_set.iter().filter(|id| **id != config.primary);
+        let backups: Vec<usize> = backups.map(|id| id.0 as usize).collect();
+        (!backups.is_empty()).then(|| random.pick(&backups))
+    }
+
     /// Of the newest records some rot, the node starts again, and now and then nobody else can
     /// take over from the primary that is lost just then.
     fn rot_at_the_end(&mut self, place: usize, random: &mut Random) -> bool {
@@ -115,7 +124,7 @@ impl World {
         self.crash(place);
         let wait = random.between(0, 50 * MS);
         self.after(wait, Happening::Restart { node: place });
-        if let Some(primary) = primary.filter(|_| random.one_in(2)) {
+        if let Some(primary) = primary.filter(|_| !random.one_in(4)) {
             let ways = self.ways(|from, to| from == primary || to == primary);
             let partition = self.net.cut(ways);
             let failover = self.failover_ns();
