@@ -96,7 +96,7 @@ impl World {
 
     /// A member of the sync set that is not its primary.
     fn a_backup(&self, random: &mut Random) -> Option<usize> {
-        let config = self.observer.newest_config()?;
+        let config = self.observer.newest_config(&self.nodes)?;
         let backups = config.sync_set.iter().filter(|id| **id != config.primary);
         let backups: Vec<usize> = backups.map(|id| id.0 as usize).collect();
         (!backups.is_empty()).then(|| random.pick(&backups))
