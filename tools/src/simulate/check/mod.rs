@@ -6,6 +6,7 @@
 //! fenced, hold and have voted), `starts` (what a start believes), `time` (log time), `told`
 //! (outcomes, receipts, loss statements are true).
 
+mod commits;
 mod copies;
 mod cuts;
 mod digests;
@@ -177,55 +178,6 @@ impl Observer {
             self.log.serves(reign.history, replica)?;
         }
         Ok(())
-    }
-
-    /// The commit LSN has moved: on the primary it is counted again, elsewhere it was told.
-    fn watch_commit(
-        &mut self,
-        node: usize,
-        nodes: &[Node],
-        replica: &Replica,
-    ) -> Result<(), String> {
-        let commit = replica.commit();
-        if commit == self.nodes[node].commit || commit == Lsn::ZERO {
-            return Ok(());
-        }
-        self.nodes[node].commit = commit;
-        let (Some(history), Some(place)) =
-            (history_of(replica), Place::of(replica.epochs(), commit))
-        else {
-            return Ok(());
-        };
-        // A turn may count acknowledgements and then hear of a newer epoch: what it counted before
-        // is judged by the Config that it reigned by.
-        let own = match replica.is_primary() {
-            true => Some(replica.config()),
-            false => self.nodes[node].reigned_by.as_ref(),
-        };
-        let own = own.filter(|own| {
-            own.epoch == place.epoch && own.history == place.history && commit > self.known(history)
-        });
-        let Some(own) = own else {
-            let history = self.history_at(replica, commit).unwrap_or(history);
-            return self.log.is_committed(history, replica.epochs(), commit);
-        };
-        let rules = self.register.rules(own);
-        for (set, needed) in rules {
-            let holds = |id: &standfast_wal::NodeId| self.holds(nodes, id.0 as usize, place);
-            let copies = set.iter().filter(|id| holds(id)).count();
-            if copies < needed {
-                return Err(format!(
-                    "I1: {commit} is committed with {copies} of {needed} copies in {set:?}"
-                ));
-            }
-        }
-        self.log.raise_commit(history, place);
-        // A late commit of a reign that has a successor: that one has it, too.
-        let newest = self.register.newest(history);
-        match newest.filter(|newest| newest.epoch > place.epoch) {
-            Some(newest) => self.is_kept(nodes, newest, place.reign(), commit),
-            None => Ok(()),
-        }
     }
 
     fn known(&self, history: History) -> Lsn {

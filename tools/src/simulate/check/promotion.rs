@@ -102,7 +102,9 @@ impl Observer {
                 node.id, value.epoch
             ));
         }
-        for (reign, lsn) in self.log.committed(value.history) {
+        // An offer that is too late is sent again, and not chosen: of its own epoch it has nothing.
+        let committed = self.log.committed(value.history);
+        for (reign, lsn) in committed.filter(|(reign, _)| reign.epoch < value.epoch) {
             let own = replica.epochs().at(lsn).map(|entry| entry.fence());
             if durable < lsn || own != Some(reign) {
                 return Err(format!(

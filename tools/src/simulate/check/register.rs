@@ -105,12 +105,17 @@ impl Configs {
         all.map(|(_, config)| config).next_back()
     }
 
+    /// The last one of this reign.
+    pub fn newest_of(&self, history: History, epoch: Epoch) -> Option<&Config> {
+        let all = self.chosen.range((history, 0)..=(history, u64::MAX));
+        let all = all.map(|(_, config)| config);
+        all.rev().find(|config| config.epoch == epoch)
+    }
+
     /// What a commit in this reign must satisfy: the primary's Config, and a newer one that is
     /// chosen already and that it may not know yet.
     pub fn rules(&self, own: &Config) -> Vec<(BTreeSet<NodeId>, usize)> {
-        let newest = self
-            .newest(own.history)
-            .filter(|newest| newest.epoch == own.epoch);
+        let newest = self.newest_of(own.history, own.epoch);
         let both = [Some(own), newest];
         let rules = both.into_iter().flatten();
         rules
