@@ -11,7 +11,6 @@ use crate::replication::node::Node;
 use crate::replication::peer::Progress;
 use crate::replication::primary::{Primary, rule_of};
 use crate::replication::register::{Outcome, Request, Ticket, Value};
-use crate::replication::replica::Next;
 use crate::replication::time::Time;
 use standfast_wal::{Lsn, Mark, NodeId};
 use std::collections::BTreeSet;
@@ -210,14 +209,8 @@ impl Primary {
             | Outcome::Overtaken(value)
             | Outcome::Current(value) => {
                 // Between promotions only the primary writes: so there was a promotion.
-                Mark::ReignOver.hit();
-                node.event(format!(
-                    "epoch {} is over, v{}",
-                    self.reign.epoch, value.version
-                ));
                 node.learn(value);
-                let patience = node.settings.failover_timeout;
-                node.next = Some(Next::Backup { patience });
+                self.note_successor(node);
             }
         }
     }

@@ -389,6 +389,12 @@ impl Primary {
     /// Another reign is known to have begun.
     pub fn note_successor(&self, node: &mut Node) {
         if node.registered() > self.reign && node.next.is_none() {
+            Mark::ReignOver.hit();
+            node.event(format!(
+                "epoch {} is over, v{}",
+                self.reign.epoch,
+                node.config().version
+            ));
             let patience = node.settings.failover_timeout;
             node.next = Some(Next::Backup { patience });
         }

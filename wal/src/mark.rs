@@ -47,7 +47,7 @@ marks! {
     ChangeProposed "change-proposed" "A change of the sync set was proposed: both rules count.";
     ChangeForbidden "change-forbidden" "The change rule forbade a change that was wanted.";
     ChangeUnready "change-unready" "A change was given up, for its new voters did not answer.";
-    ReignOver "reign-over" "A primary learned from its own change that its epoch is over.";
+    ReignOver "reign-over" "A primary learned from the register that its epoch is over.";
     MemberEvicted "member-evicted" "A lost member was taken out of the sync set.";
     JoiningAdmitted "joining-admitted" "A joining member caught up and was proposed for the sync set.";
     JoiningDropped "joining-dropped" "A joining member took too long and was dropped.";
