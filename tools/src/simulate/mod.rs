@@ -10,6 +10,7 @@ mod batch;
 mod check;
 mod clients;
 mod clock;
+mod disks;
 mod end;
 mod faults;
 mod net;

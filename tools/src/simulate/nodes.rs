@@ -35,6 +35,8 @@ pub struct Node {
     /// Until then it takes nothing: it is still at what came before.
     busy_until: u64,
     is_gathering: bool,
+    /// A change of the Config is under way here.
+    pub is_changing: bool,
     wake_at: u64,
     /// Its disk has been told to stop answering: the error that follows is the crash itself.
     pub dying: bool,
@@ -82,6 +84,7 @@ impl Node {
             missed: Vec::new(),
             busy_until: 0,
             is_gathering: false,
+            is_changing: false,
             wake_at: u64::MAX,
             dying: false,
             failing: false,
@@ -111,7 +114,7 @@ impl Node {
     }
 
     /// What the meta file says now.
-    fn story_of_meta(&self) -> String {
+    pub fn story_of_meta(&self) -> String {
         let bytes = self.disks.root.contents(meta::FILE).unwrap_or_default();
         let Ok(MetaFile { core, .. }) = MetaFile::decode(&bytes) else {
             return "no meta file".to_string();
@@ -177,6 +180,7 @@ impl World {
                 return self.died(node, story);
             }
             self.watch_budget()?;
+            self.trouble_in_change(node);
             events = self.carry_out(node, wants)?;
             if events.is_empty() {
                 break;
@@ -262,8 +266,7 @@ impl World {
                 Some(_) => 1,
             };
             let wait = self.dice.disk.between(low, high) * self.nodes[node].slowness * pace;
-            let stalled = self.nodes[node].stalled_until.saturating_sub(self.now);
-            self.after(wait.max(stalled), Happening::LogDone { node, life });
+            self.after(wait, Happening::LogDone { node, life });
         }
         if wants.log_idle {
             self.after(SECOND, Happening::LogDone { node, life });
@@ -285,39 +288,6 @@ impl World {
             self.answered(node, session, answer)?;
         }
         Ok(wants.events)
-    }
-
-    // Disks
-
-    pub fn log_done(&mut self, node: usize, life: u64) -> Result<(), String> {
-        let this = &self.nodes[node];
-        let process = this.process.as_ref().filter(|_| this.life == life);
-        if let Some(after) = process.and_then(|process| process.cutting) {
-            self.rehearse_cut(node, after)?;
-        }
-        let this = &mut self.nodes[node];
-        let Some(process) = this.process.as_mut().filter(|_| this.life == life) else {
-            return Ok(());
-        };
-        let events = process.log_done();
-        let cut = events.iter().find_map(|event| match event {
-            Event::Cut { end, .. } => Some(end.position.lsn),
-            _ => None,
-        });
-        if let Some(after) = cut {
-            self.cut_is_kept(node, after)?;
-        }
-        self.turn(node, events)
-    }
-
-    pub fn meta_done(&mut self, node: usize, life: u64) -> Result<(), String> {
-        let this = &mut self.nodes[node];
-        let Some(process) = this.process.as_mut().filter(|_| this.life == life) else {
-            return Ok(());
-        };
-        let events = process.meta_done();
-        self.say(|| format!("n{node} has stored {}", self.nodes[node].story_of_meta()));
-        self.turn(node, events)
     }
 
     // Lives

@@ -56,6 +56,10 @@ pub enum Happening {
     },
     /// The primary that is cut off changes.
     Relay,
+    /// A node stands still for a moment.
+    Stop {
+        node: usize,
+    },
     /// A partition ends.
     Heal {
         partition: u64,

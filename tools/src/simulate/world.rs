@@ -194,6 +194,10 @@ impl World {
             }
             Happening::Resume { node } => self.resume(node),
             Happening::Gathered { node } => self.gathered(node),
+            Happening::Stop { node } => {
+                self.stop_short(node);
+                Ok(())
+            }
             Happening::Relay => {
                 self.relay_on();
                 Ok(())

@@ -75,6 +75,8 @@ pub struct Observer {
     hidden: hidden::Hidden,
     positions: positions::Positions,
     votes: promotion::Votes,
+    /// By read: what was committed where it came in.
+    came_in: std::collections::BTreeMap<history::Id, (History, Lsn)>,
     told: told::Told,
     nodes: Vec<Seen>,
     /// By how much clocks may be off, parts per million.
@@ -105,6 +107,7 @@ impl Observer {
             hidden: hidden::Hidden::new(nodes),
             positions: positions::Positions::default(),
             votes: promotion::Votes::new(),
+            came_in: std::collections::BTreeMap::new(),
             told: told::Told::default(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             drift_ppm: plan.drift_ppm.max(1000),
@@ -338,6 +341,16 @@ impl Observer {
         self.register.forced(node);
     }
 
+    /// A read comes in at a primary: it will be answered from what is committed there, or later.
+    pub fn read_came_in(&mut self, id: history::Id, node: &Node) {
+        let process = node.process.as_ref();
+        let replica = process.map(|process| process.engine.replica());
+        if let Some(replica) = replica.filter(|replica| replica.is_serving()) {
+            self.came_in
+                .insert(id, (replica.history(), replica.commit()));
+        }
+    }
+
     /// A client's command on data was answered by this node; says in which history.
     pub fn answered(
         &mut self,
@@ -367,6 +380,16 @@ impl Observer {
                 answer.lsn,
                 self.history.get(id)
             ));
+        }
+        match self.came_in.remove(&id) {
+            Some((same, noted)) if same == history && answer.lsn < noted => {
+                return Err(format!(
+                    "I4: a read came in at {noted} and was answered at {}: {:?}",
+                    answer.lsn,
+                    self.history.get(id)
+                ));
+            }
+            _ => {}
         }
         if is_write {
             let entry = replica.epochs().at(answer.lsn);

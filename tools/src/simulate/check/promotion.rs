@@ -42,18 +42,48 @@ impl Observer {
             return Ok(());
         };
         if proposal.value.epoch == parent.epoch {
-            return match proposal.value.primary == parent.primary {
-                true => Ok(()),
-                false => Err(format!(
-                    "I3: {:?} gives the epoch of {parent:?} another primary",
-                    *proposal.value
-                )),
-            };
+            return self.may_change(&nodes[from], nodes, &proposal.value, parent);
         }
         self.is_fenced(nodes, proposal, parent)?;
         match nodes[from].id == proposal.value.primary {
             true => self.is_chosen_log(&nodes[from], &proposal.value),
             false => Ok(()),
+        }
+    }
+
+    /// The change rule: who is to hold everything up to the floor does, before it is offered.
+    fn may_change(
+        &self,
+        node: &Node,
+        nodes: &[Node],
+        value: &Config,
+        parent: &Config,
+    ) -> Result<(), String> {
+        if value.primary != parent.primary {
+            return Err(format!(
+                "I3: {value:?} gives the epoch of {parent:?} another primary"
+            ));
+        }
+        let Some(process) = node.process.as_ref().filter(|_| node.id == value.primary) else {
+            return Ok(());
+        };
+        let replica = process.engine.replica();
+        let reign = Fence {
+            history: value.history,
+            epoch: value.epoch,
+        };
+        if !replica.is_primary() || replica.fence() != reign {
+            return Ok(());
+        }
+        for (reign, lsn) in self.log.committed(value.history) {
+            self.is_kept(nodes, value, reign, lsn)?;
+        }
+        let table = replica.epochs();
+        let start = table.last().filter(|_| !replica.is_serving());
+        let chosen = start.map_or(Lsn::ZERO, |start| Lsn(start.first_lsn.0 - 1));
+        match table.at(chosen) {
+            Some(entry) => self.is_kept(nodes, value, entry.fence(), chosen),
+            None => Ok(()),
         }
     }
 

@@ -144,6 +144,9 @@ impl World {
             command.clone(),
             encoded.clone(),
         );
+        if asks == Asks::Read {
+            self.observer.read_came_in(id, &self.nodes[at]);
+        }
         match is_write {
             true => (id, Op::Write(encoded)),
             false => (id, read(command, stale)),

@@ -1,6 +1,7 @@
 //! One primary after the other is cut off, each until its successor serves: elections in a row,
 //! with old primaries that come back with dead ends of logs, and with mail of earlier reigns.
 
+use super::Kind;
 use crate::simulate::queue::Happening;
 use crate::simulate::random::Random;
 use crate::simulate::world::World;
@@ -70,8 +71,13 @@ impl World {
     }
 
     fn relay_to(&mut self, relay: &mut Relay, next: usize) {
-        if let Some((_, partition)) = relay.cut {
+        let failover = self.failover_ns();
+        if let Some((back, partition)) = relay.cut {
             self.heal(partition);
+            // Its log's end reaches the disk while it meets its successor.
+            let left = relay.random.below(failover / 2);
+            let stalled = &mut self.nodes[back].stalled_until;
+            *stalled = (*stalled).min(self.now + left);
         }
         // What it sends is lost, or what it is sent as well.
         let is_heard = relay.random.one_in(2);
@@ -82,11 +88,39 @@ impl World {
             self.delay_mail(&mut relay.random, next);
         }
         if relay.random.one_in(3) {
-            // Its log's end is still on its way to the disk when it comes back.
-            let failover = self.failover_ns();
-            let stall = relay.random.between(failover, failover * 5);
-            self.nodes[next].stalled_until = self.now + stall;
+            self.nodes[next].stalled_until = self.now + failover * 8;
         }
+        if relay.random.one_in(3) {
+            // What a successor has taken is not on its disk when it stands.
+            let other = relay.random.index(self.nodes.len());
+            let stall = relay.random.between(failover, failover * 4);
+            self.nodes[other].stalled_until = self.now + stall;
+        }
+    }
+
+    /// A change of the Config is under way: now and then its primary stands still just then, hears
+    /// late of what others do meanwhile, and goes on with it.
+    pub fn trouble_in_change(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_ref();
+        let is_changing = process.is_some_and(|process| process.engine.replica().is_changing());
+        let was_changing = std::mem::replace(&mut self.nodes[node].is_changing, is_changing);
+        if !is_changing || was_changing || self.calm.is_some() || !self.faults.may(Kind::Relay) {
+            return;
+        }
+        let mut random = Random::new(self.dice.faults.next());
+        if random.one_in(12) {
+            let failover = self.failover_ns();
+            let wait = random.below(failover / 4);
+            self.after(wait, Happening::Stop { node });
+            self.delay_mail(&mut random, node);
+        }
+    }
+
+    /// A node stands still for about as long as it takes to be missed.
+    pub fn stop_short(&mut self, node: usize) {
+        let failover = self.failover_ns();
+        let wait = self.dice.nodes.between(failover, failover * 3);
+        self.pause(node, wait);
     }
 
     /// What others say to this node comes late by an election or two.
