@@ -5,6 +5,7 @@ use super::settings::Settings;
 
 use crate::config::{Config, LogFormat};
 use crate::node::meta;
+use crate::node::open::Opening;
 use crate::node::run::ServeError;
 use rustix::process::Signal;
 use std::io::IsTerminal;
@@ -15,6 +16,10 @@ use tracing_subscriber::EnvFilter;
 pub struct Serve {
     #[command(flatten)]
     settings: Settings,
+    /// For this start of a node without peers: if the newest records on its disk are damaged, cut
+    /// them off (they are kept in the log's divergent/); acknowledged commands may be among them
+    #[arg(long)]
+    cut_damaged_end: bool,
     /// Die when the process that started this one dies
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -27,7 +32,9 @@ pub fn run(args: &Serve) -> Outcome {
     let config = args.settings.load()?.config;
     start_log(&config)?;
     identify(&config)?;
-    crate::server::run::serve(config, || Ok(Box::pin(stop_signal()?))).map_err(explain)?;
+    let mut opening = Opening::from(&config);
+    opening.options.cut_damaged_end = args.cut_damaged_end;
+    crate::server::run::serve(config, opening, || Ok(Box::pin(stop_signal()?))).map_err(explain)?;
     Ok(ExitCode::Done)
 }
 

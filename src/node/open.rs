@@ -125,6 +125,9 @@ fn stopped(error: impl std::fmt::Display) -> ServeError {
 fn of_log(error: Error) -> ServeError {
     match error.kind {
         ErrorKind::Io(..) | ErrorKind::Locked | ErrorKind::Failed => stopped(error),
+        ErrorKind::DamagedEnd(_) => {
+            damaged(format!("{error}, with `standfast serve --cut-damaged-end`"))
+        }
         _ => damaged(error),
     }
 }

@@ -84,10 +84,11 @@ pub fn door(config: &Config) -> (Handle, Door) {
 /// the operating system; the node hands over first.
 pub async fn run(
     config: Config,
+    opening: Opening,
     door: Door,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (dir, opening) = (DataDir(config.data_dir.clone()), Opening::from(&config));
+    let dir = DataDir(config.data_dir.clone());
     let opened = tokio::task::spawn_blocking(move || open::open(&dir, &opening, &mut random))
         .await
         .map_err(|error| ServeError::Halted(error.to_string()))??;

@@ -241,6 +241,14 @@ impl Peer {
         });
     }
 
+    /// What was read for it is not sent now: it is read again when it is wanted.
+    pub fn forget_read(&mut self) {
+        if let Progress::Stream { reading, .. } = &mut self.progress {
+            *reading = false;
+            self.read_after = Lsn::ZERO;
+        }
+    }
+
     /// What was read from the log on disk for it.
     pub fn on_log_read(
         &mut self,

@@ -2,6 +2,7 @@
 
 use super::{Front, admin, listener};
 use crate::config::Config;
+use crate::node::open::Opening;
 use crate::node::run::{self, ServeError};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
@@ -10,6 +11,7 @@ use tokio::net::TcpListener;
 /// directory is read; the peer port opens when it has been.
 pub fn serve(
     config: Config,
+    opening: Opening,
     stop: impl FnOnce() -> std::io::Result<std::pin::Pin<Box<dyn Future<Output = ()>>>>,
 ) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -28,7 +30,7 @@ pub fn serve(
                 tracing::error!(%error, "HTTP has ended");
             }
         });
-        run::run(config, door, stop).await
+        run::run(config, opening, door, stop).await
     })
 }
 

@@ -95,6 +95,41 @@ fn no_damaged_byte_in_a_backups_directory_is_ever_served() {
     assert!(healed > 0, "a backup that never comes back proves nothing");
 }
 
+/// Alone a node refuses rather than forgets, and its operator has the last word.
+#[test]
+fn a_damaged_end_of_a_lone_log_is_cut_only_when_asked_for() {
+    let mut cluster = turn::start(&Spec::standalone());
+    let mut node = cluster.node("0");
+    let mut client = cluster.client();
+    (0..50).for_each(|n| write(&mut client, n, n));
+    cluster.kill(&node);
+    let files = files_below(&node.data_dir);
+    let newest = files
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "wal"))
+        .max()
+        .expect("a log has a segment");
+    let bytes = fs::read(&newest).expect("it is readable");
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("records");
+    let flip = Damage::Flip {
+        at: used as u64 - 30,
+        bit: 3,
+    };
+    apply(&newest, &flip);
+    cluster.restart(&node);
+    let code = until("it refuses", PATIENCE, || cluster.exited(&node));
+    let printed = cluster.printed(&node);
+    assert_ne!(code, 0, "{printed}");
+    assert!(printed.contains("--cut-damaged-end"), "{printed}");
+    node.start += " --cut-damaged-end";
+    cluster.restart(&node);
+    until("it serves again", PATIENCE, || {
+        let mut client = Conn::open(&node.client, PATIENCE).ok()?;
+        let value = client.call(&["GET", "key:48"]).ok()?;
+        (value.text() == "48").then_some(())
+    });
+}
+
 fn write(client: &mut Conn, key: usize, value: usize) {
     let reply = client.call(&[
         "SET",

@@ -96,6 +96,7 @@ pub fn opening_of(
         id,
         cluster,
         alone,
+        may_cut: false,
         introduction,
     };
     starter.opening(tuning)
@@ -107,6 +108,8 @@ pub struct Starter<'a> {
     pub cluster: ClusterId,
     /// It has no peers.
     pub alone: bool,
+    /// Its operator has read why it refused, and lets it cut the end of its log.
+    pub may_cut: bool,
     pub introduction: &'a Introduction,
 }
 
@@ -124,7 +127,7 @@ impl Starter<'_> {
                 keep_bytes: 0,
                 reserve_bytes: tuning.reserve_bytes,
                 alone: self.alone,
-                cut_damaged_end: false,
+                cut_damaged_end: self.may_cut,
             },
             addresses: introduction.addresses.clone(),
             site: introduction.site.clone(),

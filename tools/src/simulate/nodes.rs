@@ -38,6 +38,8 @@ pub struct Node {
     /// A change of the Config is under way here.
     pub is_changing: bool,
     wake_at: u64,
+    /// With the next start only: `Starter::may_cut`.
+    may_cut: bool,
     /// Its disk has been told to stop answering: the error that follows is the crash itself.
     pub dying: bool,
     /// Its disk fails or is full for a while: the process may stop, and does not start.
@@ -86,6 +88,7 @@ impl Node {
             is_gathering: false,
             is_changing: false,
             wake_at: u64::MAX,
+            may_cut: false,
             dying: false,
             failing: false,
             harmed: None,
@@ -341,6 +344,7 @@ impl World {
             id: this.id,
             cluster: CLUSTER,
             alone,
+            may_cut: std::mem::take(&mut this.may_cut),
             introduction: &this.introduction,
         };
         let tuning = &self.plan.tuning;
@@ -376,8 +380,12 @@ impl World {
     fn died_in_start(&mut self, node: usize, story: &str) -> Result<(), String> {
         let is_calm = self.calm.is_some();
         let is_powered = self.power_is_safe();
+        let alone = self.nodes.len() == 1;
         let this = &mut self.nodes[node];
-        if !this.may_stop() {
+        // Sectors of a last write that reached the disk out of order look like any other damage:
+        // alone, it is for the operator to say that they were never acknowledged.
+        this.may_cut = alone && story.contains("--cut-damaged-end");
+        if !this.may_stop() && !this.may_cut {
             return Err(format!("n{node} does not start: {story}"));
         }
         if this.harmed.is_some() && is_calm {
