@@ -31,6 +31,6 @@ fi
 
 # A test that was named is wanted alone; else the simulator's seeds come first, then every test.
 if [ $# = 0 ]; then
-    cargo run --quiet --release -p tools -- simulate --seeds 150 --seconds 20
+    cargo run --quiet --release -p tools -- simulate --seeds 1000 --seconds 20
 fi
 exec cargo test --workspace "$@"
