@@ -74,8 +74,8 @@ impl World {
                 return None;
             }
         }
-        // Who was never taken out is in, after a forced promotion, too; only a witness may find that
-        // the founder, who did not vote before, has taken the last seat.
+        // Who was never taken out is in, after a forced promotion, too; only a witness may find
+        // that the founder, who did not vote before, has taken the last seat.
         let no_seat = config.voters.len() == VOTERS_MAX;
         let missing = (0..self.plan.members).any(|node| {
             let id = self.nodes[node].id;

@@ -27,8 +27,8 @@ impl Observer {
             return Ok(());
         };
         // A turn may count acknowledgements and then hear of a newer epoch: what it counted before
-        // is judged by the Config that it reigned by, or by the last one of that reign, which it may
-        // have adopted in between.
+        // is judged by the Config that it reigned by, or by the last one of that reign, which it
+        // may have adopted in between.
         let own = match replica.is_primary() {
             true => Some(replica.config()),
             false => self.nodes[node].reigned_by.as_ref(),

@@ -11,7 +11,7 @@ use standfast_wal::Lsn;
 
 /// Operations of the disk after which a rehearsal stops at the latest: more than a cut takes.
 const OPERATIONS_MAX: u64 = 24;
-const REHEARSALS: u64 = 3;
+const REHEARSALS: u64 = 12;
 
 impl World {
     fn may_rehearse(&self, node: usize) -> bool {

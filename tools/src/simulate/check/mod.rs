@@ -1,10 +1,11 @@
 //! The observer: sees every node, every message and every client, and knows what must never be.
 //!
-//! One file per promise: `log` (I1, I3), `digests` and `copies` (I2), `replay` and `search` (I4), `register`
-//! (one Config per version, I5), `hidden` (I6), `fences` (what was promised stays promised), `kept`
-//! (what is said is durable), `cuts` (a cut is all or nothing), `positions` (acknowledgements are true), `promotion` (who must be
-//! fenced, hold and have voted), `starts` (what a start believes), `time` (log time), `told`
-//! (outcomes, receipts, loss statements are true).
+//! One file per promise: `log` and `commits` (I1, I3), `digests` and `copies` (I2), `replay` and
+//! `search` (I4), `register` (one Config per version, I5), `hidden` (I6), `fences` (what was
+//! promised stays promised), `kept` (what is said is durable), `cuts` (a cut is all or nothing),
+//! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
+//! `starts` (what a start believes), `time` (log time), `told` (outcomes, receipts, loss statements
+//! are true).
 
 mod commits;
 mod copies;

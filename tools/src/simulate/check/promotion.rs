@@ -51,6 +51,14 @@ impl Observer {
         }
     }
 
+    /// What is committed of this Config's epoch and of those before. A primary or candidate whose
+    /// time is over may still offer what nobody votes for any more.
+    fn committed_before(&self, value: &Config) -> impl Iterator<Item = (Fence, Lsn)> + '_ {
+        let epoch = value.epoch;
+        let all = self.log.committed(value.history);
+        all.filter(move |(reign, _)| reign.epoch <= epoch)
+    }
+
     /// The change rule: who is to hold everything up to the floor does, before it is offered.
     fn may_change(
         &self,
@@ -75,7 +83,7 @@ impl Observer {
         if !replica.is_primary() || replica.fence() != reign {
             return Ok(());
         }
-        for (reign, lsn) in self.log.committed(value.history) {
+        for (reign, lsn) in self.committed_before(value) {
             self.is_kept(nodes, value, reign, lsn)?;
         }
         let table = replica.epochs();
