@@ -29,7 +29,9 @@ impl World {
             3 if self.faults.may(Kind::LongPause) => {
                 self.pause_node(to, &mut random, true);
                 if self.faults.may(Kind::CrashPrimary) {
-                    self.crash_and_restart(from, &mut random);
+                    self.after(0, Happening::Crash { node: from });
+                    let wait = random.scaled(MS, 2000 * MS);
+                    self.after(wait, Happening::Restart { node: from });
                 }
             }
             _ => {}
