@@ -48,6 +48,7 @@ impl Engine {
             });
         }
         let applied = self.state.applied();
+        let backup_age = self.staleness().filter(|_| !self.replica.is_primary());
         View {
             node: self.identity.node,
             cluster: self.identity.cluster,
@@ -63,7 +64,7 @@ impl Engine {
             committed: core.commit,
             applied: applied.lsn,
             log_time_ns: applied.timestamp,
-            staleness_ms: self.staleness().map(ms),
+            staleness_ms: backup_age.map(ms),
             peers: self.peer_views(&core.peers),
             keys: self.state.keys(),
             accounts: 0,

@@ -47,20 +47,17 @@ impl Replica {
         }
     }
 
-    /// A stale read on a backup: everything acknowledged before the returned moment of this node's
-    /// clock is in the log up to the returned LSN. `None`: nothing is known.
+    /// A stale read: everything acknowledged before the returned moment of this node's clock is in
+    /// the log up to the returned LSN. `None`: nothing is known. On a primary it is the last moment
+    /// until which it was certainly the only one: what it has acknowledged itself it has applied,
+    /// and what others had before stands below its EpochStart.
     pub fn freshness(&self) -> Option<(Lsn, Time)> {
         match &self.role {
             Role::Backup(backup) => backup.following.as_ref()?.fresh,
-            _ => None,
-        }
-    }
-
-    /// A stale read on a primary: until this moment of this node's clock it was certainly the only
-    /// one, so that it knew of everything acknowledged before. `None`: nothing is known.
-    pub fn primacy_shown(&self) -> Option<Time> {
-        match &self.role {
-            Role::Primary(primary) if primary.serving => primary.reads.shown,
+            Role::Primary(primary) if primary.serving => {
+                let start = self.node.log.epochs.last()?.first_lsn;
+                primary.reads.shown.map(|at| (start, at))
+            }
             _ => None,
         }
     }

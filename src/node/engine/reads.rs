@@ -55,10 +55,7 @@ impl Engine {
         }
         let limit = self.settings.max_staleness;
         // A primary that nobody answers may have a successor: what it has ages as on a backup.
-        let age = match self.replica.is_primary() {
-            true => self.replica.primacy_shown().map(|at| self.time().since(at)),
-            false => self.staleness(),
-        };
+        let age = self.staleness();
         if age.is_some_and(|age| age <= limit) {
             let reply = self.state.read(command);
             self.pending
@@ -74,7 +71,7 @@ impl Engine {
         self.pending.refuse(client, refusal);
     }
 
-    /// How old what this backup shows may be; `None`: not known.
+    /// How old what this node shows may be; `None`: not known.
     pub(in crate::node) fn staleness(&self) -> Option<Duration> {
         let (lsn, at) = self.replica.freshness()?;
         (self.state.applied().lsn >= lsn).then(|| self.time().since(at))

@@ -1331,7 +1331,8 @@ impl World {
         let Some(replica) = self.replica(id) else {
             return;
         };
-        let Some((lsn, at)) = replica.freshness() else {
+        // A primary's own acknowledgements stand above what it names here.
+        let Some((lsn, at)) = replica.freshness().filter(|_| !replica.is_primary()) else {
             return;
         };
         let at = at.0.saturating_sub(self.sites[&id].offset);
