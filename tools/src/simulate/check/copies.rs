@@ -43,6 +43,16 @@ impl World {
         if this.failing || this.harmed.is_some() || process.from >= newest {
             return Ok(());
         }
+        // One of a newer history replaces all of the old one's: `rejoin`.
+        let own = process.engine.replica().epochs().last();
+        let passed = newest.and_then(|lsn| shelf::open(&this.disks, lsn).ok());
+        let header = passed.and_then(|reader| shelf::load_checked(&reader, CLUSTER, 1).ok());
+        let is_older = header.is_some_and(|(header, _)| {
+            own.is_some_and(|own| header.history.generation < own.history.generation)
+        });
+        if is_older {
+            return Ok(());
+        }
         Err(format!(
             "n{node} starts from the snapshot at {:?}, and nothing had damaged that at {newest:?}",
             process.from
