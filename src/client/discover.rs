@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 const LOOK_MAX: Duration = Duration::from_millis(400);
 
 /// Addresses that are remembered, those of former members included.
-const NODES_MAX: usize = 2 * limits::MEMBERS_MAX;
+pub const NODES_MAX: usize = 2 * limits::MEMBERS_MAX;
 
 /// A connection to a node that says it is primary.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! it is certain that it was not done.
 
 use super::call::{Call, Frame, Trouble};
-use super::discover::{self, Found};
+use super::discover::{self, Found, NODES_MAX};
 use super::reply::{Malformed, Reply, parse};
 use super::verdict::{Outcome, Verdict};
 use super::{Error, Position};
@@ -135,6 +135,7 @@ impl Driver {
             conn.sent.push_back(call);
         }
         if conn.write().is_err() {
+            self.take_in(true);
             self.part();
         }
     }
@@ -164,18 +165,22 @@ impl Driver {
     }
 
     fn exchange(&mut self, ready: io::Result<Ready>) {
-        let Some(conn) = &mut self.conn else { return };
-        let is_open = ready.and_then(
-            |ready| match ready.is_readable() || ready.is_read_closed() {
-                true => conn.read(),
-                false => Ok(true),
-            },
-        );
-        // What came before the end is answered all the same.
-        let is_understood = self.answer_all();
-        if !matches!(is_open, Ok(true)) || is_understood.is_err() {
+        let is_open = match ready {
+            Ok(ready) => self.take_in(ready.is_readable() || ready.is_read_closed()),
+            Err(_) => false,
+        };
+        if !is_open {
             self.part();
         }
+    }
+
+    /// Reads, and answers whatever came, also before the end; false at the end.
+    fn take_in(&mut self, is_readable: bool) -> bool {
+        let is_open = match &mut self.conn {
+            Some(conn) if is_readable => conn.read(),
+            _ => Ok(true),
+        };
+        self.answer_all().is_ok() && matches!(is_open, Ok(true))
     }
 
     fn answer_all(&mut self) -> Result<(), Malformed> {
@@ -184,7 +189,6 @@ impl Driver {
                 break;
             };
             conn.input.advance(bytes);
-            conn.heard = Instant::now();
             // A node that speaks unasked, as it does before it turns a client away.
             let call = conn.sent.front_mut().ok_or(Malformed)?;
             call.replied += 1;
@@ -209,11 +213,7 @@ impl Driver {
         };
         match Verdict::of(&reply) {
             Verdict::Elsewhere(hint) => {
-                if let Some(hint) = hint
-                    && !self.nodes.contains(&hint)
-                {
-                    self.nodes.push(hint);
-                }
+                self.learn(hint);
                 if let (Some(conn), Reply::Error(text)) = (&mut self.conn, &reply) {
                     conn.is_leaving = true;
                     self.trouble.set(Some(format!("{}: {text}", conn.address)));
@@ -297,11 +297,7 @@ impl Driver {
     }
 
     fn install(&mut self, found: Found) {
-        for node in found.nodes {
-            if !self.nodes.contains(&node) {
-                self.nodes.push(node);
-            }
-        }
+        self.learn(found.nodes);
         self.conn = Some(Conn {
             stream: found.stream,
             address: found.address,
@@ -312,6 +308,14 @@ impl Driver {
             heard: Instant::now(),
             is_leaving: false,
         });
+    }
+
+    fn learn(&mut self, nodes: impl IntoIterator<Item = String>) {
+        for node in nodes {
+            if !self.nodes.contains(&node) && self.nodes.len() < NODES_MAX {
+                self.nodes.push(node);
+            }
+        }
     }
 
     fn tick(&mut self) {
@@ -365,7 +369,10 @@ impl Conn {
     fn read(&mut self) -> io::Result<bool> {
         self.input.reserve(READ_BYTES);
         match self.stream.try_read_buf(&mut self.input) {
-            Ok(bytes) => Ok(bytes > 0),
+            Ok(bytes) => {
+                self.heard = Instant::now();
+                Ok(bytes > 0)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(error) => Err(error),
         }

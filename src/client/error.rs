@@ -43,7 +43,7 @@ pub enum Error {
         /// What the nodes said when they were asked last.
         trouble: String,
     },
-    /// The deadline passed before a write was sent, or while a read was under way: nothing was done.
+    /// The deadline passed before a write was sent, or while a read was under way: it is not done.
     #[error("there was no reply in time")]
     Timeout,
     /// Such a call is not sent: it is too large, or would change the connection that all callers

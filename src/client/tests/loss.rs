@@ -77,7 +77,8 @@ async fn a_silent_primary_is_left_once_another_has_taken_over() {
         Node::promote(&new, &[], 2);
         Act::FallSilent
     });
-    let client = client(&[&a]).await;
+    // Long before a connection counts as dead by itself.
+    let client = with_timeout(&[&a], Duration::from_secs(5)).await;
     assert_eq!(client.incr("n").await, Ok(1));
     assert_eq!(store.value("n"), 1);
 }
@@ -257,4 +258,88 @@ async fn a_caller_that_goes_away_leaves_the_replies_of_others_in_order() {
         left.abort();
         assert_eq!(client.incr("n").await, Ok(round + 1));
     }
+}
+
+/// An attempt that was refused says nothing of the one before it.
+#[tokio::test]
+async fn a_write_that_may_have_been_done_is_not_told_undone_for_a_later_refusal() {
+    let (a, b, store) = pair().await;
+    let (old, new, shared) = (a.clone(), b.clone(), store.clone());
+    a.play(move |args| {
+        shared.apply(args);
+        Node::promote(&new, &[&old], 2);
+        Act::HangUp("")
+    });
+    b.play(|_| Act::Say("-CLUSTERDOWN this node is being promoted\r\n".to_owned()));
+    let client = with_timeout(&[&a], BRIEF).await;
+    let unknown = client.incr("n").await.unwrap_err();
+    assert_eq!(unknown, Error::Unknown { position: None });
+    // One that was only ever refused is not done.
+    let refused = client.incr("n").await.unwrap_err();
+    assert!(matches!(&refused, Error::NoPrimary { trouble } if trouble.contains("promoted")));
+    assert_eq!(store.value("n"), 1);
+}
+
+#[tokio::test]
+async fn a_call_whose_future_is_dropped_before_it_was_sent_is_not_sent() {
+    let (a, b, store) = pair().await;
+    let client = client(&[&a]).await;
+    client.ping().await.unwrap();
+    a.die();
+    let waits = {
+        let client = client.clone();
+        tokio::spawn(async move { client.incr("left").await })
+    };
+    // It waits for a primary by then, for the deadline of a later one passes meanwhile.
+    client.with_timeout(BRIEF).incr("n").await.unwrap_err();
+    waits.abort();
+    assert!(waits.await.unwrap_err().is_cancelled());
+    Node::promote(&b, &[], 2);
+    client.incr("n").await.unwrap();
+    let calls = b.heard();
+    assert!(
+        calls.iter().all(|args| args.last().unwrap() != "left"),
+        "{calls:?}"
+    );
+    assert_eq!((store.value("left"), store.value("n")), (0, 1));
+}
+
+#[tokio::test]
+async fn without_tokens_a_lost_write_is_unknown_and_a_transaction_is_sent_again_only_if_it_never_was()
+ {
+    let (a, _, _) = pair().await;
+    let options = Options {
+        timeout: PATIENCE,
+        tokens: false,
+    };
+    let client = Client::connect_with([a.address.clone()], options)
+        .await
+        .unwrap();
+    let execs = AtomicUsize::new(0);
+    a.play(move |args| {
+        Act::Say(match args[0].as_str() {
+            "MULTI" => "+OK\r\n".to_owned(),
+            "OUTCOME" => "*1\r\n$5\r\nnever\r\n".to_owned(),
+            "EXEC" if execs.fetch_add(1, Ordering::Relaxed) == 0 => {
+                "-UNKNOWN 1 3 1042 was ordered\r\n".to_owned()
+            }
+            "EXEC" => "*1\r\n:1\r\n".to_owned(),
+            _ => "+QUEUED\r\n".to_owned(),
+        })
+    });
+    assert_eq!(
+        client.multi().incr("n").exec().await,
+        Ok(vec![Reply::Int(1)])
+    );
+    let heard = a.heard();
+    let words: Vec<&str> = heard.iter().map(|args| args[0].as_str()).collect();
+    assert_eq!(
+        words,
+        ["MULTI", "INCR", "EXEC", "OUTCOME", "MULTI", "INCR", "EXEC"]
+    );
+    a.play(|_| Act::HangUp(""));
+    assert_eq!(
+        client.incr("n").await,
+        Err(Error::Unknown { position: None })
+    );
 }
