@@ -16,6 +16,7 @@
 //! | [`config`] | settings: names, kinds, defaults, checks | | `replication`'s types, `limits` |
 //! | [`node`] | the engine, and the shell of threads, sockets and files around it | engine, `wire` | the above, `wal`, `snapshot` |
 //! | [`server`] | RESP, sessions, discovery, HTTP | parsing, the table | `node` and below |
+//! | [`client`] | what a program links to talk to a cluster | replies, verdicts | `limits` |
 //! | [`cli`] | one file per operator command | | everything |
 //!
 //! Pure means: no clock, socket, file, thread or randomness; time and random numbers are inputs,
@@ -31,11 +32,13 @@
 //!    (two pure rules), `candidate` (the bad day), `register` (who decides).
 //! 4. [`state`]: `apply`, then one command of your choice.
 //! 5. [`server`]: a session, which turns bytes into requests and answers into bytes.
-//! 6. `wal/src/log.rs`, `recovery.rs` and `cut.rs`: what a crash may leave behind.
-//! 7. `snapshot/src/plan.rs` and `cli::restore`: back to any point.
+//! 6. [`client`]: the other end of the wire, in one task.
+//! 7. `wal/src/log.rs`, `recovery.rs` and `cut.rs`: what a crash may leave behind.
+//! 8. `snapshot/src/plan.rs` and `cli::restore`: back to any point.
 //!
 //! Layouts, messages and commands have documents that a test holds against the code (`docs/`).
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod limits;
 pub mod node;
