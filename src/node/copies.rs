@@ -205,7 +205,7 @@ impl Engine {
         self.copies.poll = None;
         if self.copies.job.is_none() && self.is_snapshot_due() {
             self.begin_snapshot();
-            // Copied from the next turn on, as far as the writer has room: this one was long enough.
+            // Copied from the next turn on, as far as the writer has room.
             self.copies.poll = Some(self.time());
             return;
         }

@@ -15,7 +15,7 @@ impl World {
             self.queue.push(at, Happening::LogDone { node, life });
             return Ok(());
         }
-        if let Some(after) = process.cutting {
+        if let Some(after) = process.log.cutting {
             self.rehearse_cut(node, after)?;
         }
         let Some(process) = &mut self.nodes[node].process else {

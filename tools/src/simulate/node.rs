@@ -19,15 +19,26 @@ use standfast_wal::scribe::Command;
 use standfast_wal::{ClusterId, Log, Lsn, NodeId, Options, Record, Scribe, SimDisk, Storage};
 use std::collections::VecDeque;
 
+/// What the thread of the log is at.
+#[derive(Default)]
+pub struct LogOwner {
+    pub busy: bool,
+    /// A look at the idle log is due.
+    idle: bool,
+    /// It does nothing more.
+    failed: bool,
+    /// The log is about to be cut to here; what comes behind is given to it later.
+    pub cutting: Option<Lsn>,
+    later: VecDeque<Command>,
+}
+
 /// A running process.
 pub struct Process {
     pub engine: Engine,
     random: Random,
     dir: SimDir,
     scribe: Option<Scribe<SimDisk>>,
-    pub log_busy: bool,
-    /// A look at the idle log is due.
-    log_idle: bool,
+    pub log: LogOwner,
     meta: MetaFile,
     stores: VecDeque<(MetaFile, u64)>,
     pub meta_busy: bool,
@@ -38,11 +49,6 @@ pub struct Process {
     boot: u64,
     /// The snapshot that it started from.
     pub from: Option<Lsn>,
-    /// The log is about to be cut to here; what comes behind is given to it later.
-    pub cutting: Option<Lsn>,
-    later: VecDeque<Command>,
-    /// It does nothing more.
-    log_failed: bool,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
@@ -191,8 +197,7 @@ impl Process {
             random: Random::new(random.next()),
             dir: disks.clone(),
             scribe: log.map(Scribe::new),
-            log_busy: false,
-            log_idle: false,
+            log: LogOwner::default(),
             meta,
             stores: VecDeque::new(),
             meta_busy: false,
@@ -201,9 +206,6 @@ impl Process {
             room_from: 0,
             boot: now.boot,
             from,
-            cutting: None,
-            later: VecDeque::new(),
-            log_failed: false,
             writing: None,
             receiving: None,
             disk_failed: false,
@@ -231,9 +233,9 @@ impl Process {
             self.carry_out(output, &mut wants);
         }
         let has_work = self.scribe.as_ref().is_some_and(Scribe::has_pending);
-        wants.log_work = has_work && !self.log_busy && !self.log_idle;
+        wants.log_work = has_work && !self.log.busy && !self.log.idle;
         wants.meta_work = !self.stores.is_empty() && !self.meta_busy;
-        wants.log_idle = self.log_idle;
+        wants.log_idle = self.log.idle;
         wants
     }
 
@@ -246,7 +248,7 @@ impl Process {
                     _ => {}
                 }
                 // Woken by work, the log does not wait until it would look again.
-                self.log_idle = false;
+                self.log.idle = false;
                 self.give(command);
             }
             Output::StoreMeta { meta, serial } => {
@@ -272,11 +274,11 @@ impl Process {
 
     /// The log's owner may have begun with a cut before it is given what lies behind.
     fn give(&mut self, command: Command) {
-        if self.cutting.is_some() {
-            return self.later.push_back(command);
+        if self.log.cutting.is_some() {
+            return self.log.later.push_back(command);
         }
         if let Command::Cut(after) = &command {
-            self.cutting = Some(*after);
+            self.log.cutting = Some(*after);
         }
         let scribe = self.scribe.as_mut();
         scribe.expect("a witness appends nothing").give(command);
@@ -390,10 +392,10 @@ impl Process {
 
     /// The log's disk has had its time: what is queued is done, the next segment prepared.
     pub fn log_done(&mut self) -> Vec<Event> {
-        self.log_busy = false;
-        let idle = std::mem::take(&mut self.log_idle);
+        self.log.busy = false;
+        let idle = std::mem::take(&mut self.log.idle);
         let mut events = Vec::new();
-        let Some(scribe) = self.scribe.as_mut().filter(|_| !self.log_failed) else {
+        let Some(scribe) = self.scribe.as_mut().filter(|_| !self.log.failed) else {
             return events;
         };
         let mut tell = |event| events.extend(Event::of_log(event));
@@ -406,15 +408,15 @@ impl Process {
             Ok::<bool, standfast_wal::Error>(scribe.rests())
         };
         match work() {
-            Ok(rests) => self.log_idle = !rests,
+            Ok(rests) => self.log.idle = !rests,
             Err(error) => {
                 tell(standfast_wal::WriterEvent::Failed(error));
-                self.log_failed = true;
+                self.log.failed = true;
             }
         }
         if !scribe.has_pending() {
-            self.cutting = None;
-            for command in std::mem::take(&mut self.later) {
+            self.log.cutting = None;
+            for command in std::mem::take(&mut self.log.later) {
                 self.give(command);
             }
         }

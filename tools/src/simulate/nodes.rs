@@ -262,7 +262,7 @@ impl World {
         if wants.log_work
             && let Some(process) = &mut self.nodes[node].process
         {
-            process.log_busy = true;
+            process.log.busy = true;
             let [low, high] = self.plan.log_sync;
             let pace = match self.calm {
                 None => self.plan.paces[node],
