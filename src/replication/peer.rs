@@ -262,6 +262,14 @@ impl Peer {
         self.pump(node, id, epoch, round, limit);
     }
 
+    /// What was read for it was not sent: it may be read again at once.
+    pub fn forget_read(&mut self) {
+        if let Progress::Stream { reading, .. } = &mut self.progress {
+            *reading = false;
+            self.read_after = Lsn::ZERO;
+        }
+    }
+
     pub fn send_append(
         &mut self,
         node: &mut Node,

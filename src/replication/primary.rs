@@ -326,8 +326,13 @@ impl Primary {
     pub fn on_log_read(&mut self, node: &mut Node, to: NodeId, previous: Link, read: Vec<Record>) {
         let (limit, round) = (self.limit(node, to), self.reads.round);
         let quiet = self.is_quiet(node);
-        if let Some(peer) = self.peers.get_mut(&to).filter(|_| !quiet) {
-            peer.on_log_read(node, to, (self.reign.epoch, round), limit, (previous, read));
+        match self.peers.get_mut(&to) {
+            // It fell silent since it asked: once it speaks again it asks again.
+            Some(peer) if quiet => peer.forget_read(),
+            Some(peer) => {
+                peer.on_log_read(node, to, (self.reign.epoch, round), limit, (previous, read));
+            }
+            None => {}
         }
     }
 

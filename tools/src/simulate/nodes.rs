@@ -37,6 +37,8 @@ pub struct Node {
     is_gathering: bool,
     /// A change of the Config is under way here.
     pub is_changing: bool,
+    /// Its disk has failed as it was told to, and the process has not heard of it yet.
+    pub has_failed: bool,
     wake_at: u64,
     /// Its disk has been told to stop answering: the error that follows is the crash itself.
     pub dying: bool,
@@ -85,6 +87,7 @@ impl Node {
             busy_until: 0,
             is_gathering: false,
             is_changing: false,
+            has_failed: false,
             wake_at: u64::MAX,
             dying: false,
             failing: false,
@@ -98,8 +101,8 @@ impl Node {
     }
 
     /// Something was done to its disk that may stop the process.
-    fn may_stop(&self) -> bool {
-        self.dying || self.failing || self.harmed.is_some()
+    pub fn may_stop(&self) -> bool {
+        self.dying || self.failing || self.has_failed || self.harmed.is_some()
     }
 
     /// What it would not forget now: of a process that is up its newest, else what its disk holds.
@@ -320,6 +323,7 @@ impl World {
         }
         this.paused = false;
         this.dying = false;
+        this.has_failed = false;
         this.busy_until = 0;
         this.missed.clear();
         this.life += 1;
