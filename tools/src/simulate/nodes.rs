@@ -39,6 +39,8 @@ pub struct Node {
     pub is_changing: bool,
     /// Its disk has failed as it was told to, and the process has not heard of it yet.
     pub has_failed: bool,
+    /// Its last process died within its disk's work, and its machine did not.
+    pub has_unsynced: bool,
     wake_at: u64,
     /// Its disk has been told to stop answering: the error that follows is the crash itself.
     pub dying: bool,
@@ -88,6 +90,7 @@ impl Node {
             is_gathering: false,
             is_changing: false,
             has_failed: false,
+            has_unsynced: false,
             wake_at: u64::MAX,
             dying: false,
             failing: false,
@@ -317,6 +320,7 @@ impl World {
             return;
         };
         self.observer.crashed(node, &process, this.harmed.is_some());
+        this.has_unsynced = is_powered && this.may_stop();
         match is_powered {
             true => this.disks.restart(),
             false => this.disks.crash(),
@@ -339,6 +343,7 @@ impl World {
         }
         let now = self.clock(node);
         let newest = self.newest_snapshot(node);
+        self.rehearse_start(node)?;
         let alone = self.nodes.len() == 1;
         let this = &mut self.nodes[node];
         let starter = Starter {
