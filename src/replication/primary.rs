@@ -330,6 +330,7 @@ impl Primary {
         let (limit, round) = (self.limit(node, to), self.reads.round);
         let quiet = self.is_quiet(node);
         match self.peers.get_mut(&to) {
+            // It fell silent since it asked: once it speaks again it asks again.
             Some(peer) if quiet => peer.forget_read(),
             Some(peer) => {
                 peer.on_log_read(node, to, (self.reign.epoch, round), limit, (previous, read));

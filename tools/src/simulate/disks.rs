@@ -29,7 +29,15 @@ impl World {
         if let Some(after) = cut {
             self.cut_is_kept(node, after)?;
         }
+        self.note_failure(node, &events);
         self.turn(node, events)
+    }
+
+    /// A process that is busy or paused hears of it later, when its disk may be mended again.
+    fn note_failure(&mut self, node: usize, events: &[Event]) {
+        let this = &mut self.nodes[node];
+        let has_failed = |event: &Event| matches!(event, Event::DiskFailed(_));
+        this.has_failed |= this.may_stop() && events.iter().any(has_failed);
     }
 
     pub fn meta_done(&mut self, node: usize, life: u64) -> Result<(), String> {
@@ -39,6 +47,7 @@ impl World {
         };
         let events = process.meta_done();
         self.say(|| format!("n{node} has stored {}", self.nodes[node].story_of_meta()));
+        self.note_failure(node, &events);
         self.turn(node, events)
     }
 }

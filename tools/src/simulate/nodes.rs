@@ -37,6 +37,10 @@ pub struct Node {
     is_gathering: bool,
     /// A change of the Config is under way here.
     pub is_changing: bool,
+    /// Its disk has failed as it was told to, and the process has not heard of it yet.
+    pub has_failed: bool,
+    /// Its last process died within its disk's work, and its machine did not.
+    pub has_unsynced: bool,
     wake_at: u64,
     /// With the next start only: `Starter::may_cut`.
     may_cut: bool,
@@ -87,6 +91,8 @@ impl Node {
             busy_until: 0,
             is_gathering: false,
             is_changing: false,
+            has_failed: false,
+            has_unsynced: false,
             wake_at: u64::MAX,
             may_cut: false,
             dying: false,
@@ -101,8 +107,8 @@ impl Node {
     }
 
     /// Something was done to its disk that may stop the process.
-    fn may_stop(&self) -> bool {
-        self.dying || self.failing || self.harmed.is_some()
+    pub fn may_stop(&self) -> bool {
+        self.dying || self.failing || self.has_failed || self.harmed.is_some()
     }
 
     /// What it would not forget now: of a process that is up its newest, else what its disk holds.
@@ -317,12 +323,14 @@ impl World {
             return;
         };
         self.observer.crashed(node, &process, this.harmed.is_some());
+        this.has_unsynced = is_powered && this.may_stop();
         match is_powered {
             true => this.disks.restart(),
             false => this.disks.crash(),
         }
         this.paused = false;
         this.dying = false;
+        this.has_failed = false;
         this.busy_until = 0;
         this.missed.clear();
         this.life += 1;
@@ -338,6 +346,7 @@ impl World {
         }
         let now = self.clock(node);
         let newest = self.newest_snapshot(node);
+        self.rehearse_start(node)?;
         let alone = self.nodes.len() == 1;
         let this = &mut self.nodes[node];
         let starter = Starter {

@@ -1,7 +1,8 @@
 //! A cut is all or nothing: what a loss of power anywhere inside it leaves is the log before it or
 //! after it, and once it is reported done, after it.
 //!
-//! Each cut is rehearsed on a copy of the disks that stops after some operation and loses power.
+//! Each cut is rehearsed on a copy of the disks that stops after some operation and loses power; and
+//! so is each start after a process that had died within its disk's work.
 
 use crate::simulate::node::opening_of;
 use crate::simulate::world::World;
@@ -77,6 +78,27 @@ impl World {
                  as before; suspect: {}",
                 facts.suspect
             ));
+        }
+        Ok(())
+    }
+
+    /// A process starts on what another one had written and not synced. Wherever that start stops
+    /// and the power goes with it, nothing is taken for damaged.
+    pub fn rehearse_start(&mut self, node: usize) -> Result<(), String> {
+        let this = &mut self.nodes[node];
+        let is_due = std::mem::take(&mut this.has_unsynced);
+        if !is_due || this.failing || this.dying || this.harmed.is_some() {
+            return Ok(());
+        }
+        for _ in 0..REHEARSALS {
+            let mut disks = self.disks_of(node);
+            let operations = self.dice.check.below(OPERATIONS_MAX / 2);
+            disks.wal.halt_after(operations);
+            let _ = self.open_copy(node, &disks);
+            disks.crash();
+            self.open_copy(node, &disks).map_err(|story| {
+                format!("n{node}: a start stops after {operations} operations, and then {story}")
+            })?;
         }
         Ok(())
     }
