@@ -221,7 +221,7 @@ pub struct Engine {
     pub(super) copies: Copies,
     batch: Batch,
     /// The newest write of each session that may not be applied yet.
-    last_write: BTreeMap<SessionId, Lsn>,
+    pub(super) last_write: BTreeMap<SessionId, Lsn>,
     /// The session whose requests are being taken, once one of them was a write.
     gathered_by: Option<SessionId>,
     held: VecDeque<Held>,

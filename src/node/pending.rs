@@ -212,19 +212,35 @@ impl Pending {
         }
     }
 
-    /// Reads that wait for an LSN or for confirmation, to be asked again elsewhere.
-    pub fn take_reads(&mut self) -> Vec<(Client, Command)> {
+    /// Reads that wait for an LSN or for confirmation, to be asked again elsewhere. One that its
+    /// own session's later writes have overtaken, as `last_write` tells, would see them there: it
+    /// is refused.
+    pub fn take_reads(
+        &mut self,
+        last_write: impl Fn(SessionId) -> Option<Lsn>,
+        refusal: &Refusal,
+    ) -> Vec<(Client, Command)> {
+        let waiting = std::mem::take(&mut self.reads).into_iter();
+        let waiting = waiting.flat_map(|(lsn, reads)| {
+            let reads = reads.into_iter();
+            reads.map(move |read| (lsn, read.client, read.command))
+        });
+        let unconfirmed = std::mem::take(&mut self.unconfirmed).into_iter();
+        let unconfirmed = unconfirmed.map(|read| (read.lsn, read.client, read.command));
         let mut taken = Vec::new();
-        for (_, reads) in std::mem::take(&mut self.reads) {
-            taken.extend(reads.into_iter().map(|read| (read.client, read.command)));
+        for (lsn, client, command) in waiting.chain(unconfirmed) {
+            match last_write(client.session).is_some_and(|written| written > lsn) {
+                true => self.answer(client, Lsn::ZERO, Epoch(0), refusal.clone().into()),
+                false => taken.push((client, command)),
+            }
         }
-        let unconfirmed = std::mem::take(&mut self.unconfirmed);
-        taken.extend(
-            unconfirmed
-                .into_iter()
-                .map(|read| (read.client, read.command)),
-        );
         taken
+    }
+
+    /// The lowest LSN at which any read that waits is or was evaluated.
+    pub fn oldest_read(&self) -> Option<Lsn> {
+        let unconfirmed = self.unconfirmed.iter().map(|read| read.lsn);
+        unconfirmed.chain(self.next_read()).min()
     }
 
     /// A snapshot has taken the state past everything up to `lsn`: the replies are not known here.

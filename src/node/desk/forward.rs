@@ -22,10 +22,27 @@ impl Engine {
         self.forward(to, client, false, encoded.freeze());
     }
 
-    /// Passes on every read that waits here.
-    pub(in crate::node) fn forward_reads(&mut self, to: NodeId) {
-        for (client, command) in self.pending.take_reads() {
-            self.forward_read(to, client, &command);
+    /// Passes on what was asked here and neither ordered nor answered, each session's commands in
+    /// the order in which it asked them.
+    pub(in crate::node) fn pass_on(
+        &mut self,
+        to: NodeId,
+        writes: Vec<(Client, Bytes)>,
+        refusal: &Refusal,
+    ) {
+        let last_write = |session| self.last_write.get(&session).copied();
+        let reads = self.pending.take_reads(last_write, refusal).into_iter();
+        let reads = reads.map(|(client, command)| {
+            let mut encoded = BytesMut::new();
+            command.encode(&mut encoded);
+            (client, false, encoded.freeze())
+        });
+        let writes = writes.into_iter();
+        let writes = writes.map(|(client, command)| (client, true, command));
+        let mut all: Vec<_> = reads.chain(writes).collect();
+        all.sort_by_key(|(client, ..)| (client.session, client.seq));
+        for (client, is_write, command) in all {
+            self.forward(to, client, is_write, command);
         }
     }
 

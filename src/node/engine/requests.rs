@@ -72,7 +72,8 @@ impl Engine {
         self.last_write.insert(session, self.last_lsn());
         if self.last_write.len() > limits::SESSIONS_REMEMBERED {
             let applied = self.state.applied().lsn;
-            self.last_write.retain(|_, lsn| *lsn > applied);
+            let needed = self.pending.oldest_read().unwrap_or(applied).min(applied);
+            self.last_write.retain(|_, lsn| *lsn > needed);
         }
     }
 

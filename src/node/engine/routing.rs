@@ -247,12 +247,7 @@ impl Engine {
         let commands: Vec<Bytes> = crate::state::command::iter(batch.payload.freeze())
             .flatten()
             .collect();
-        for (client, command) in batch.clients.into_iter().zip(commands) {
-            match next {
-                Some(to) => self.forward_write(to, client, command),
-                None => self.pending.refuse(client, self.not_primary()),
-            }
-        }
+        let writes = batch.clients.into_iter().zip(commands);
         let refusal = match reason {
             StopReason::HandedOver { to } => Refusal::HandingOver {
                 to: self.address_of(to),
@@ -260,8 +255,13 @@ impl Engine {
             _ => self.not_primary(),
         };
         match next {
-            Some(to) => self.forward_reads(to),
-            None => self.pending.refuse_reads(&refusal),
+            Some(to) => self.pass_on(to, writes.collect(), &refusal),
+            None => {
+                for (client, _) in writes {
+                    self.pending.refuse(client, refusal.clone());
+                }
+                self.pending.refuse_reads(&refusal);
+            }
         }
         self.note(format!("no longer serving as primary: {reason:?}"));
     }
