@@ -308,7 +308,13 @@ impl Logs {
     /// I1: a primary that serves has every acknowledged command, at its place.
     pub fn serves(&mut self, history: History, replica: &Replica) -> Result<(), String> {
         let (table, tip) = (replica.epochs(), replica.tip().position.lsn);
-        for ((past, epoch), lsn) in &self.branch_mut(history).acknowledged {
+        // One that begins late may have a successor, whose acknowledgements it need not have.
+        let own = table.last().map(|entry| entry.epoch);
+        let acknowledged = &self.branch_mut(history).acknowledged;
+        let before = acknowledged
+            .iter()
+            .filter(|((_, epoch), _)| Some(*epoch) <= own);
+        for ((past, epoch), lsn) in before {
             let at = table.at(*lsn);
             let is_same = at.is_some_and(|entry| entry.epoch == *epoch && entry.history == *past);
             if !is_same || tip < *lsn {
