@@ -189,7 +189,11 @@ async fn exchange(stream: &mut TcpStream, question: Frame, count: usize) -> io::
                 let _ = input.split_to(bytes);
             }
             Ok(None) if stream.read_buf(&mut input).await? == 0 => {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                // A node that turns a client away says why first.
+                return Err(match replies.pop() {
+                    Some(Reply::Error(text)) => io::Error::other(text),
+                    _ => io::ErrorKind::UnexpectedEof.into(),
+                });
             }
             Ok(None) => {}
             Err(_) => return Err(io::Error::other("its answer is no RESP")),

@@ -195,3 +195,19 @@ async fn single_transfers_survive_a_lost_connection() {
     assert!(outcome.is_created());
     assert_eq!(a.heard(), b.heard());
 }
+
+#[tokio::test]
+async fn a_full_lookup_comes_in_many_pieces() {
+    let (a, _, _) = pair().await;
+    let account = |id: usize| Account::new(id as u128, 1, 1);
+    a.play(move |args| {
+        let count = args[1].chars().count() / 16;
+        let records = (1..=count).flat_map(|id| account(id).to_bytes());
+        Act::Say(bulk(&records.map(char::from).collect::<String>()))
+    });
+    let client = client(&[&a]).await;
+    let ids: Vec<u128> = (1..=BATCH_MAX as u128).collect();
+    let accounts = client.lookup_accounts(&ids).await.unwrap();
+    assert_eq!(accounts.len(), BATCH_MAX);
+    assert_eq!(accounts.last(), Some(&account(BATCH_MAX)));
+}

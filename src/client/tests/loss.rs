@@ -343,3 +343,48 @@ async fn without_tokens_a_lost_write_is_unknown_and_a_transaction_is_sent_again_
         Err(Error::Unknown { position: None })
     );
 }
+
+#[tokio::test]
+async fn a_node_that_speaks_out_of_turn_or_nonsense_is_left_and_asked_anew() {
+    let (a, _, store) = pair().await;
+    let calls = AtomicUsize::new(0);
+    let shared = store.clone();
+    a.play(move |args| {
+        let done = shared.apply(args);
+        Act::Say(match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => "?nonsense\r\n".to_owned(),
+            // One reply more than was asked for: whose is the next one?
+            1 => format!("{done}:77\r\n"),
+            _ => done,
+        })
+    });
+    let client = client(&[&a]).await;
+    assert_eq!(client.incr("n").await, Ok(1));
+    assert_eq!(client.incr("n").await, Ok(2));
+    assert_eq!(client.incr("n").await, Ok(3));
+    assert_eq!(store.value("n"), 3);
+}
+
+#[tokio::test]
+async fn a_node_that_turns_clients_away_is_quoted() {
+    let full = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = full.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = full.accept().await {
+            let mut asked = [0; 64];
+            // Reads first: closing over unread bytes would take the reply back.
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut asked).await;
+            let text = b"-ERR max number of clients reached\r\n";
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, text).await;
+        }
+    });
+    let options = Options {
+        timeout: BRIEF,
+        ..Options::default()
+    };
+    let trouble = Client::connect_with([address.clone()], options)
+        .await
+        .unwrap_err();
+    let quoted = format!("{address}: ERR max number of clients reached");
+    assert!(trouble.to_string().contains(&quoted), "{trouble}");
+}
