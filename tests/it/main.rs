@@ -21,6 +21,8 @@ mod disk;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod ledger;
+#[cfg(test)]
 mod partition;
 #[cfg(test)]
 mod protection;

@@ -114,7 +114,7 @@ impl Accounts {
         Some(slot.record)
     }
 
-    /// See `Ledger::warm`.
+    /// See `Ledger::look_up`.
     pub fn touch(&self, hash: u64) -> u64 {
         self.index.touch(hash)
     }
@@ -126,6 +126,7 @@ impl Accounts {
 
 impl Event for Account {
     type Status = AccountStatus;
+    type Found = ();
     const LINKED: u16 = account_flags::LINKED;
     const IMPORTED: u16 = account_flags::IMPORTED;
 
@@ -141,7 +142,7 @@ impl Event for Account {
         self.timestamp
     }
 
-    fn create(&self, ledger: &mut Ledger, time: u64) -> EventResult<AccountStatus> {
+    fn create(&self, ledger: &mut Ledger, _: &(), time: u64) -> EventResult<AccountStatus> {
         let refused = |timestamp, status| EventResult {
             timestamp,
             outcome: Outcome::Refused(status),

@@ -4,9 +4,9 @@ use super::record::{Bytes128, RECORD_BYTES};
 use super::status::{EventResult, Outcome, Status};
 use super::{Ledger, Mark};
 
-/// Events that are warmed together: enough to overlap the waits for memory, few enough to stay
+/// Events that are looked up together: enough to overlap the waits for memory, few enough to stay
 /// cached.
-pub(super) const WARM_EVENTS: usize = 32;
+pub(super) const GROUP_EVENTS: usize = 32;
 
 /// The latest timestamp there can be: what fits the signed numbers of clients.
 pub(super) const TIMESTAMP_MAX: u64 = i64::MAX as u64;
@@ -21,15 +21,21 @@ pub(super) trait Event: Sized {
     fn flags(&self) -> u16;
     fn timestamp(&self) -> u64;
 
-    /// Brings what the events need into the processor's caches; changes nothing.
-    fn warm(_: &Ledger, _: &[Bytes128]) {}
+    /// What is found about an event before its turn comes, and stays true until then.
+    type Found: Copy + Default;
+
+    /// Looks up what a group of events needs, and so brings it into the processor's caches.
+    fn look_up(_: &Ledger, _: &[Bytes128], _: &mut [Self::Found; GROUP_EVENTS]) {}
 
     /// Does it or says why not, at `time` in ns.
-    fn create(&self, ledger: &mut Ledger, time: u64) -> EventResult<Self::Status>;
+    fn create(&self, ledger: &mut Ledger, found: &Self::Found, time: u64) -> ResultOf<Self>;
 
     /// Uses the id up, if a refusal of this kind does.
     fn burn(&self, ledger: &mut Ledger, status: Self::Status);
 }
+
+/// What an event of this kind comes to.
+type ResultOf<E> = EventResult<<E as Event>::Status>;
 
 /// A chain under way.
 struct Chain {
@@ -43,7 +49,7 @@ struct Chain {
 impl Ledger {
     /// Runs the events of a batch; `now` is the log time of its command in ns. Event i happens at
     /// the first free nanosecond from `now` on, plus i.
-    pub(super) fn run<E: Event>(&mut self, now: u64, batch: &[u8]) -> Vec<EventResult<E::Status>> {
+    pub(super) fn run<E: Event>(&mut self, now: u64, batch: &[u8]) -> Vec<ResultOf<E>> {
         let (events, rest) = batch.as_chunks::<RECORD_BYTES>();
         assert!(rest.is_empty(), "a batch is whole events: {}", batch.len());
         let begin = now.max(self.last_event + 1);
@@ -52,11 +58,13 @@ impl Ledger {
         };
         let is_imported = E::decode(first).flags() & E::IMPORTED != 0;
         self.last_event = begin + events.len() as u64 - 1;
-        let mut results: Vec<EventResult<E::Status>> = Vec::with_capacity(events.len());
+        let mut results: Vec<ResultOf<E>> = Vec::with_capacity(events.len());
         let mut chain: Option<Chain> = None;
+        let mut found = [E::Found::default(); GROUP_EVENTS];
         for (at, bytes) in events.iter().enumerate() {
-            if at % WARM_EVENTS == 0 {
-                E::warm(self, &events[at..events.len().min(at + WARM_EVENTS)]);
+            if at % GROUP_EVENTS == 0 {
+                let group = &events[at..events.len().min(at + GROUP_EVENTS)];
+                E::look_up(self, group, &mut found);
             }
             let event = E::decode(bytes);
             let time = begin + at as u64;
@@ -82,7 +90,7 @@ impl Ledger {
                     timestamp: time,
                     outcome: Outcome::Refused(status),
                 },
-                None => event.create(self, time),
+                None => event.create(self, &found[at % GROUP_EVENTS], time),
             };
             results.push(result);
             if let Outcome::Refused(status) = result.outcome {

@@ -83,7 +83,7 @@ impl Index {
         self.shards[at].remove(tag << POSITION_BITS | (position + 1));
     }
 
-    /// Looks at the bucket where a search would begin: see `Ledger::warm`.
+    /// Looks at the bucket where a search would begin: see `Ledger::look_up`.
     pub fn touch(&self, hash: u64) -> u64 {
         let shard = &self.shards[self.shard_of(hash)];
         if shard.buckets.is_empty() {

@@ -66,6 +66,10 @@ impl Loading {
         if body.len() != item_bytes.checked_mul(count as usize)? || count == 0 {
             return None;
         }
+        let names_itself = matches!(sort, Sorts::Head | Sorts::Accounts);
+        if names_itself && *first != [0; 8] {
+            return None;
+        }
         let mut digest = Digest::default();
         let items = match sort {
             Sorts::Head => Items::Head(Ends::decode(body.try_into().ok()?)),

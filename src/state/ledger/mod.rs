@@ -43,10 +43,10 @@ pub(super) use walk::Sorts;
 
 use super::digest::Digest;
 use accounts::Accounts;
-use batch::WARM_EVENTS;
+use batch::GROUP_EVENTS;
 use history::{History, Row as HistoryRow};
 use holds::{Expiry, HoldStatus as Ended, Holds};
-use moving::Sides;
+use moving::{Found, Sides};
 use record::{Bytes128, account_flags, transfer_flags};
 use sums::{Change, Totals};
 use transfers::{Entry, MARK_EVERY, Transfers};
@@ -202,28 +202,24 @@ impl Ledger {
         }
     }
 
-    /// Brings what a group of transfers needs into the processor's caches: see `Store::warm`.
-    fn warm(&self, events: &[Bytes128]) {
-        let mut hashes = [(0, 0, 0, 0); WARM_EVENTS];
+    /// Looks up the accounts of a group of transfers, and touches where their ids will stand: with
+    /// many accounts and transfers each look-up waits for memory; taken together the waits overlap.
+    fn look_up(&self, events: &[Bytes128], found: &mut [Found; GROUP_EVENTS]) {
+        let mut hashes = [(0, 0); GROUP_EVENTS];
+        let mut ids = [(0, 0); GROUP_EVENTS];
         let mut seen = 0;
-        for (hashed, bytes) in hashes.iter_mut().zip(events) {
+        for (at, bytes) in events.iter().enumerate() {
             let event = Transfer::decode(bytes);
             let hash = |id| hash_of(id, self.seed);
-            let id = event.debit_account_id;
-            *hashed = (
-                hash(id),
-                id,
-                hash(event.credit_account_id),
-                event.credit_account_id,
-            );
-            seen ^= self.transfers.touch(hash(event.id));
-            seen ^= self.accounts.touch(hashed.0) ^ self.accounts.touch(hashed.2);
+            ids[at] = (event.debit_account_id, event.credit_account_id);
+            hashes[at] = (hash(ids[at].0), hash(ids[at].1));
+            found[at].hash = hash(event.id);
+            seen ^= self.transfers.touch(found[at].hash);
+            seen ^= self.accounts.touch(hashes[at].0) ^ self.accounts.touch(hashes[at].1);
         }
-        for (debit_hash, debit, credit_hash, credit) in &hashes[..events.len()] {
-            for (hash, id) in [(debit_hash, debit), (credit_hash, credit)] {
-                let found = self.accounts.find_hashed(*hash, *id);
-                seen ^= found.map_or(0, |number| self.accounts.slot(number).last);
-            }
+        for at in 0..events.len() {
+            found[at].debit = self.accounts.find_hashed(hashes[at].0, ids[at].0);
+            found[at].credit = self.accounts.find_hashed(hashes[at].1, ids[at].1);
         }
         std::hint::black_box(seen);
     }

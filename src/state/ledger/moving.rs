@@ -1,15 +1,16 @@
 //! Transfers that move money or hold it: every test in the model's order, then the deed.
 
+use super::Ledger;
 use super::accounts::first;
-use super::batch::{Event, TIMESTAMP_MAX};
+use super::batch::{Event, GROUP_EVENTS, TIMESTAMP_MAX};
 use super::record::{Account, Bytes128, Transfer, timeout_ns, transfer_flags as flag};
 use super::status::{EventResult, Outcome, Status, TransferStatus};
 use super::transfers::Known;
-use super::{Ledger, hash_of};
 use TransferStatus as S;
 
 impl Event for Transfer {
     type Status = TransferStatus;
+    type Found = Found;
     const LINKED: u16 = flag::LINKED;
     const IMPORTED: u16 = flag::IMPORTED;
 
@@ -25,12 +26,12 @@ impl Event for Transfer {
         self.timestamp
     }
 
-    fn warm(ledger: &Ledger, events: &[Bytes128]) {
-        ledger.warm(events);
+    fn look_up(ledger: &Ledger, events: &[Bytes128], found: &mut [Found; GROUP_EVENTS]) {
+        ledger.look_up(events, found);
     }
 
-    fn create(&self, ledger: &mut Ledger, time: u64) -> EventResult<TransferStatus> {
-        let created = ledger.create_transfer(self, time);
+    fn create(&self, ledger: &mut Ledger, found: &Found, time: u64) -> EventResult<TransferStatus> {
+        let created = ledger.create_transfer(self, found, time);
         match created {
             Ok(timestamp) => EventResult {
                 timestamp,
@@ -57,6 +58,16 @@ impl Event for Transfer {
 /// The timestamp of what was created; else why not, and the timestamp of what exists already.
 type Created = Result<u64, (TransferStatus, u64)>;
 
+/// What is known of a transfer before its turn: a batch of transfers makes no accounts.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Found {
+    /// Hash of the transfer's id.
+    pub hash: u64,
+    /// Numbers of the accounts that it names.
+    pub debit: Option<u32>,
+    pub credit: Option<u32>,
+}
+
 /// Numbers of the two accounts of a transfer.
 #[derive(Clone, Copy)]
 pub(super) struct Sides {
@@ -65,7 +76,7 @@ pub(super) struct Sides {
 }
 
 impl Ledger {
-    fn create_transfer(&mut self, event: &Transfer, time: u64) -> Created {
+    fn create_transfer(&mut self, event: &Transfer, found: &Found, time: u64) -> Created {
         let refuse = |status| Err((status, 0));
         if event.flags & !flag::ALL != 0 {
             return refuse(S::ReservedFlag);
@@ -76,8 +87,7 @@ impl Ledger {
         if event.id == u128::MAX {
             return refuse(S::IdMustNotBeIntMax);
         }
-        let hash = hash_of(event.id, self.seed);
-        match self.transfers.find_hashed(hash, event.id) {
+        match self.transfers.find_hashed(found.hash, event.id) {
             Some(Known::Transfer(position)) => {
                 let known = self.transfers.at(position);
                 return Err((self.compare(event, known), known.record.timestamp));
@@ -89,11 +99,11 @@ impl Ledger {
         let accepted = if resolves {
             self.accept_resolution(event, time)
         } else {
-            self.accept_movement(event, time)
+            self.accept_movement(event, found, time)
         };
         match accepted {
             Ok((record, sides, hold)) => {
-                self.enter(hash, record, sides, hold, time);
+                self.enter(found.hash, record, sides, hold, time);
                 Ok(record.timestamp)
             }
             Err(status) => refuse(status),
@@ -104,14 +114,14 @@ impl Ledger {
     fn accept_movement(
         &self,
         event: &Transfer,
+        found: &Found,
         time: u64,
     ) -> Result<(Transfer, Sides, Option<u64>), TransferStatus> {
         if let Some(status) = malformed(event) {
             return Err(status);
         }
-        let find = |id| self.accounts.find(id);
-        let debit = find(event.debit_account_id).ok_or(S::DebitAccountNotFound)?;
-        let credit = find(event.credit_account_id).ok_or(S::CreditAccountNotFound)?;
+        let debit = found.debit.ok_or(S::DebitAccountNotFound)?;
+        let credit = found.credit.ok_or(S::CreditAccountNotFound)?;
         let (from, to) = (self.accounts.record(debit), self.accounts.record(credit));
         if from.ledger != to.ledger {
             return Err(S::AccountsMustHaveTheSameLedger);

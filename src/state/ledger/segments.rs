@@ -103,10 +103,11 @@ impl<T: Copy> Segments<T> {
         low
     }
 
-    /// Heap bytes held.
+    /// Heap bytes held; asked for before every write.
     pub fn allocated_bytes(&self) -> u64 {
-        let items: usize = self.segments.iter().map(Vec::capacity).sum();
-        (items * size_of::<T>()) as u64
+        let first = self.segments.first().map_or(0, Vec::capacity);
+        let others = self.segments.len().saturating_sub(1) * SEGMENT_ITEMS;
+        ((first + others) * size_of::<T>()) as u64
     }
 }
 

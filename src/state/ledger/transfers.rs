@@ -167,7 +167,7 @@ impl Transfers {
         self.marks.get(&account).map_or(&[], Vec::as_slice)
     }
 
-    /// See `Ledger::warm`.
+    /// See `Ledger::look_up`.
     pub fn touch(&self, hash: u64) -> u64 {
         self.index.touch(hash)
     }
@@ -178,10 +178,11 @@ impl Transfers {
     }
 
     pub fn allocated_bytes(&self) -> u64 {
-        let marks: usize = self.marks.values().map(Vec::capacity).sum();
+        // A mark is 8 bytes, in lists that double; an entry makes two in 128.
+        const MARKS_PER_ENTRY_BYTES: u64 = 16 * 2 / MARK_EVERY as u64 + 1;
         self.log.allocated_bytes()
             + self.burned.allocated_bytes()
             + self.index.allocated_bytes()
-            + (marks * 8) as u64
+            + self.log.len() * MARKS_PER_ENTRY_BYTES
     }
 }

@@ -168,3 +168,150 @@ fn an_event_is_later_than_every_event_before_it_whatever_the_log_says() {
     assert_eq!((at(1), at(100), at(101)), (2_000, 2_099, 2_100));
     state.check();
 }
+
+/// A state that has something of everything in its ledger, and the link behind its log.
+fn varied() -> (State, Link) {
+    let mut state = State::new(LIMITS);
+    let event = |id, flags, amount| Transfer {
+        id,
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount,
+        flags,
+        timeout: u32::from(flags == transfer_flags::PENDING),
+        ledger: 1,
+        code: 1,
+        ..Transfer::default()
+    };
+    let events = [
+        event(1, 0, 7),
+        event(2, transfer_flags::PENDING, 5),
+        Transfer {
+            debit_account_id: 99,
+            ..event(3, 0, 7)
+        },
+    ];
+    let events = events.iter().map(Transfer::encode).collect();
+    let first = commands_record(Link::default(), 1_000, &opened());
+    let create = Command::CreateTransfers(batch(events));
+    let second = commands_record(first.link(), 2_000, &[create]);
+    let later = second.timestamp() + 2_000_000_000;
+    let tick = Record::build(second.link(), Kind::Tick, Epoch(1), later, 1, b"");
+    apply_all(&mut state, &[first, second, tick.clone()]);
+    assert_eq!(
+        (state.ledger().transfers(), state.ledger().open_holds()),
+        (2, 0)
+    );
+    (state, tick.link())
+}
+
+#[test]
+fn damaged_blocks_of_the_ledger_are_refused() {
+    let (mut state, _) = varied();
+    let head = state.begin_snapshot();
+    let mut blocks = Vec::new();
+    while !state.snapshot_step(1 << 20, &mut blocks) {}
+    assert_eq!(blocks.len(), 6, "one of each sort");
+    let load = |blocks: &[super::super::Block]| {
+        let parts = blocks
+            .iter()
+            .map(|block| super::super::load_block(&LIMITS, &block.bytes));
+        State::assemble(LIMITS, &head, parts.collect::<Result<_, _>>()?)
+    };
+    let restored = load(&blocks).expect("an undamaged snapshot");
+    restored.check();
+    assert_eq!(restored.digest(), state.digest());
+    for at in 0..blocks.len() {
+        let mut missing = blocks.clone();
+        missing.remove(at);
+        assert!(load(&missing).is_err(), "block {at} is missing");
+        let mut doubled = blocks.clone();
+        doubled.push(blocks[at].clone());
+        assert!(load(&doubled).is_err(), "block {at} comes twice");
+        for len in 0..blocks[at].bytes.len() {
+            let cut = super::super::load_block(&LIMITS, &blocks[at].bytes[..len]);
+            assert!(cut.is_err(), "block {at} cut at {len}");
+        }
+        // Another bit of each byte: to put a state together takes its time.
+        for byte in 0..blocks[at].bytes.len() {
+            let mut flipped = blocks.clone();
+            flipped[at].bytes[byte] ^= 1 << (byte * 3 % 8);
+            assert!(load(&flipped).is_err(), "byte {byte} of block {at}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_many_accounts_is_of_one_moment_and_takes_small_steps() {
+    let mut state = State::new(LIMITS);
+    let mut link = Link::default();
+    let mut apply = |state: &mut State, command| {
+        let record = commands_record(link, link.timestamp + 1_000_000, &[command]);
+        link = record.link();
+        state.apply(&record, |_, _| {});
+    };
+    for first in (1u128..8000).step_by(2000) {
+        let accounts = (first..first + 2000).map(|id| {
+            let flags = if id % 16 == 0 {
+                account_flags::HISTORY
+            } else {
+                0
+            };
+            Account {
+                id,
+                ledger: 1,
+                code: 1,
+                flags,
+                ..Account::default()
+            }
+            .encode()
+        });
+        apply(
+            &mut state,
+            Command::CreateAccounts(batch(accounts.collect())),
+        );
+    }
+    let mut random = 1u64;
+    let mut transfers = |count: u64| {
+        let events = (0..count).map(|_| {
+            random = random
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let debit = u128::from(random >> 40) % 8000 + 1;
+            let event = Transfer {
+                id: u128::from(random),
+                debit_account_id: debit,
+                credit_account_id: debit % 8000 + 1,
+                amount: 3,
+                ledger: 1,
+                code: 1,
+                flags: if random % 64 < 8 {
+                    transfer_flags::PENDING
+                } else {
+                    0
+                },
+                ..Transfer::default()
+            };
+            event.encode()
+        });
+        Command::CreateTransfers(batch(events.collect()))
+    };
+    apply(&mut state, transfers(8000));
+    let head = state.begin_snapshot();
+    let (mut blocks, mut steps) = (Vec::new(), 0);
+    while !state.snapshot_step(50_000, &mut blocks) {
+        steps += 1;
+        apply(&mut state, transfers(100));
+    }
+    assert!(steps > 30, "{steps} steps");
+    assert!(blocks.iter().all(|block| block.bytes.len() < 400 << 10));
+    blocks.reverse();
+    let parts = blocks
+        .iter()
+        .map(|block| super::super::load_block(&LIMITS, &block.bytes));
+    let parts: Result<Vec<_>, _> = parts.collect();
+    let restored = State::assemble(LIMITS, &head, parts.expect("intact")).expect("complete");
+    assert_eq!(restored.digest(), head.digest);
+    restored.check();
+    state.check();
+}
