@@ -73,6 +73,14 @@ fn layout(fields: &[Field]) -> String {
     out
 }
 
+fn ledger_items() -> String {
+    let mut out = String::from("| sort | bytes of an item | what it is |\n| ---: | ---: | --- |\n");
+    for (sort, bytes, meaning) in state::ledger::ITEMS {
+        let _ = writeln!(out, "| {sort} | {bytes} | {meaning} |");
+    }
+    out
+}
+
 #[test]
 fn the_formats_are_as_documented() {
     let mut wanted = Vec::new();
@@ -87,6 +95,9 @@ fn the_formats_are_as_documented() {
     add("Attestation", layout(&state::ATTESTATION));
     add("state block", layout(&state::BLOCK_HEADER));
     add("entry", layout(&state::ENTRY_HEADER));
+    add("account", layout(&state::ledger::ACCOUNT));
+    add("transfer", layout(&state::ledger::TRANSFER));
+    add("ledger items", ledger_items());
     add("meta head", layout(&meta::HEAD));
     add("frame", layout(&wire::HEADER));
     let mut codes = String::from("| code | command | fields |\n| ---: | --- | --- |\n");

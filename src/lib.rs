@@ -12,7 +12,7 @@
 //! | `standfast_snapshot` | snapshot files, backup directories, restore plans | formats, plans | `wal::record` |
 //! | [`limits`] | every bound, and how they hang together | yes | `wal::record` |
 //! | [`replication`] | who is primary, what is committed, who is a member | yes | `limits`, `wal::record` |
-//! | [`state`] | keys, values, expiry, tokens, digests | yes | `limits`, `wal::record` |
+//! | [`state`] | keys, values, expiry, tokens, the ledger, digests | yes | `limits`, `wal::record` |
 //! | [`config`] | settings: names, kinds, defaults, checks | | `replication`'s types, `limits` |
 //! | [`node`] | the engine, and the shell of threads, sockets and files around it | engine, `wire` | the above, `wal`, `snapshot` |
 //! | [`server`] | RESP, sessions, discovery, HTTP | parsing, the table | `node` and below |

@@ -26,6 +26,9 @@ pub const ARGUMENT_OVERHEAD_BYTES: usize = 16;
 pub const COMMAND_OVERHEAD_BYTES: usize = 1024;
 /// Commands of one MULTI.
 pub const MULTI_COMMANDS_MAX: usize = 64 * KIB;
+/// Events of one batch for the ledger, ids of one look-up, and items of one page of an answer: what
+/// clients of the published data model expect.
+pub const LEDGER_EVENTS_MAX: usize = 8189;
 /// Keys that one connection watches at a time.
 pub const WATCHES_MAX: usize = 64 * KIB;
 /// An inline command: one line, as Redis has it.

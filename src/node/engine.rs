@@ -229,6 +229,8 @@ pub struct Engine {
     confirmed: u64,
     /// The LSN of the newest Tick that was ordered in this epoch.
     tick: Lsn,
+    /// Nanoseconds that events of the newest record's batches may take beyond its own.
+    events_ns: u64,
     /// Digests after the newest applied records, for the attestations to come.
     digests: VecDeque<(Lsn, Digest)>,
     attested: Attested,
@@ -292,6 +294,7 @@ impl Engine {
             forward_to: None,
             confirmed: 0,
             tick: Lsn::ZERO,
+            events_ns: 0,
             digests: VecDeque::new(),
             attested: Attested::default(),
             disk_full: false,

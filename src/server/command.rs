@@ -5,6 +5,7 @@
 //! the state, or, where the command is the session's own to answer, into its [`Id`].
 
 mod introspect;
+mod ledger;
 mod parse;
 mod refusal;
 mod table;
@@ -15,6 +16,8 @@ pub use introspect::{answer, keys_of};
 pub use parse::{Context, Parsed, TOKEN_BYTES_MAX, find, once_exec, parse};
 pub use refusal::Refusal;
 pub use table::{TABLE, lookup};
+
+type Parse<T> = Result<T, Refusal>;
 
 /// Which command. Names of data commands, then of those that a session answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,6 +68,23 @@ pub enum Id {
     Ttl,
     Type,
     Unlink,
+    // The ledger, in words and in batches.
+    AccountBalances,
+    AccountCreate,
+    AccountGet,
+    AccountQuery,
+    AccountTransfers,
+    LedgerAudit,
+    LedgerCreateAccounts,
+    LedgerCreateTransfers,
+    LedgerLookupAccounts,
+    LedgerLookupTransfers,
+    LedgerTotals,
+    TransferCreate,
+    TransferGet,
+    TransferPost,
+    TransferQuery,
+    TransferVoid,
     // Exactly once, transactions: composed of data commands by the session.
     Once,
     Multi,
@@ -169,6 +189,7 @@ impl KeyRange {
 pub enum Group {
     String,
     Generic,
+    Ledger,
     Transactions,
     History,
     Connection,
@@ -182,6 +203,7 @@ impl Group {
         match self {
             Group::String => "string",
             Group::Generic => "generic",
+            Group::Ledger => "ledger",
             Group::Transactions => "transactions",
             Group::History => "history",
             Group::Connection => "connection",

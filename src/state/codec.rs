@@ -6,6 +6,7 @@
 //! given a second meaning.
 
 mod decode;
+mod ledger;
 
 use super::command::{
     Command, ExpireCondition, Expiry, Multi, Scan, Set, SetCondition, SetReply, When,
@@ -52,6 +53,8 @@ codes! {
     FLUSH_ALL = 14, "";
     MULTI = 15, "watches of key and revision u64, commands";
     ONCE = 16, "token, ttl ms u64, tokens max u64, command";
+    CREATE_ACCOUNTS = 17, "128-byte accounts, form";
+    CREATE_TRANSFERS = 18, "128-byte transfers, form";
     GET = 64, "key";
     MGET = 65, "keys";
     STR_LEN = 66, "key";
@@ -64,6 +67,16 @@ codes! {
     SCAN = 73, "cursor u64, count u64, bits, pattern";
     DB_SIZE = 74, "";
     REVISIONS = 75, "keys";
+    LOOKUP_ACCOUNTS = 76, "16-byte ids";
+    LOOKUP_TRANSFERS = 77, "16-byte ids";
+    ACCOUNT = 78, "id u128, with holds";
+    TRANSFER = 79, "id u128";
+    ACCOUNT_TRANSFERS = 80, "filter";
+    ACCOUNT_BALANCES = 81, "filter";
+    QUERY_ACCOUNTS = 82, "filter";
+    QUERY_TRANSFERS = 83, "filter";
+    LEDGER_TOTALS = 84, "ledger u32";
+    LEDGER_AUDIT = 85, "";
 }
 
 impl Command {
@@ -138,6 +151,12 @@ impl Command {
                 out.put_u8((*replace).into());
             }
             Command::FlushAll => put_code(out, code::FLUSH_ALL),
+            Command::CreateAccounts(batch) => {
+                ledger::encode_batch(code::CREATE_ACCOUNTS, batch, out);
+            }
+            Command::CreateTransfers(batch) => {
+                ledger::encode_batch(code::CREATE_TRANSFERS, batch, out);
+            }
             other => unreachable!("not a single write: {other:?}"),
         }
     }
@@ -173,6 +192,7 @@ impl Command {
             Command::Scan(scan) => encode_scan(scan, out),
             Command::DbSize => put_code(out, code::DB_SIZE),
             Command::Revisions { keys } => put_keys(out, code::REVISIONS, keys),
+            Command::Ledger(read) => ledger::encode_read(read, out),
             write => unreachable!("a single write: {write:?}"),
         }
     }
@@ -190,6 +210,8 @@ pub fn may_grow(encoded: &[u8]) -> bool {
             | code::INCR_BY
             | code::RENAME
             | code::COPY
+            | code::CREATE_ACCOUNTS
+            | code::CREATE_TRANSFERS
             | code::ONCE),
         )
         | None => true,

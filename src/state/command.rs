@@ -4,6 +4,7 @@
 //! once (`codec.rs`) and those bytes are what the log, the peers and the archive hold. Nothing in a
 //! command depends on a clock: relative times are resolved by log time when it is applied.
 
+use super::ledger::Filter;
 use bytes::{Bytes, BytesMut};
 use standfast_wal::Lsn;
 use xxhash_rust::xxh3::xxh3_128;
@@ -74,8 +75,12 @@ pub enum Command {
     },
     /// FLUSHALL and FLUSHDB: every key; neither ONCE tokens nor the ledger.
     FlushAll,
+    // The ledger: writes. Neither is ever undone by FLUSHALL.
+    CreateAccounts(Batch),
+    CreateTransfers(Batch),
     // Composed.
-    /// EXEC: all commands at one LSN, or none if a watched key has another revision by then.
+    /// EXEC: all commands at one LSN, or none if a watched key has another revision by then, or if
+    /// an event of the ledger is refused.
     Multi(Multi),
     /// Runs the command at most once within a time.
     Once(Once),
@@ -120,6 +125,55 @@ pub enum Command {
     Revisions {
         keys: Vec<Bytes>,
     },
+    // The ledger: reads.
+    Ledger(Box<LedgerRead>),
+}
+
+/// Events for the ledger: 128-byte records, whole, at least one and at most
+/// [`BATCH_EVENTS_MAX`](super::ledger::BATCH_EVENTS_MAX).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    pub events: Bytes,
+    pub form: BatchForm,
+}
+
+/// What a batch answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BatchForm {
+    /// 16 bytes per event: timestamp u64, status u32, 0 u32; little-endian.
+    Results,
+    /// Of its only event: a map if it took place or exists, else an error.
+    Words,
+}
+
+/// A question to the ledger.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LedgerRead {
+    /// `ids` are 16 bytes each.
+    LookupAccounts {
+        ids: Bytes,
+    },
+    LookupTransfers {
+        ids: Bytes,
+    },
+    /// One account, and its open holds if asked for: both at one LSN.
+    Account {
+        id: u128,
+        with_holds: bool,
+    },
+    Transfer {
+        id: u128,
+    },
+    AccountTransfers(Filter),
+    AccountBalances(Filter),
+    QueryAccounts(Filter),
+    QueryTransfers(Filter),
+    /// Sums of one ledger; 0: of all.
+    Totals {
+        ledger: u32,
+    },
+    /// Makes every balance again and compares.
+    Audit,
 }
 
 /// SET, SETNX, SETEX, PSETEX, GETSET.
@@ -205,7 +259,8 @@ pub struct TtlForm {
 pub struct Multi {
     /// Keys and the revisions that WATCH saw; `Lsn(0)` for a key that was not there.
     pub watches: Vec<(Bytes, Lsn)>,
-    /// Anything but another `Multi`.
+    /// Anything but another `Multi`. A ledger write under a token aborts the whole, for a stored
+    /// reply could not be taken back: `ONCE token EXEC` has both.
     pub commands: Vec<Command>,
 }
 
@@ -299,6 +354,8 @@ impl Command {
             | Command::Rename { .. }
             | Command::Copy { .. }
             | Command::FlushAll
+            | Command::CreateAccounts(_)
+            | Command::CreateTransfers(_)
             | Command::Once(_) => true,
             Command::Multi(multi) => multi.commands.iter().any(Command::is_write),
             Command::Get { .. }
@@ -312,7 +369,18 @@ impl Command {
             | Command::Keys { .. }
             | Command::Scan(_)
             | Command::DbSize
-            | Command::Revisions { .. } => false,
+            | Command::Revisions { .. }
+            | Command::Ledger(_) => false,
+        }
+    }
+
+    /// Whether it writes into the ledger, alone or among others.
+    pub fn is_ledger_write(&self) -> bool {
+        match self {
+            Command::CreateAccounts(_) | Command::CreateTransfers(_) => true,
+            Command::Once(once) => once.command.is_ledger_write(),
+            Command::Multi(multi) => multi.commands.iter().any(Command::is_ledger_write),
+            _ => false,
         }
     }
 
@@ -348,6 +416,8 @@ impl Command {
             | Command::IncrBy { .. }
             | Command::Rename { .. }
             | Command::Copy { .. }
+            | Command::CreateAccounts(_)
+            | Command::CreateTransfers(_)
             | Command::Once(_) => true,
             Command::Multi(multi) => multi.commands.iter().any(Command::may_grow),
             _ => false,

@@ -9,6 +9,7 @@
 //! decided by log time, the timestamp of the last applied command.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 mod attestation;
+mod bookkeeping;
 mod codec;
 pub mod command;
 mod digest;
@@ -17,6 +18,7 @@ mod expiry;
 mod glob;
 mod integer;
 mod keys;
+pub mod ledger;
 mod once;
 mod place;
 pub mod reply;
@@ -42,6 +44,7 @@ pub use snapshot::{BLOCK_HEADER, Block, LoadError, LoadedPart, SnapshotHead, loa
 
 use command::Multi;
 use digest::Sort;
+use ledger::Ledger;
 use standfast_wal::{Kind, Lsn, Record};
 use store::{Garbage, Store, WARM_MAX};
 
@@ -54,6 +57,8 @@ const _: () = assert!(VALUE_BYTES_MAX < standfast_wal::record::PAYLOAD_MAX);
 
 /// What a Tick removes at most: a few milliseconds' work.
 const TICK_SWEEP_MAX: usize = 2048;
+/// Holds that a Tick releases at most: a few milliseconds' work.
+const TICK_HOLDS_MAX: usize = ledger::BATCH_EVENTS_MAX;
 /// What each command removes at most: keeps up with any rate of writes without a Tick.
 const COMMAND_SWEEP_MAX: usize = 2;
 /// How many entries that FLUSHALL left are freed with each record.
@@ -83,6 +88,7 @@ pub struct State {
     keys: Store,
     /// ONCE tokens and their replies.
     tokens: Store,
+    ledger: Ledger,
     garbage: Vec<Garbage>,
 }
 
@@ -94,6 +100,7 @@ impl State {
             applied: Applied::default(),
             keys: Store::new(Sort::Key, limits.seed),
             tokens: Store::new(Sort::Token, limits.seed),
+            ledger: Ledger::new(limits.seed),
             garbage: Vec::new(),
         }
     }
@@ -151,6 +158,8 @@ impl State {
         }
         if record.kind() == Kind::Tick {
             self.sweep(TICK_SWEEP_MAX);
+            self.ledger
+                .expire_due(self.applied.timestamp, TICK_HOLDS_MAX);
         }
         self.reclaim(RECLAIM_PER_RECORD);
     }
@@ -222,6 +231,7 @@ impl State {
                     .map(|key| integer_reply(self.revision(key).0))
                     .collect(),
             ),
+            Command::Ledger(read) => self.read_ledger(read),
             Command::Multi(multi) if !command.is_write() => {
                 if !self.watches_hold(multi) {
                     return Reply::NilArray;
@@ -274,18 +284,12 @@ impl State {
                 self.garbage.push(garbage);
                 Reply::Ok
             }
-            Command::Multi(multi) => {
-                if !self.watches_hold(multi) {
-                    return Reply::NilArray;
-                }
-                Reply::Array(
-                    multi
-                        .commands
-                        .iter()
-                        .map(|command| self.execute(command))
-                        .collect(),
-                )
-            }
+            Command::CreateAccounts(batch) => self.create_accounts(batch),
+            Command::CreateTransfers(batch) => self.create_transfers(batch),
+            Command::Multi(multi) => match self.watches_hold(multi) {
+                true => self.multi(multi),
+                false => Reply::NilArray,
+            },
             Command::Once(once) => self.once(once),
             read => self.read(read),
         }
@@ -316,14 +320,16 @@ impl State {
         self.limits
     }
 
-    /// Covers keys, values, revisions, expiries and ONCE tokens; neither LSN nor log time.
+    /// Covers keys, values, revisions, expiries, ONCE tokens and the ledger; neither LSN nor log
+    /// time.
     pub fn digest(&self) -> Digest {
         let mut digest = self.keys.digest();
         digest.add(self.tokens.digest());
+        digest.add(self.ledger.digest());
         digest
     }
 
-    /// One digest per slot, in order: tells which slots differ.
+    /// One digest per slot of keys and tokens, in order: tells which slots differ.
     pub fn slot_digests(&self) -> Vec<Digest> {
         let slots = self.keys.slots().iter().zip(self.tokens.slots().iter());
         slots
@@ -338,22 +344,25 @@ impl State {
     /// Earliest deadline in ns of anything not yet swept: a Tick is due once the clock passes it.
     pub fn next_deadline(&self) -> Option<u64> {
         let of = |store: &Store| store.deadlines.first().map(|(ms, _)| ms);
-        earlier(of(&self.keys), of(&self.tokens))
+        let stores = earlier(of(&self.keys), of(&self.tokens));
+        stores.into_iter().chain(self.ledger.next_deadline()).min()
     }
 
     /// Earliest deadline in ns above log time: once the clock passes it, a read needs a Tick
     /// first. What log time has passed already is invisible, swept or not.
     pub fn next_expiry(&self) -> Option<u64> {
         let now_ms = self.now_ms();
-        earlier(
+        let stores = earlier(
             self.keys.deadlines.next_after(now_ms),
             self.tokens.deadlines.next_after(now_ms),
-        )
+        );
+        let holds = self.ledger.next_expiry(self.applied.timestamp);
+        stores.into_iter().chain(holds).min()
     }
 
     /// Estimate of the heap bytes held, by the allocator's size classes.
     pub fn used_bytes(&self) -> u64 {
-        self.keys.used_bytes() + self.tokens.used_bytes()
+        self.keys.used_bytes() + self.tokens.used_bytes() + self.ledger.used_bytes()
     }
 
     /// Number of keys held, including expired ones that are not yet swept.
@@ -376,6 +385,11 @@ impl State {
         self.tokens.len()
     }
 
+    /// The books, to look at.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Frees memory that FLUSHALL left, about `entries_max` entries; true while there is more.
     /// Each applied record does some of it, so calling it on idle turns only makes it faster.
     pub fn reclaim(&mut self, entries_max: usize) -> bool {
@@ -392,6 +406,7 @@ impl State {
     pub fn check(&self) {
         self.keys.check();
         self.tokens.check();
+        self.ledger.check();
     }
 }
 

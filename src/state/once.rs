@@ -80,7 +80,7 @@ impl Reply {
 }
 
 /// Replies nest as commands do: EXEC holds replies of commands, of which some hold lists.
-const NESTING_MAX: u32 = 4;
+const NESTING_MAX: u32 = 5;
 
 const OK: u8 = 0;
 const NIL: u8 = 1;
@@ -90,6 +90,7 @@ const SIMPLE: u8 = 4;
 const BULK: u8 = 5;
 const ARRAY: u8 = 6;
 const ERROR: u8 = 7;
+const MAP: u8 = 8;
 
 /// The simple strings that the state answers, numbered by their position for good.
 const SIMPLES: [&str; 2] = ["none", "string"];
@@ -126,7 +127,14 @@ fn encode(reply: &Reply, out: &mut Vec<u8>) {
             put_len(out, replies.len());
             replies.iter().for_each(|reply| encode(reply, out));
         }
-        Reply::Map(_) => unreachable!("no command of the log answers a map"),
+        Reply::Map(pairs) => {
+            out.push(MAP);
+            put_len(out, pairs.len());
+            for (key, value) in pairs {
+                encode(key, out);
+                encode(value, out);
+            }
+        }
     }
 }
 
@@ -148,6 +156,16 @@ fn decode(bytes: &mut Bytes, nesting: u32) -> Option<Reply> {
             }
             let replies: Option<Vec<_>> = (0..count).map(|_| decode(bytes, nesting)).collect();
             Reply::Array(replies?)
+        }
+        MAP => {
+            let nesting = nesting.checked_sub(1)?;
+            let count = bytes.try_get_u32_le().ok()? as usize;
+            if count > bytes.len() / 2 {
+                return None;
+            }
+            let pair = |_| Some((decode(bytes, nesting)?, decode(bytes, nesting)?));
+            let pairs: Option<Vec<_>> = (0..count).map(pair).collect();
+            Reply::Map(pairs?)
         }
         _ => return None,
     })
@@ -175,6 +193,7 @@ mod tests {
             Reply::Bulk(text("bytes\0")),
             Reply::Error(text("ERR no")),
             Reply::Array(vec![Reply::Array(Vec::new()), Reply::Int(1)]),
+            Reply::Map(vec![(Reply::Int(1), Reply::Map(Vec::new()))]),
         ])
     }
 

@@ -10,6 +10,7 @@
 
 use super::digest::{Digest, Sort};
 use super::entry::Entry;
+use super::ledger::{Ledger, Loading, Sorts};
 use super::once;
 use super::place::Place;
 use super::slots::Slots;
@@ -31,16 +32,16 @@ const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str)
 /// What a block of a snapshot begins with; little-endian.
 pub const BLOCK_HEADER: [Field; 4] = [
     field(0, 1, "version", "1"),
-    field(1, 1, "sort", "0: keys, 1: ONCE tokens"),
+    field(1, 1, "sort", "0: keys, 1: ONCE tokens, 2 to 7: the ledger"),
     field(2, 2, "reserved", "0"),
     field(4, 4, "entries", "how many follow"),
 ];
-const HEADER: usize = 8;
+pub(super) const HEADER: usize = 8;
 const _: () = assert!(is_gapless(&BLOCK_HEADER, HEADER));
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 /// A block is closed at this size. Small enough to be loaded by several threads, large enough to
 /// compress well.
-const BLOCK_BYTES: usize = 256 << 10;
+pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// A chunk with more bytes than this is copied piece by piece.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -69,6 +70,8 @@ pub struct Block {
 pub enum LoadError {
     #[error("state block: {what} at byte {at}")]
     Block { what: &'static str, at: usize },
+    #[error("state: the ledger has {what}")]
+    Ledger { what: &'static str },
     #[error("state: {what} is {found}, the snapshot's head says {expected}")]
     Differs {
         what: &'static str,
@@ -254,6 +257,7 @@ impl State {
         let lsn = self.applied.lsn;
         self.keys.walk = Some(Walk::new(Sort::Key, lsn));
         self.tokens.walk = Some(Walk::new(Sort::Token, lsn));
+        self.ledger.begin_walk();
         SnapshotHead {
             lsn,
             timestamp: self.applied.timestamp,
@@ -276,6 +280,12 @@ impl State {
             walk.take_blocks(emit);
             store.walk = Some(walk);
         }
+        let (_, ledger_done) = match left {
+            0 => (0, false),
+            left => self.ledger.walk_step(left),
+        };
+        done &= ledger_done;
+        self.ledger.walk_blocks(done, emit);
         if done {
             for store in [&mut self.keys, &mut self.tokens] {
                 let walk = store.walk.as_mut().expect("a snapshot was begun");
@@ -293,6 +303,7 @@ impl State {
             let frozen = store.walk.take().and_then(|walk| walk.frozen);
             self.garbage.extend(frozen.map(Garbage::of_slots));
         }
+        self.ledger.end_walk();
     }
 
     /// Whether a snapshot was begun and is neither finished nor aborted.
@@ -311,10 +322,18 @@ impl State {
             lsn: head.lsn,
             timestamp: head.timestamp,
         };
-        let (keys, tokens): (Vec<_>, Vec<_>) =
-            parts.into_iter().partition(|part| part.sort == Sort::Key);
+        let mut books = Vec::new();
+        let (mut keys, mut tokens) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part.0 {
+                Part::Entries(part) if part.sort == Sort::Key => keys.push(part),
+                Part::Entries(part) => tokens.push(part),
+                Part::Ledger(part) => books.push(part),
+            }
+        }
         load_parts(&mut state.keys, keys);
         load_parts(&mut state.tokens, tokens);
+        state.ledger = Ledger::assemble(limits.seed, books)?;
         differs("the number of keys", state.keys.len(), head.keys)?;
         differs("the number of tokens", state.tokens.len(), head.tokens)?;
         differs("the digest", state.digest(), head.digest)?;
@@ -337,7 +356,7 @@ fn differs<T: PartialEq + std::fmt::Display>(
     })
 }
 
-fn load_parts(store: &mut Store, parts: Vec<LoadedPart>) {
+fn load_parts(store: &mut Store, parts: Vec<Entries>) {
     let deadlines = parts.iter().map(|part| part.deadlines.len()).sum();
     let mut all_deadlines = Vec::with_capacity(deadlines);
     for mut part in parts {
@@ -351,7 +370,17 @@ fn load_parts(store: &mut Store, parts: Vec<LoadedPart>) {
 
 /// A loaded block, ready to be assembled.
 #[derive(Debug)]
-pub struct LoadedPart {
+pub struct LoadedPart(Part);
+
+#[derive(Debug)]
+enum Part {
+    Entries(Entries),
+    Ledger(Loading),
+}
+
+/// Entries of a store.
+#[derive(Debug)]
+struct Entries {
     sort: Sort,
     runs: Vec<Run>,
     /// Of all entries: deadline and place.
@@ -383,9 +412,17 @@ pub fn load_block(limits: &Limits, block: &[u8]) -> Result<LoadedPart, LoadError
     let sort = match sort {
         0 => Sort::Key,
         1 => Sort::Token,
-        _ => return broken("a sort of entry that this program does not know", 1),
+        number => {
+            let Some(sort) = Sorts::from_number(number) else {
+                return broken("a sort of entry that this program does not know", 1);
+            };
+            return match Loading::parse(sort, u32::from_le_bytes(count), rest) {
+                Some(part) => Ok(LoadedPart(Part::Ledger(part))),
+                None => broken("items of the ledger that are cut off or malformed", HEADER),
+            };
+        }
     };
-    let mut part = LoadedPart {
+    let mut part = Entries {
         sort,
         runs: Vec::new(),
         deadlines: Vec::new(),
@@ -413,7 +450,7 @@ pub fn load_block(limits: &Limits, block: &[u8]) -> Result<LoadedPart, LoadError
     }
     part.close_run(run, limits.seed);
     if rest.is_empty() {
-        Ok(part)
+        Ok(LoadedPart(Part::Entries(part)))
     } else {
         broken("bytes left over", block.len() - rest.len())
     }
@@ -426,7 +463,7 @@ fn split_entry(rest: &mut &[u8]) -> Option<Entry> {
     Entry::from_bytes(bytes)
 }
 
-impl LoadedPart {
+impl Entries {
     fn close_run(&mut self, entries: Vec<(Place, Entry)>, seed: u64) {
         let Some((first, _)) = entries.first() else {
             return;

@@ -1,5 +1,6 @@
 //! Tests of the room as a whole: what holds for any log.
 
+mod books;
 mod codec;
 mod cost;
 mod logs;

@@ -1,6 +1,8 @@
 //! A logged command in a client's words: for people who read a log or a loss statement, and for
 //! sending again what was cut.
 
+mod ledger;
+
 use super::command::{
     Command, ExpireCondition, Expiry, Scan, Set, SetCondition, SetReply, TtlForm, When,
 };
@@ -112,7 +114,7 @@ impl Command {
             Command::Keys { pattern } => of_key("KEYS", pattern),
             Command::Scan(scan) => scan_words(scan),
             Command::DbSize => vec![word("DBSIZE")],
-            composed => unreachable!("handled by requests: {composed:?}"),
+            other => ledger::words(other).expect("what is composed is handled by requests"),
         }
     }
 }

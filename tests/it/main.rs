@@ -20,6 +20,7 @@ mod damage;
 mod disk;
 #[cfg(test)]
 mod failover;
+mod ledger;
 #[cfg(test)]
 mod own_client;
 #[cfg(test)]

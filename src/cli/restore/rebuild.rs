@@ -81,6 +81,9 @@ pub fn rebuild(
         replay.follow(plan, cluster, &pieces, on_progress)
     })?;
     replay.check_target(plan)?;
+    // I7: whatever the digests say, a restored ledger is held against its own transfers.
+    let books = replay.done.state.ledger().audit();
+    books.map_err(|story| damaged(format!("the ledger at this point: {story}")))?;
     Ok(replay.done)
 }
 

@@ -243,7 +243,11 @@ impl Engine {
             return None;
         }
         let tip = self.replica.tip();
-        let timestamp = self.log_time().max(tip.timestamp + 1);
+        // Events of a batch are a nanosecond apart, and each takes its record's bytes at least. The
+        // state keeps them in order whatever the log says (after a promotion, say); this keeps the
+        // log's own times true.
+        let timestamp = self.log_time().max(tip.timestamp + 1 + self.events_ns);
+        self.events_ns = (payload.len() / crate::state::ledger::RECORD_BYTES) as u64;
         let record = Record::build(tip, kind, self.replica.epoch(), timestamp, count, payload);
         self.step(Input::Propose(record.clone()));
         Some(record)

@@ -114,6 +114,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
     let group = match spec.group {
         Group::String => "@string",
         Group::Generic => "@keyspace",
+        Group::Ledger => "@ledger",
         Group::Transactions => "@transaction",
         Group::Connection => "@connection",
         Group::Pubsub => "@pubsub",

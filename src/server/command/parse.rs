@@ -1,7 +1,7 @@
 //! From a client's words to a command, with Redis's error texts.
 
 use super::refusal::{Refusal, unknown};
-use super::{Id, Spec, lookup};
+use super::{Id, Parse, Spec, ledger, lookup};
 use crate::state::command::{
     ExpireCondition, Expiry, Multi, Once, RELATIVE_MS_MAX, Scan, Set, SetCondition, SetReply,
     TtlForm, When,
@@ -33,8 +33,6 @@ pub enum Parsed {
 
 /// The longest ONCE token: an id, not a document.
 pub const TOKEN_BYTES_MAX: usize = 256;
-
-type Parse<T> = Result<T, Refusal>;
 
 /// Finds the command and its arity; `args[0]` is the name. Arguments are not looked at.
 pub fn find(args: &[Bytes]) -> Parse<&'static Spec> {
@@ -154,7 +152,7 @@ fn data(id: Id, name: &'static str, args: &[Bytes], context: &Context) -> Option
         Id::Scan => return Some(scan(args)),
         Id::DbSize => Command::DbSize,
         Id::FlushAll | Id::FlushDb => return Some(flush(args)),
-        _ => return None,
+        _ => return ledger::parse(id, args),
     }))
 }
 

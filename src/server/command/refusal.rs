@@ -1,7 +1,9 @@
 //! Why a request is refused before it is ordered, in Redis's words where it has some.
 
 use super::TOKEN_BYTES_MAX;
+use crate::limits::LEDGER_EVENTS_MAX;
 use crate::state::Reply;
+use crate::state::ledger::FilterError;
 use bytes::Bytes;
 
 /// Why a command is refused before it is ordered; the text is Redis's where it has one.
@@ -47,6 +49,19 @@ pub enum Refusal {
     OnceOfOnce,
     #[error("ERR a ONCE token must have 1 to {TOKEN_BYTES_MAX} bytes")]
     TokenLength,
+    #[error(
+        "ERR an id or number is wanted: decimal, 0x and hex digits, or a UUID, within its range"
+    )]
+    NotNumber,
+    #[error("ERR there is no flag '{0}'; COMMAND DOCS names the flags")]
+    Flag(String),
+    #[error("{0}")]
+    Filter(FilterError),
+    #[error(
+        "ERR {bytes} bytes are no batch: send 1 to {LEDGER_EVENTS_MAX} items of {item_bytes} \
+         bytes each"
+    )]
+    Batch { bytes: usize, item_bytes: usize },
 }
 
 impl Refusal {

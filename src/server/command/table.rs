@@ -20,8 +20,28 @@ const PAIRS: KeyRange = KeyRange::new(1, -1, 2);
 /// Every command, strictly ascending by name.
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &{
-    use Group::{Connection, Discovery, Generic, History, Pubsub, Server, String, Transactions};
+    use Group::{
+        Connection, Discovery, Generic, History, Ledger, Pubsub, Server, String, Transactions,
+    };
     [
+        row(Id::AccountBalances, "account.balances", -2, R, NONE, Ledger,
+            "id [FROM ns] [TO ns] [DEBITS] [CREDITS] [LEDGER ledger] [CODE code] [USERDATA128 \
+             data] [USERDATA64 data] [USERDATA32 data] [REVERSED] [LIMIT count] [CURSOR cursor]",
+            "Answers a cursor and an account's balances after each of its events."),
+        row(Id::AccountCreate, "account.create", -6, W.and(OOM), NONE, Ledger,
+            "id LEDGER ledger CODE code [FLAGS flag,...] [USERDATA128 data] [USERDATA64 data] \
+             [USERDATA32 data] [TIMESTAMP ns]",
+            "Opens an account; the same one again is answered EXISTS."),
+        row(Id::AccountGet, "account.get", -2, R.and(FAST), NONE, Ledger, "id [WITH HOLDS]",
+            "Answers an account, and with it its open holds, both at one LSN."),
+        row(Id::AccountQuery, "account.query", -1, R, NONE, Ledger,
+            "[LEDGER ledger] [CODE code] [USERDATA128 data] [USERDATA64 data] [USERDATA32 data] \
+             [FROM ns] [TO ns] [REVERSED] [LIMIT count] [CURSOR cursor]",
+            "Answers a cursor and the accounts that match, in the order of their creation."),
+        row(Id::AccountTransfers, "account.transfers", -2, R, NONE, Ledger,
+            "id [FROM ns] [TO ns] [DEBITS] [CREDITS] [LEDGER ledger] [CODE code] [USERDATA128 \
+             data] [USERDATA64 data] [USERDATA32 data] [REVERSED] [LIMIT count] [CURSOR cursor]",
+            "Answers a cursor and an account's transfers, the oldest first unless REVERSED."),
         row(Id::Append, "append", 3, W.and(OOM).and(FAST), ONE, String, "key value",
             "Appends to a value; a missing key counts as empty."),
         row(Id::Auth, "auth", -2, FAST.and(OPEN).and(FREE), NONE, Connection, "[username] password",
@@ -96,6 +116,20 @@ pub static TABLE: &[Spec] = &{
             "Lists the keys that match a glob; looks at all of them, so prefer SCAN."),
         row(Id::LastSave, "lastsave", 1, FAST.and(FREE), NONE, Server, "",
             "Answers when the newest snapshot was taken."),
+        row(Id::LedgerAudit, "ledger.audit", 1, R.and(Flags::DANGEROUS), NONE, Ledger, "",
+            "Makes every balance again from the transfers; takes as long as reading all."),
+        row(Id::LedgerCreateAccounts, "ledger.create_accounts", 2, W.and(OOM), NONE, Ledger,
+            "batch",
+            "Opens accounts: n times 128 bytes in, n times 16 bytes of results out."),
+        row(Id::LedgerCreateTransfers, "ledger.create_transfers", 2, W.and(OOM), NONE, Ledger,
+            "batch",
+            "Creates transfers: n times 128 bytes in, n times 16 bytes of results out."),
+        row(Id::LedgerLookupAccounts, "ledger.lookup_accounts", 2, R, NONE, Ledger, "ids",
+            "Answers accounts of 128 bytes for ids of 16; unknown ids are left out."),
+        row(Id::LedgerLookupTransfers, "ledger.lookup_transfers", 2, R, NONE, Ledger, "ids",
+            "Answers transfers of 128 bytes for ids of 16; unknown ids are left out."),
+        row(Id::LedgerTotals, "ledger.totals", -1, R, NONE, Ledger, "[ledger]",
+            "Answers the sums of all debits and credits, ledger by ledger."),
         row(Id::MGet, "mget", -2, R.and(FAST), ALL, String, "key [key ...]",
             "Answers several values, all at one LSN."),
         row(Id::MSet, "mset", -3, W.and(OOM), PAIRS, String, "key value [key value ...]",
@@ -189,6 +223,25 @@ pub static TABLE: &[Spec] = &{
              value."),
         row(Id::Touch, "touch", -2, R.and(FAST), ALL, Generic, "key [key ...]",
             "Counts which of the keys there are."),
+        row(Id::TransferCreate, "transfer.create", -9, W.and(OOM), NONE, Ledger,
+            "id debit-account credit-account amount LEDGER ledger CODE code [PENDING] [TIMEOUT \
+             seconds] [FLAGS flag,...] [USERDATA128 data] [USERDATA64 data] [USERDATA32 data] \
+             [TIMESTAMP ns]",
+            "Moves money, or holds it with PENDING; an amount of ALL is as much as there is."),
+        row(Id::TransferGet, "transfer.get", 2, R.and(FAST), NONE, Ledger, "id",
+            "Answers a transfer, and what became of it if it is a hold."),
+        row(Id::TransferPost, "transfer.post", -3, W.and(OOM), NONE, Ledger,
+            "id pending-id [AMOUNT amount] [LEDGER ledger] [CODE code] [USERDATA128 data] \
+             [USERDATA64 data] [USERDATA32 data]",
+            "Posts what is held, or a part of it; the rest is released."),
+        row(Id::TransferQuery, "transfer.query", -1, R, NONE, Ledger,
+            "[LEDGER ledger] [CODE code] [USERDATA128 data] [USERDATA64 data] [USERDATA32 data] \
+             [FROM ns] [TO ns] [REVERSED] [LIMIT count] [CURSOR cursor]",
+            "Answers a cursor and the transfers that match, in the order of their creation."),
+        row(Id::TransferVoid, "transfer.void", -3, W.and(OOM), NONE, Ledger,
+            "id pending-id [LEDGER ledger] [CODE code] [USERDATA128 data] [USERDATA64 data] \
+             [USERDATA32 data]",
+            "Releases what is held."),
         row(Id::Ttl, "ttl", 2, R.and(FAST), ONE, Generic, "key",
             "Answers how many seconds a key has left."),
         row(Id::Type, "type", 2, R.and(FAST), ONE, Generic, "key",
@@ -272,7 +325,7 @@ const fn hash(name: &[u8]) -> usize {
 
 /// The row of a command's name, whatever its case.
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
-    if name.len() > 16 {
+    if name.len() > 24 {
         return None;
     }
     let mut at = hash(name);

@@ -174,6 +174,65 @@ fn scripts() {
     assert!(count >= 5, "only {count} scripts found");
 }
 
+/// A reply in the words of the cookbook: maps and lists without their frames.
+fn told(reply: &Reply) -> String {
+    let list = |replies: &[Reply], frame: bool| {
+        let told = replies.iter().map(|reply| match reply {
+            Reply::Array(_) => format!("[{}]", told(reply)),
+            Reply::Map(_) if frame => format!("[{}]", told(reply)),
+            other => told(other),
+        });
+        told.collect::<Vec<_>>().join(" ")
+    };
+    match reply {
+        Reply::Int(number) => number.to_string(),
+        Reply::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Reply::Error(text) => format!("error {}", String::from_utf8_lossy(text)),
+        Reply::Array(replies) => list(replies, true),
+        Reply::Map(pairs) => {
+            let words = pairs
+                .iter()
+                .flat_map(|(key, value)| [key.clone(), value.clone()]);
+            list(&words.collect::<Vec<_>>(), true)
+        }
+        other => shown(other),
+    }
+}
+
+#[test]
+fn the_cookbook_of_the_ledger_is_true() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/ledger.md");
+    let text = std::fs::read_to_string(path).expect("the document is there");
+    let start = text.find("<!-- cookbook -->").expect("it has a cookbook");
+    let end = start + text[start..].find("<!-- end -->").expect("that ends");
+    let mut client = Client::new();
+    let (mut out, mut requests) = (text[..start].to_owned(), 0);
+    let mut is_reply = false;
+    for line in text[start..end].lines() {
+        match line.strip_prefix("    > ") {
+            Some(request) => {
+                let reply = client.request(&words(request));
+                let reply = reply.unwrap_or_else(|refusal| refusal.reply());
+                out.push_str(&format!("{line}\n    {}\n", told(&reply)));
+                is_reply = true;
+                requests += 1;
+            }
+            None if is_reply => is_reply = false,
+            None => out.push_str(&format!("{line}\n")),
+        }
+    }
+    out.push_str(&text[end..]);
+    assert!(requests > 30, "{requests} requests");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, out).expect("the document is written");
+    } else {
+        assert!(
+            out == text,
+            "docs/ledger.md is not what the code answers; run with BLESS=1"
+        );
+    }
+}
+
 #[test]
 fn the_table_is_ordered_and_every_name_is_found_in_any_case() {
     assert!(TABLE.is_sorted_by(|a, b| a.name < b.name), "names ascend");
@@ -243,8 +302,27 @@ fn flags_agree_with_what_the_parser_makes_of_a_command() {
         "type k",
         "unlink k",
     ];
+    let batch = "x".repeat(128);
+    let ledger = [
+        "account.balances 1".to_owned(),
+        "account.create 1 ledger 1 code 1".to_owned(),
+        "account.get 1".to_owned(),
+        "account.query".to_owned(),
+        "account.transfers 1".to_owned(),
+        "ledger.audit".to_owned(),
+        format!("ledger.create_accounts {batch}"),
+        format!("ledger.create_transfers {batch}"),
+        format!("ledger.lookup_accounts {batch}"),
+        format!("ledger.lookup_transfers {batch}"),
+        "ledger.totals".to_owned(),
+        "transfer.create 1 2 3 4 ledger 1 code 1".to_owned(),
+        "transfer.get 1".to_owned(),
+        "transfer.post 1 2".to_owned(),
+        "transfer.query".to_owned(),
+        "transfer.void 1 2".to_owned(),
+    ];
     let mut data = 0;
-    for sample in samples {
+    for sample in samples.into_iter().chain(ledger.iter().map(String::as_str)) {
         let args = words(sample);
         let spec = find(&args).expect(sample);
         let Ok(Parsed::Data(command)) = parse(spec, &args, &CONTEXT) else {
@@ -326,6 +404,22 @@ fn a_command_in_words_parses_to_itself() {
         "scan 0 count 10 type hash",
         "dbsize",
         "once token incrby k 1",
+        "account.create 0xff ledger 1 code 2 flags history,closed userdata32 7",
+        "account.create 1 ledger 1 code 2 flags imported timestamp 5 userdata64 1 userdata128 2",
+        "account.get 5 with holds",
+        "account.transfers 5 debits from 3 to 9 reversed limit 7 cursor 4",
+        "account.balances 5 credits code 3 ledger 2",
+        "account.query ledger 3 userdata64 4",
+        "transfer.create 1 2 3 all ledger 1 code 2 pending timeout 60 flags balancing_debit",
+        "transfer.post 1 2",
+        "transfer.post 1 2 amount 7 code 3 userdata128 4",
+        "transfer.void 1 2 ledger 3",
+        "transfer.get 123e4567-e89b-12d3-a456-426614174000",
+        "transfer.query userdata128 0x10",
+        "ledger.totals 5",
+        "ledger.totals",
+        "ledger.audit",
+        "ledger.lookup_accounts 0123456789abcdef",
     ];
     for request in requests {
         let parsed = |args: &[Bytes]| parse(find(args).expect(request), args, &CONTEXT);

@@ -5,7 +5,7 @@ use super::super::command::{
     Command, ExpireCondition, Expiry, Multi, Once, RELATIVE_MS_MAX, Scan, Set, SetCondition,
     SetReply, TtlForm, When, fingerprint,
 };
-use super::{Malformed, code};
+use super::{Malformed, code, ledger};
 use bytes::{Buf, Bytes};
 use standfast_wal::Lsn;
 
@@ -165,7 +165,7 @@ fn decode_read(read: u8, reader: &mut Reader<'_>) -> Result<Command, Malformed> 
         code::REVISIONS => Command::Revisions {
             keys: reader.keys()?,
         },
-        unknown => return Err(Malformed::Code(unknown)),
+        other => return ledger::decode(other, reader),
     })
 }
 
@@ -251,7 +251,7 @@ fn decode_once(reader: &mut Reader<'_>, inside: Inside) -> Result<Command, Malfo
 const RESERVED_ITEMS_MAX: usize = 1024;
 
 /// Reads fields from the front; hands out shared slices, copies nothing.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     bytes: &'a Bytes,
     at: usize,
 }
@@ -261,13 +261,13 @@ impl Reader<'_> {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
+    pub fn byte(&mut self) -> Result<u8, Malformed> {
         let byte = self.rest().first().copied().ok_or(Malformed::Short)?;
         self.at += 1;
         Ok(byte)
     }
 
-    fn flag(&mut self) -> Result<bool, Malformed> {
+    pub fn flag(&mut self) -> Result<bool, Malformed> {
         Ok(self.bits(1)? == 1)
     }
 
@@ -281,7 +281,7 @@ impl Reader<'_> {
         }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (array, _) = self.rest().split_first_chunk().ok_or(Malformed::Short)?;
         let array = *array;
         self.at += N;
@@ -312,7 +312,7 @@ impl Reader<'_> {
         Err(Malformed::Field)
     }
 
-    fn bytes(&mut self) -> Result<Bytes, Malformed> {
+    pub fn bytes(&mut self) -> Result<Bytes, Malformed> {
         let len = self.len()?;
         if len > self.rest().len() {
             return Err(Malformed::Short);

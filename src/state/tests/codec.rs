@@ -1,6 +1,7 @@
 //! Commands as bytes: back as they were, and never a panic on anything else.
 
 use super::super::command::*;
+use super::super::ledger::Filter;
 use super::*;
 use proptest::prelude::*;
 
@@ -124,6 +125,7 @@ fn samples() -> Vec<Command> {
         Command::DbSize,
         Command::Revisions { keys: vec![key()] },
     ];
+    samples.extend(ledger_samples());
     let multi = Multi {
         watches: vec![(key(), Lsn(7))],
         commands: samples.clone(),
@@ -147,6 +149,67 @@ fn samples() -> Vec<Command> {
         commands: vec![inner],
     }));
     samples
+}
+
+fn ledger_samples() -> Vec<Command> {
+    let batch = |records: usize, form| Batch {
+        events: Bytes::from(vec![7; records * 128]),
+        form,
+    };
+    let filter = Filter {
+        account_id: u128::MAX,
+        user_data_32: 5,
+        cursor: u64::MAX,
+        ..Filter::default()
+    };
+    let ids = || Bytes::from(vec![9; 32]);
+    let reads = [
+        LedgerRead::LookupAccounts { ids: ids() },
+        LedgerRead::LookupTransfers { ids: ids() },
+        LedgerRead::Account {
+            id: 7,
+            with_holds: true,
+        },
+        LedgerRead::Transfer { id: u128::MAX },
+        LedgerRead::AccountTransfers(filter),
+        LedgerRead::AccountBalances(filter),
+        LedgerRead::QueryAccounts(filter),
+        LedgerRead::QueryTransfers(filter),
+        LedgerRead::Totals { ledger: 7 },
+        LedgerRead::Audit,
+    ];
+    let mut samples = vec![
+        Command::CreateAccounts(batch(1, BatchForm::Words)),
+        Command::CreateTransfers(batch(2, BatchForm::Results)),
+    ];
+    samples.extend(reads.map(|read| Command::Ledger(Box::new(read))));
+    samples
+}
+
+#[test]
+fn a_batch_is_whole_records_and_not_too_many() {
+    let bytes = |records: usize, more: usize, form| {
+        encoded(&Command::CreateTransfers(Batch {
+            events: Bytes::from(vec![7; records * 128 + more]),
+            form,
+        }))
+    };
+    let max = crate::limits::LEDGER_EVENTS_MAX;
+    for (records, more, form, is_legal) in [
+        (1, 0, BatchForm::Words, true),
+        (max, 0, BatchForm::Results, true),
+        (0, 0, BatchForm::Results, false),
+        (1, 1, BatchForm::Results, false),
+        (2, 0, BatchForm::Words, false),
+        (max + 1, 0, BatchForm::Results, false),
+    ] {
+        let decoded = Command::from_encoded(bytes(records, more, form));
+        assert_eq!(
+            decoded.is_ok(),
+            is_legal,
+            "{records} records, {more} bytes more"
+        );
+    }
 }
 
 fn encoded(command: &Command) -> Bytes {

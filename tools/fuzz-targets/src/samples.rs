@@ -4,8 +4,11 @@ use bytes::{Bytes, BytesMut};
 use standfast::replication::config::{Acks, Addresses, Member, MemberRole, Protection};
 use standfast::replication::{Config, EpochEntry, EpochTable};
 use standfast::state::command::{
-    ExpireCondition, Expiry, Multi, Once, Scan, Set, SetCondition, SetReply, TtlForm, When, push,
+    Batch, BatchForm, ExpireCondition, Expiry, Multi, Once, Scan, Set, SetCondition, SetReply,
+    TtlForm, When, push,
 };
+use standfast::state::ledger::record::{account_flags, transfer_flags};
+use standfast::state::ledger::{Account, Transfer};
 use standfast::state::{Attestation, Command, Digest};
 use standfast_wal::{
     ClusterId, Epoch, History, Incarnation, Kind, Link, Lsn, NodeId, Nonce, Record,
@@ -23,8 +26,51 @@ fn text(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
+/// Two accounts with a history, then a movement, a hold and its post between them.
+fn bookings() -> [Command; 2] {
+    let account = |id| Account {
+        id,
+        ledger: 1,
+        code: 1,
+        flags: account_flags::HISTORY,
+        ..Account::default()
+    };
+    let transfer = |id, flags, pending_id| Transfer {
+        id,
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount: 9,
+        pending_id,
+        ledger: 1,
+        code: 1,
+        flags,
+        ..Transfer::default()
+    };
+    let events = [
+        transfer(1, 0, 0),
+        transfer(2, transfer_flags::PENDING, 0),
+        transfer(3, transfer_flags::POST, 2),
+    ];
+    let accounts = [account(1), account(2)].map(|account| account.encode());
+    let transfers = events.map(|transfer| transfer.encode());
+    let batch = |events: &[[u8; 128]]| Batch {
+        events: Bytes::copy_from_slice(events.as_flattened()),
+        form: BatchForm::Results,
+    };
+    [
+        Command::CreateAccounts(batch(&accounts)),
+        Command::CreateTransfers(batch(&transfers)),
+    ]
+}
+
 /// One of each sort of write.
 pub fn writes() -> Vec<Command> {
+    let mut writes = writes_of_keys();
+    writes.extend(bookings());
+    writes
+}
+
+fn writes_of_keys() -> Vec<Command> {
     let key = || text("key");
     let set = |expiry, condition, reply| {
         Command::Set(Set {

@@ -1,4 +1,4 @@
-//! Blocks of a snapshot: entries of keys and tokens, as the state loads them.
+//! Blocks of a snapshot: entries of keys and tokens, items of the ledger, as the state loads them.
 //!
 //! Asserted: a block loads or is refused with a place inside it; memory stays within a bound; a
 //! head that was not made of these blocks is refused.
@@ -13,7 +13,8 @@ use standfast_wal::Lsn;
 
 pub const TARGET: Target = Target {
     name: "state_block",
-    decodes: "state/snapshot (load_block, assemble), state/entry, replies of ONCE tokens",
+    decodes: "state/snapshot (load_block, assemble), state/entry, replies of ONCE tokens, \
+              state/ledger/load",
     run,
     marks: &["loaded", "refused", "assembled"],
     seeds,
@@ -54,7 +55,11 @@ fn run(input: &[u8]) {
                 tokens: 0,
             };
             let assembled = State::assemble(LIMITS, &head, vec![part]);
-            assert!(matches!(assembled, Err(LoadError::Differs { .. })));
+            let refused = matches!(
+                assembled,
+                Err(LoadError::Differs { .. } | LoadError::Ledger { .. })
+            );
+            assert!(refused);
         }
         // Putting a state together takes a hundred times as long as a block.
         Ok(_) => hit("loaded"),

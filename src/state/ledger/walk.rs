@@ -1,0 +1,297 @@
+//! The ledger at one LSN while transfers go on: its blocks of a snapshot.
+//!
+//! Everything but accounts is append-only, so the snapshot has the first so many of each. An
+//! account that changes ahead of the walk is saved first, once: its slot then carries the number
+//! of the snapshot.
+//!
+//! A block is the header of every state block ([`super::super::BLOCK_HEADER`]), the position of
+//! its first item (u64; accounts name themselves), and items of one size ([`super::ITEMS`]).
+
+use super::super::snapshot::{BLOCK_BYTES, Block, HEADER, VERSION};
+use super::Ledger;
+use super::accounts::Slot;
+use super::record::Account;
+
+/// What a ledger's block holds: the number that its header carries.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(in super::super) enum Sorts {
+    Head = 2,
+    Accounts = 3,
+    Transfers = 4,
+    Burned = 5,
+    Expiries = 6,
+    Rows = 7,
+}
+
+impl Sorts {
+    pub const ALL: [Sorts; 6] = [
+        Sorts::Head,
+        Sorts::Accounts,
+        Sorts::Transfers,
+        Sorts::Burned,
+        Sorts::Expiries,
+        Sorts::Rows,
+    ];
+
+    pub fn from_number(number: u8) -> Option<Sorts> {
+        Sorts::ALL.into_iter().find(|sort| *sort as u8 == number)
+    }
+}
+
+/// How much of everything a snapshot has: its head block.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Ends {
+    pub last_event: u64,
+    pub accounts: u64,
+    pub transfers: u64,
+    pub burned: u64,
+    pub expiries: u64,
+    pub rows: u64,
+}
+
+impl Ends {
+    pub const BYTES: usize = 48;
+
+    pub fn encode(&self) -> [u8; Ends::BYTES] {
+        let mut out = [0; Ends::BYTES];
+        let all = [
+            self.last_event,
+            self.accounts,
+            self.transfers,
+            self.burned,
+            self.expiries,
+            self.rows,
+        ];
+        for (place, number) in out.as_chunks_mut::<8>().0.iter_mut().zip(all) {
+            *place = number.to_le_bytes();
+        }
+        out
+    }
+
+    pub fn decode(bytes: &[u8; Ends::BYTES]) -> Ends {
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let at = |i: usize| u64::from_le_bytes(numbers[i]);
+        Ends {
+            last_event: at(0),
+            accounts: at(1),
+            transfers: at(2),
+            burned: at(3),
+            expiries: at(4),
+            rows: at(5),
+        }
+    }
+}
+
+/// A snapshot of the ledger in progress.
+#[derive(Debug)]
+pub(super) struct Walk {
+    /// Which snapshot of this ledger it is.
+    number: u32,
+    ends: Ends,
+    /// Everything below is copied.
+    next: Ends,
+    filling: Option<Filling>,
+    /// Accounts that changed ahead of the walk.
+    saved: Filling,
+    closed: Vec<Block>,
+}
+
+impl Walk {
+    /// Called before an account changes.
+    pub fn save(&mut self, number: u32, slot: &mut Slot) {
+        let at = u64::from(number);
+        if at < self.ends.accounts && at >= self.next.accounts && slot.saved != self.number {
+            slot.saved = self.number;
+            self.saved.push_account(at, &slot.record);
+            self.saved.close_full(&mut self.closed);
+        }
+    }
+
+    /// Appends one item of a list that is being copied.
+    fn copy(&mut self, sort: Sorts, position: u64, item: &[u8]) {
+        if self
+            .filling
+            .as_ref()
+            .is_none_or(|filling| filling.sort != sort)
+        {
+            self.close();
+            self.filling = Some(Filling::new(sort));
+        }
+        let filling = self.filling.as_mut().expect("made above");
+        filling.push(position, item);
+        filling.close_full(&mut self.closed);
+    }
+
+    fn close(&mut self) {
+        if let Some(mut filling) = self.filling.take() {
+            filling.close(&mut self.closed);
+        }
+    }
+}
+
+/// A block being filled.
+#[derive(Debug)]
+struct Filling {
+    sort: Sorts,
+    bytes: Vec<u8>,
+    items: u32,
+}
+
+impl Filling {
+    fn new(sort: Sorts) -> Filling {
+        Filling {
+            sort,
+            bytes: Vec::new(),
+            items: 0,
+        }
+    }
+
+    fn push_account(&mut self, number: u64, record: &Account) {
+        let mut item = [0; 136];
+        item[..8].copy_from_slice(&number.to_le_bytes());
+        item[8..].copy_from_slice(&record.encode());
+        self.push(0, &item);
+    }
+
+    /// `position` is that of the item in its list; 0 where items name themselves.
+    fn push(&mut self, position: u64, item: &[u8]) {
+        if self.items == 0 {
+            self.bytes.reserve(BLOCK_BYTES + BLOCK_BYTES / 8);
+            let header = [VERSION, self.sort as u8, 0, 0, 0, 0, 0, 0];
+            self.bytes.extend_from_slice(&header);
+            self.bytes.extend_from_slice(&position.to_le_bytes());
+        }
+        self.bytes.extend_from_slice(item);
+        self.items += 1;
+    }
+
+    fn close_full(&mut self, closed: &mut Vec<Block>) {
+        if self.bytes.len() >= BLOCK_BYTES {
+            self.close(closed);
+        }
+    }
+
+    fn close(&mut self, closed: &mut Vec<Block>) {
+        if self.items == 0 {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes[4..HEADER].copy_from_slice(&self.items.to_le_bytes());
+        self.items = 0;
+        closed.push(Block {
+            first_slot: 0,
+            last_slot: 0,
+            bytes,
+        });
+    }
+}
+
+impl Ledger {
+    /// Starts a snapshot of the ledger as it is now; nothing is copied yet.
+    pub(in super::super) fn begin_walk(&mut self) {
+        self.walks = match self.walks.checked_add(1) {
+            Some(number) => number,
+            None => {
+                // Old numbers come again: none may look saved.
+                self.accounts.slots_mut().for_each(|slot| slot.saved = 0);
+                1
+            }
+        };
+        self.walk = Some(Walk {
+            number: self.walks,
+            ends: Ends {
+                last_event: self.last_event,
+                accounts: self.accounts.len(),
+                transfers: self.transfers.len(),
+                burned: self.transfers.burned().len(),
+                expiries: self.holds.expiries().len(),
+                rows: self.history.rows().len(),
+            },
+            next: Ends::default(),
+            filling: None,
+            saved: Filling::new(Sorts::Accounts),
+            closed: Vec::new(),
+        });
+    }
+
+    /// Copies about `budget_bytes` more; answers how many, and whether all is copied.
+    pub(in super::super) fn walk_step(&mut self, budget_bytes: usize) -> (usize, bool) {
+        let mut walk = self.walk.take().expect("a snapshot was begun");
+        let mut copied = 0;
+        while copied < budget_bytes {
+            match self.copy_next(&mut walk) {
+                0 => break,
+                bytes => copied += bytes,
+            }
+        }
+        let is_done = walk.next == walk.ends;
+        self.walk = Some(walk);
+        (copied, is_done)
+    }
+
+    /// Hands out the blocks that are full, or all of them at the end.
+    pub(in super::super) fn walk_blocks(&mut self, at_end: bool, emit: &mut Vec<Block>) {
+        let walk = self.walk.as_mut().expect("a snapshot was begun");
+        if at_end {
+            walk.close();
+            walk.saved.close(&mut walk.closed);
+        }
+        emit.append(&mut walk.closed);
+    }
+
+    /// Ends a snapshot, finished or not.
+    pub(in super::super) fn end_walk(&mut self) {
+        self.walk = None;
+    }
+
+    /// Copies the next item of the first list that is not finished; answers its bytes, 0 at the
+    /// end.
+    fn copy_next(&self, walk: &mut Walk) -> usize {
+        let (next, ends) = (walk.next, walk.ends);
+        if next.accounts < ends.accounts {
+            walk.next.accounts += 1;
+            let number = u32::try_from(next.accounts).expect("an account's number");
+            let slot = self.accounts.slot(number);
+            if slot.saved != walk.number {
+                let mut item = [0; 136];
+                item[..8].copy_from_slice(&next.accounts.to_le_bytes());
+                item[8..].copy_from_slice(&slot.record.encode());
+                walk.copy(Sorts::Accounts, 0, &item);
+            }
+            return 136;
+        }
+        if next.transfers < ends.transfers {
+            walk.next.transfers += 1;
+            let record = &self.transfers.at(next.transfers).record;
+            return put(walk, Sorts::Transfers, next.transfers, &record.encode());
+        }
+        if next.burned < ends.burned {
+            walk.next.burned += 1;
+            let id = self.transfers.burned().at(next.burned).to_le_bytes();
+            return put(walk, Sorts::Burned, next.burned, &id);
+        }
+        if next.expiries < ends.expiries {
+            walk.next.expiries += 1;
+            let expiry = self.holds.expiries().at(next.expiries);
+            let mut item = [0; 16];
+            item[..8].copy_from_slice(&expiry.hold.to_le_bytes());
+            item[8..].copy_from_slice(&expiry.timestamp.to_le_bytes());
+            return put(walk, Sorts::Expiries, next.expiries, &item);
+        }
+        if next.rows < ends.rows {
+            walk.next.rows += 1;
+            let row = self.history.rows().at(next.rows).encode();
+            return put(walk, Sorts::Rows, next.rows, &row);
+        }
+        if next.last_event < ends.last_event {
+            walk.next.last_event = ends.last_event;
+            return put(walk, Sorts::Head, 0, &ends.encode());
+        }
+        0
+    }
+}
+
+fn put(walk: &mut Walk, sort: Sorts, position: u64, item: &[u8]) -> usize {
+    walk.copy(sort, position, item);
+    item.len()
+}
