@@ -74,6 +74,8 @@ pub struct Opened<D: Directory> {
     pub newest: Option<Newest>,
     /// Where the loaded state stands.
     pub applied: Link,
+    /// Why everything that was here was kept aside and a new life begun.
+    pub anew: Option<String>,
 }
 
 /// The log's files, as the engine reads them.
@@ -155,21 +157,18 @@ pub fn open<D: Directory>(
     // Durable here: the names of the files that are read. After the death of a process only, they
     // may have come from memory: a rename that its directory's fsync did not follow.
     disk.sync_dir("").map_err(stopped)?;
-    let cluster = match meta::load_from(&disk) {
+    let (cluster, why) = match meta::load_from(&disk) {
         Ok(Some(found)) => {
             let cluster = found.core.cluster;
             match open_with(dir, opening, with_own_addresses(opening, found)) {
                 Ok(parts) => return Ok(parts.into_opened(disk, lock)),
-                Err(ServeError::Damaged(story)) if !opening.alone => {
-                    tracing::error!(%story, "this node's data is damaged");
-                    cluster
-                }
+                Err(ServeError::Damaged(story)) if !opening.alone => (cluster, story),
                 Err(error) => return Err(error),
             }
         }
         Ok(None) => match opening.cluster_id {
             // An empty disk, or what a crash inside `begin_anew` left.
-            Some(cluster) if !opening.alone => cluster,
+            Some(cluster) if !opening.alone => (cluster, "there is no meta file".to_string()),
             _ => {
                 let text = format!("{} holds no node", dir.name());
                 return Err(ServeError::Identity(text));
@@ -184,10 +183,7 @@ pub fn open<D: Directory>(
         Err(error) => {
             let story = format!("{}: {error}", dir.name());
             match opening.cluster_id {
-                Some(cluster) if !opening.alone => {
-                    tracing::error!(%story, "this node's identity is damaged");
-                    cluster
-                }
+                Some(cluster) if !opening.alone => (cluster, story),
                 _ => {
                     return Err(ServeError::Damaged(format!(
                         "{story}; restore this node from a backup, or where other nodes hold the \
@@ -197,8 +193,13 @@ pub fn open<D: Directory>(
             }
         }
     };
+    tracing::error!(%why, "what this node holds is damaged");
     let fresh = begin_anew(dir, &disk, opening, cluster, Incarnation(random()))?;
-    Ok(open_with(dir, opening, fresh)?.into_opened(disk, lock))
+    let opened = open_with(dir, opening, fresh)?.into_opened(disk, lock);
+    Ok(Opened {
+        anew: Some(why),
+        ..opened
+    })
 }
 
 /// Keeps everything of the old life aside and starts a new one that asks to be taken in.
@@ -251,6 +252,7 @@ impl<D: Directory> Parts<D> {
             log,
             newest,
             applied,
+            anew: None,
         }
     }
 }
@@ -405,6 +407,9 @@ fn open_log<S: Storage>(
         }
         Err(error) => return Err(of_log(error)),
     };
+    if let Some(error) = recovered.unreadable {
+        return Err(stopped(error));
+    }
     if let Some(range) = recovered.damaged.first() {
         return Err(damaged(range));
     }

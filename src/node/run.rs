@@ -198,6 +198,7 @@ impl Shell {
             log,
             newest,
             applied,
+            anew: _,
         } = opened;
         let randoms = (0..8).map(|_| random()).collect();
         let start = now();

@@ -228,6 +228,7 @@ pub(crate) fn recover<S: Storage>(
         epoch_starts: survey.epoch_starts,
         end,
         damaged: survey.damaged.clone(),
+        unreadable: survey.unreadable,
         finished_interrupted: false,
         reach: survey.reach,
     };

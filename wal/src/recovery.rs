@@ -141,6 +141,8 @@ pub struct Survey {
     pub used_end: u64,
     pub epoch_starts: Vec<Record>,
     pub damaged: Vec<DamagedRange>,
+    /// Some of what counts as damaged could not be read.
+    pub unreadable: Option<Error>,
     /// About the newest segment; not to be acted upon while anything is damaged.
     pub verdict: Verdict,
     pub reach: Reach,
@@ -168,6 +170,7 @@ pub fn survey<S: Storage>(
             used_end: segment::HEADER_AREA,
             epoch_starts: Vec::new(),
             damaged: Vec::new(),
+            unreadable: None,
             verdict: Verdict::Clean,
             reach: if from.is_some() {
                 Reach::EndsBelow
@@ -182,7 +185,10 @@ pub fn survey<S: Storage>(
         let header = walk.survey.headers[at];
         let next = walk.survey.headers.get(at + 1).map(|next| next.base);
         match next {
-            Some(_) => salvage_segment(storage, &header, &mut buffer)?,
+            Some(_) => {
+                let unreadable = salvage_segment(storage, &header, &mut buffer)?;
+                walk.survey.unreadable = walk.survey.unreadable.take().or(unreadable);
+            }
             // A disk that cannot read says nothing about what was written: no reason to cut.
             None => read_segment(storage, &header, &mut buffer)?,
         }
@@ -256,14 +262,15 @@ pub fn read_segment<S: Storage>(
 }
 
 /// Reads a whole segment like `read_segment`, but takes sectors that the disk cannot read as
-/// damaged ones. Only for segments from which nothing is cut.
+/// damaged ones; answers what the disk said of the first. Only for segments from which nothing is
+/// cut.
 pub fn salvage_segment<S: Storage>(
     storage: &S,
     header: &Header,
     buffer: &mut Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Option<Error>, Error> {
     let Err(error) = read_segment(storage, header, buffer) else {
-        return Ok(());
+        return Ok(None);
     };
     let name = segment::name(header.first_lsn());
     tracing::warn!(file = name, %error, "reading what can be read");
@@ -275,7 +282,7 @@ pub fn salvage_segment<S: Storage>(
             block.fill(0);
         }
     }
-    Ok(())
+    Ok(Some(error))
 }
 
 struct Walk<'a> {

@@ -76,6 +76,7 @@ impl<S: Storage> Log<S> {
             epoch_starts: Vec::new(),
             end: suspect.map_or(End::Clean, |kept| End::Suspect { kept }),
             damaged: Vec::new(),
+            unreadable: None,
             finished_interrupted: false,
             reach: Reach::Contains,
         }

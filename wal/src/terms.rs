@@ -1,5 +1,6 @@
 //! The words between a log and its owner: whose it is, its settings, what was found and done.
 
+use crate::error::Error;
 use crate::record::{Chain, ClusterId, History, Incarnation, Link, Lsn, NodeId, Record};
 use std::fmt;
 
@@ -55,6 +56,8 @@ pub struct Recovered {
     /// Acknowledged records that are damaged. While there are any, nothing can be appended:
     /// `repair` them first. Always empty when alone (`open` refuses instead).
     pub damaged: Vec<DamagedRange>,
+    /// What the disk said where some of that could not be read: perhaps it can be next time.
+    pub unreadable: Option<Error>,
     /// A cut or reset that a crash had interrupted was finished first.
     pub finished_interrupted: bool,
     /// How the log and the base fit together: `Contains`, unless damage hides it still.

@@ -49,6 +49,8 @@ pub struct Process {
     boot: u64,
     /// The snapshot that it started from.
     pub from: Option<Lsn>,
+    /// Why it began a new life.
+    pub anew: Option<String>,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
@@ -162,6 +164,7 @@ impl Process {
             log,
             newest,
             applied,
+            anew,
             ..
         } = opened.map_err(|error| error.to_string())?;
         let mut core = meta.core.clone();
@@ -206,6 +209,7 @@ impl Process {
             room_from: 0,
             boot: now.boot,
             from,
+            anew,
             writing: None,
             receiving: None,
             disk_failed: false,

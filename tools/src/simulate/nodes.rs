@@ -366,7 +366,8 @@ impl World {
         let incarnation = process.engine.replica().meta().incarnation;
         if this.incarnation != incarnation && this.harmed.is_none() {
             return Err(format!(
-                "n{node} begins anew as {incarnation}, and nothing had damaged its disk"
+                "n{node} begins anew, and nothing had damaged its disk: {:?}",
+                process.anew
             ));
         }
         this.incarnation = incarnation;
