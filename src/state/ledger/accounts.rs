@@ -114,9 +114,13 @@ impl Accounts {
         Some(slot.record)
     }
 
-    /// See `Ledger::look_up`.
-    pub fn touch(&self, hash: u64) -> u64 {
-        self.index.touch(hash)
+    /// See `Ledger::look_up`: the bucket where the account's number probably lies, then its slot.
+    pub fn touch(&self, hash: u64) -> Option<u64> {
+        self.index.guess(hash)
+    }
+
+    pub fn touch_slot(&self, guess: Option<u64>) -> u64 {
+        guess.map_or(0, |at| self.slots.at(at).last)
     }
 
     pub fn allocated_bytes(&self) -> u64 {

@@ -92,6 +92,11 @@ impl Index {
         shard.buckets[shard.home(self.tag_of(hash))]
     }
 
+    /// What is probably the position under this hash: it lies where a search would begin.
+    pub fn guess(&self, hash: u64) -> Option<u64> {
+        (self.touch(hash) & POSITION_MASK).checked_sub(1)
+    }
+
     /// How many positions there are.
     pub fn len(&self) -> u64 {
         self.shards.iter().map(|shard| shard.len as u64).sum()

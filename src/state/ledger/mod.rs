@@ -207,6 +207,7 @@ impl Ledger {
     fn look_up(&self, events: &[Bytes128], found: &mut [Found; GROUP_EVENTS]) {
         let mut hashes = [(0, 0); GROUP_EVENTS];
         let mut ids = [(0, 0); GROUP_EVENTS];
+        let mut guesses = [(None, None); GROUP_EVENTS];
         let mut seen = 0;
         for (at, bytes) in events.iter().enumerate() {
             let event = Transfer::decode(bytes);
@@ -215,7 +216,11 @@ impl Ledger {
             hashes[at] = (hash(ids[at].0), hash(ids[at].1));
             found[at].hash = hash(event.id);
             seen ^= self.transfers.touch(found[at].hash);
-            seen ^= self.accounts.touch(hashes[at].0) ^ self.accounts.touch(hashes[at].1);
+            guesses[at].0 = self.accounts.touch(hashes[at].0);
+            guesses[at].1 = self.accounts.touch(hashes[at].1);
+        }
+        for (debit, credit) in &guesses[..events.len()] {
+            seen ^= self.accounts.touch_slot(*debit) ^ self.accounts.touch_slot(*credit);
         }
         for at in 0..events.len() {
             found[at].debit = self.accounts.find_hashed(hashes[at].0, ids[at].0);
