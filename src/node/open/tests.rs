@@ -253,6 +253,13 @@ fn no_copy_is_given_up_for_an_error_of_the_disk() {
         dir.each()[disk].set_faults(Default::default());
         assert_eq!(reopen(&mut dir), (BORN, Lsn(12), false));
     }
+    // A sector of a sealed segment cannot be read now.
+    let mut dir = a_node(30);
+    let (sealed, len) = dir.wal.files().remove(0);
+    assert!(sealed.ends_with(".wal") && dir.wal.files().len() > 3);
+    dir.wal.make_unreadable(&sealed, 5000..6000.min(len));
+    dir.restart();
+    refused(&dir);
     // An end that has to be cut needs room for what is kept aside.
     let mut dir = a_node(3);
     let (name, _) = dir.wal.files().pop().expect("a segment");

@@ -434,7 +434,9 @@ impl Observer {
         else {
             return Ok(());
         };
-        let holders = (0..nodes.len()).filter(|node| self.holds(nodes, *node, place));
+        // A history that was founded since goes on with the same copies.
+        let same = |there: Place| (there.history, there.epoch) == (place.history, place.epoch);
+        let holders = (0..nodes.len()).filter(|node| self.is_held(nodes, *node, place.lsn, same));
         told::receipt(place, holders.count(), reply)
     }
 

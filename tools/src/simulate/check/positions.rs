@@ -97,8 +97,19 @@ impl Positions {
 impl Observer {
     /// Whether this place of a log is durable on that node's disk.
     pub(super) fn holds(&self, nodes: &[Node], node: usize, place: Place) -> bool {
+        self.is_held(nodes, node, place.lsn, |there| there == place)
+    }
+
+    /// Whether that node's disk holds something durable at `lsn` that is the `same`.
+    pub(super) fn is_held(
+        &self,
+        nodes: &[Node],
+        node: usize,
+        lsn: Lsn,
+        same: impl Fn(Place) -> bool,
+    ) -> bool {
         let is_there = |durable: Lsn, table: &EpochTable| {
-            durable >= place.lsn && Place::of(table, place.lsn) == Some(place)
+            durable >= lsn && Place::of(table, lsn).is_some_and(&same)
         };
         let mut lost = self.nodes[node].lost.iter();
         if lost.any(|(_, durable, table)| is_there(*durable, table)) {
