@@ -58,6 +58,8 @@ pub struct Pending {
     told: usize,
     /// Reads by the LSN that must be applied, exactly, when they are evaluated.
     reads: BTreeMap<Lsn, Vec<Read>>,
+    /// The highest of these LSNs by session: its later reads must see as much.
+    waits: BTreeMap<SessionId, Lsn>,
     unconfirmed: VecDeque<Unconfirmed>,
     answers: Vec<(SessionId, Answer)>,
 }
@@ -133,7 +135,14 @@ impl Pending {
             round,
             since: now,
         };
+        let wait = self.waits.entry(client.session).or_default();
+        *wait = lsn.max(*wait);
         self.reads.entry(lsn).or_default().push(read);
+    }
+
+    /// What the session's last read waits for, if any does.
+    pub fn waits_for(&self, session: SessionId) -> Option<Lsn> {
+        self.waits.get(&session).copied()
     }
 
     /// The first LSN at which reads wait to be evaluated.
@@ -161,6 +170,9 @@ impl Pending {
                     since,
                 } = waiting;
                 self.evaluated(since, client, command, applied, round, confirmed, reply);
+                if self.waits_for(client.session) <= Some(applied) {
+                    self.waits.remove(&client.session);
+                }
             }
         }
     }
@@ -220,6 +232,7 @@ impl Pending {
         last_write: impl Fn(SessionId) -> Option<Lsn>,
         refusal: &Refusal,
     ) -> Vec<(Client, Command)> {
+        self.waits.clear();
         let waiting = std::mem::take(&mut self.reads).into_iter();
         let waiting = waiting.flat_map(|(lsn, reads)| {
             let reads = reads.into_iter();
@@ -261,6 +274,7 @@ impl Pending {
 
     /// The node may no longer answer reads: all that wait are refused, none was ordered.
     pub fn refuse_reads(&mut self, refusal: &Refusal) {
+        self.waits.clear();
         for (_, reads) in std::mem::take(&mut self.reads) {
             for read in reads {
                 self.answer(read.client, Lsn::ZERO, Epoch(0), refusal.clone().into());

@@ -17,6 +17,10 @@ impl Engine {
         if let Some(lsn) = self.last_write.get(&client.session) {
             after = after.max(*lsn);
         }
+        // So do its own earlier reads, which may wait for a record that was refused meanwhile.
+        if let Some(lsn) = self.pending.waits_for(client.session) {
+            after = after.max(lsn);
+        }
         if self.gathered_by == Some(client.session) {
             after = after.max(self.last_lsn());
         }

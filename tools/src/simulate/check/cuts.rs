@@ -96,9 +96,16 @@ impl World {
             disks.wal.halt_after(operations);
             let _ = self.open_copy(node, &disks);
             disks.crash();
-            self.open_copy(node, &disks).map_err(|story| {
-                format!("n{node}: a start stops after {operations} operations, and then {story}")
-            })?;
+            let Err(story) = self.open_copy(node, &disks) else {
+                continue;
+            };
+            // Alone, what was torn out of order is the operator's to judge.
+            if self.nodes.len() == 1 && story.contains("--cut-damaged-end") {
+                continue;
+            }
+            return Err(format!(
+                "n{node}: a start stops after {operations} operations, and then {story}"
+            ));
         }
         Ok(())
     }
