@@ -78,6 +78,15 @@ pub struct Opened<D: Directory> {
     pub anew: Option<String>,
 }
 
+impl<D: Directory> Opened<D> {
+    /// What the core starts with: its memory, and what the log says of itself.
+    pub fn core(&self) -> Meta {
+        let mut core = self.meta.core.clone();
+        core.suspect |= self.facts.suspect;
+        core
+    }
+}
+
 /// The log's files, as the engine reads them.
 pub struct LogFiles<S: Storage>(pub Option<Reader<S>>);
 

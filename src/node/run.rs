@@ -189,6 +189,7 @@ impl Shell {
         from_world: mpsc::UnboundedReceiver<Event>,
         peer_listener: TcpListener,
     ) -> Result<Shell, ServeError> {
+        let core = opened.core();
         let Opened {
             disk,
             lock,
@@ -202,8 +203,6 @@ impl Shell {
         } = opened;
         let randoms = (0..8).map(|_| random()).collect();
         let start = now();
-        let mut core = meta.core.clone();
-        core.suspect |= facts.suspect;
         let replica = Replica::new(
             settings_of(config),
             Time(start.boot),

@@ -156,6 +156,8 @@ impl Process {
         let introduction = starter.introduction;
         let opening = starter.opening(tuning);
         let opened = open::open(disks, &opening, &mut || random.wide());
+        let opened = opened.map_err(|error| error.to_string())?;
+        let core = opened.core();
         let Opened {
             lock,
             meta,
@@ -166,9 +168,7 @@ impl Process {
             applied,
             anew,
             ..
-        } = opened.map_err(|error| error.to_string())?;
-        let mut core = meta.core.clone();
-        core.suspect |= facts.suspect;
+        } = opened;
         let randoms = (0..8).map(|_| random.wide()).collect();
         let introduction = Introduction {
             // As `join` does: a node asks to be taken in until it knows of a Config.

@@ -1,8 +1,8 @@
 //! A cut is all or nothing: what a loss of power anywhere inside it leaves is the log before it or
 //! after it, and once it is reported done, after it.
 //!
-//! Each cut is rehearsed on a copy of the disks that stops after some operation and loses power; and
-//! so is each start after a process that had died within its disk's work.
+//! Each cut is rehearsed on a copy of the disks that stops after some operation and loses power;
+//! and so is each start after a process that had died within its disk's work.
 
 use crate::simulate::node::opening_of;
 use crate::simulate::world::World;
