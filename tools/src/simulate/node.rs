@@ -153,10 +153,9 @@ impl Process {
         tuning: &Tuning,
         starter: &Starter<'_>,
     ) -> Result<Process, String> {
-        let introduction = starter.introduction;
         let opening = starter.opening(tuning);
-        let opened = open::open(disks, &opening, &mut || random.wide());
-        let opened = opened.map_err(|error| error.to_string())?;
+        let opened = open::open(disks, &opening, &mut || random.wide())
+            .map_err(|error| error.to_string())?;
         let core = opened.core();
         let Opened {
             lock,
@@ -172,8 +171,8 @@ impl Process {
         let randoms = (0..8).map(|_| random.wide()).collect();
         let introduction = Introduction {
             // As `join` does: a node asks to be taken in until it knows of a Config.
-            asked: introduction.asked && meta.core.config.version == 0,
-            ..introduction.clone()
+            asked: starter.introduction.asked && meta.core.config.version == 0,
+            ..starter.introduction.clone()
         };
         let replica = Replica::new(
             tuning.core.clone(),
