@@ -6,7 +6,7 @@
 
 use crate::durable;
 use crate::error::{Error, ErrorKind};
-use crate::prepare::{PREPARED, Preparation, Prepared};
+use crate::prepare::{PREPARED, Preparation, Prepared, Writes};
 use crate::reader::Reader;
 use crate::record::{History, Kind, Link, Lsn, Record};
 use crate::segment::{self, HEADER_AREA, Header, STAMP_BYTES, Stamp};
@@ -43,6 +43,8 @@ pub struct Log<S: Storage> {
     pub(crate) prepared: Option<Prepared<S>>,
     /// A `Preparation` was handed out and has not come back.
     pub(crate) preparing: bool,
+    /// Since the last preparation.
+    pub(crate) writes: Writes,
     /// The last preparation found no space.
     pub(crate) disk_full: bool,
     /// After the first error nothing is written any more.
@@ -136,6 +138,7 @@ impl<S: Storage> Log<S> {
         // Durable here: the first `count` queued records.
         self.durable = self.queue[count - 1].link();
         self.queued_bytes -= at - self.offset;
+        self.writes.note(at - self.offset);
         self.queue.drain(..count);
         self.offset = at;
         self.settled = false;

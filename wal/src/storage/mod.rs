@@ -69,6 +69,12 @@ pub trait File: Send + Sync + 'static {
     /// good. `StorageFull` harms nothing and may be tried again.
     fn zero(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// Grows an empty file to `len` bytes that read as zeros and takes the space for good, without
+    /// writing the zeros where the storage can do without. `StorageFull` as for `zero`.
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.zero(0, len)
+    }
+
     /// Makes everything written to this file durable. An error is final: what was not durable
     /// may be lost even if a later call succeeds, so there is none.
     fn sync(&self) -> io::Result<()>;
