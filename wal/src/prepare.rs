@@ -15,8 +15,9 @@ use std::io::{self, ErrorKind};
 /// The name of the prepared file. It has this name only once its space and zeros are durable.
 pub const PREPARED: &str = "prepared";
 
-/// Bytes of a write from which on one more metadata change a sync is not felt.
-const LARGE_WRITE_BYTES: u64 = 256 * 1024;
+/// Bytes of a write from which on throughput counts, not latency: one more metadata change or call
+/// to the system is not felt.
+pub(crate) const LARGE_WRITE_BYTES: u64 = 256 * 1024;
 
 /// How the log was written lately.
 #[derive(Debug, Default)]

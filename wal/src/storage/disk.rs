@@ -239,6 +239,12 @@ impl File for DiskFile {
         self.latch.guard(self.file.sync_data())
     }
 
+    fn release(&self, offset: u64, len: u64) {
+        let len = std::num::NonZeroU64::new(len);
+        // Only advice: what the system makes of it changes no byte.
+        let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
+    }
+
     fn map(&self, len: u64) -> io::Result<Bytes> {
         super::map::map(&self.file, len)
     }

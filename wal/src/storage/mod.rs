@@ -79,6 +79,9 @@ pub trait File: Send + Sync + 'static {
     /// may be lost even if a later call succeeds, so there is none.
     fn sync(&self) -> io::Result<()>;
 
+    /// These bytes are durable and will not be read soon: the system need not keep them in memory.
+    fn release(&self, _offset: u64, _len: u64) {}
+
     /// The first `len` bytes of a file that nobody will change again, without copying them
     /// where the storage can.
     fn map(&self, len: u64) -> io::Result<Bytes>;
