@@ -1,4 +1,4 @@
-//! Prepares the next segment: space that is taken, reads as zeros and is synced before it is needed.
+//! Prepares the next segment: space that is taken, reads as zeros and is synced before its turn.
 //!
 //! An append into space that was written with zeros changes no metadata, so its fdatasync is one
 //! write of the disk's. Where appends are large, that saves nothing worth a second write of every
