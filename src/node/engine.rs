@@ -26,6 +26,7 @@ use crate::node::refusal::Refusal;
 use crate::node::view::View;
 use crate::node::wire::Frame;
 use crate::replication::{Effect, Input, Introduction, Meta, Replica, Time};
+use crate::state::ledger::Ledger;
 use crate::state::{Digest, Reply, State};
 use bytes::BytesMut;
 use standfast_wal::scribe::Command;
@@ -335,6 +336,11 @@ impl Engine {
     /// Where the state stands, and its digest there.
     pub fn applied(&self) -> (Lsn, Digest) {
         (self.state.applied().lsn, self.state.digest())
+    }
+
+    /// The books where the state stands.
+    pub fn ledger(&self) -> &Ledger {
+        self.state.ledger()
     }
 
     /// Takes one event.

@@ -300,6 +300,10 @@ impl Once {
         }
     }
 
+    pub fn token(&self) -> &Bytes {
+        &self.token
+    }
+
     pub fn command(&self) -> &Command {
         &self.command
     }

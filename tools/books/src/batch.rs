@@ -113,7 +113,7 @@ pub fn create<E: Event>(books: &mut Books, time: u64, events: &[E]) -> Vec<Outco
             && let Some(Chain { first, before }) = &mut chain
             && let Some(before) = before.take()
         {
-            undo(books, before);
+            books.go_back(before);
             for (index, mate) in outcomes.iter_mut().enumerate().skip(*first) {
                 let timestamp = time + index as u64;
                 *mate = Outcome {
@@ -128,11 +128,4 @@ pub fn create<E: Event>(books: &mut Books, time: u64, events: &[E]) -> Vec<Outco
         }
     }
     outcomes
-}
-
-/// Goes back, but ids that were burned stay so: their senders are told that they failed.
-fn undo(books: &mut Books, before: Books) {
-    let burned = std::mem::take(&mut books.burned);
-    *books = before;
-    books.burned = burned;
 }

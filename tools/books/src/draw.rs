@@ -306,8 +306,11 @@ impl Draw {
         if !dice.one_in(8) {
             return times;
         }
-        // Begins among the timestamps of the batch before.
-        let mut time = self.last_time;
+        // Begins among the timestamps of the batch before, or behind them.
+        let mut time = match dice.one_in(2) {
+            true => self.last_time,
+            false => now.saturating_sub(200).max(self.last_time),
+        };
         for _ in 0..length {
             time += dice.pick(&[0, 1, 2, 50]);
             times.push(match dice.below(12) {

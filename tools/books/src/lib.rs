@@ -89,6 +89,15 @@ impl Books {
 
     /// Expires the holds that are due first, and of equals the oldest, but no more than `max`.
     pub fn pulse_up_to(&mut self, now: u64, max: usize) -> usize {
+        let due = self.due(now, max);
+        for id in &due {
+            self.expire(*id);
+        }
+        due.len()
+    }
+
+    /// The pending holds that are due first, and of equals the oldest, but no more than `max`.
+    pub fn due(&self, now: u64, max: usize) -> Vec<u128> {
         let pending = self
             .holds
             .iter()
@@ -100,12 +109,22 @@ impl Books {
             .collect();
         due.sort_unstable();
         due.truncate(max);
-        for (_, _, id) in &due {
-            let hold = self.transfers[id];
-            self.release(&hold);
-            self.holds.insert(*id, Hold::Expired);
-        }
-        due.len()
+        due.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    /// Ends a pending hold by itself.
+    pub fn expire(&mut self, id: u128) {
+        let hold = self.transfers[&id];
+        self.release(&hold);
+        self.holds.insert(id, Hold::Expired);
+    }
+
+    /// Goes back to how the books were, but ids that were burned since stay so: their senders are
+    /// told that they failed.
+    pub fn go_back(&mut self, before: Books) {
+        let burned = std::mem::take(&mut self.burned);
+        *self = before;
+        self.burned = burned;
     }
 
     /// Takes a hold's amount out of the pending balances, and reopens what it has closed.
