@@ -45,7 +45,7 @@ impl World {
             return Ok(());
         };
         let mut random = Random::new(self.dice.faults.next());
-        if !random.one_in(4) {
+        if !random.one_in(3) {
             return Ok(());
         }
         self.say(|| format!("n{old} comes back while n{node} fences"));
@@ -54,13 +54,16 @@ impl World {
         }
         self.after(0, Happening::Resume { node: old });
         let failover = self.failover_ns();
-        self.net.slow_down(node, old, failover * 2);
-        let (from, to) = (node, old);
-        self.after(failover * 4, Happening::Hasten { from, to });
+        // What the candidate says comes late to all, or its own fence is as slow as a change.
+        let late = random.between(failover / 8, failover);
+        for to in (0..self.nodes.len()).filter(|to| *to != node) {
+            let extra = if to == old { late * 2 } else { late };
+            self.net.slow_down(node, to, extra);
+            self.after(late, Happening::Hasten { from: node, to });
+        }
         if random.one_in(2) {
-            // Its own fence takes as long as a change of its predecessor's.
-            self.nodes[node].meta_wait = random.below(failover / 2);
-            self.after(failover, Happening::Mend { node });
+            self.nodes[node].meta_wait = late;
+            self.after(late, Happening::Mend { node });
         }
         match self.plan.operator_pause {
             Some(_) if random.one_in(2) => self.change_something(old),
