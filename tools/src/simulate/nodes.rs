@@ -254,6 +254,10 @@ impl World {
             self.crash_in_cut(node);
         }
         self.summary.snapshots_installed += wants.installed;
+        if wants.installed > 0 {
+            let process = self.nodes[node].process.as_ref();
+            self.summary.ledger.note_installed(process);
+        }
         if let Some(lsn) = wants.taken {
             self.snapshot_taken(node, lsn)?;
         }
@@ -379,6 +383,7 @@ impl World {
         this.incarnation = incarnation;
         this.wake_at = u64::MAX;
         self.starts_from_its_newest(node, newest, &process)?;
+        self.summary.ledger.note_started(&process);
         let meta = process.engine.replica().meta();
         self.starts_with_what_is_kept(node, before.as_ref(), meta)?;
         let this = &mut self.nodes[node];

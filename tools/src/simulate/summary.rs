@@ -1,5 +1,6 @@
 //! What a run or a batch of runs reached, and the digest that tells two runs apart.
 
+use super::check::ledger::{Counts, RARE};
 use super::faults;
 use serde::Serialize;
 use standfast_wal::mark::Mark;
@@ -32,6 +33,8 @@ pub struct Summary {
     pub faults: Vec<u64>,
     /// By place in `Mark::ALL`.
     pub marks: Vec<u64>,
+    /// By place in `check::ledger::RARE`.
+    pub ledger: Counts,
 }
 
 fn add_each(to: &mut Vec<u64>, other: &[u64]) {
@@ -66,6 +69,7 @@ impl Summary {
         self.slowest_heal_ns = self.slowest_heal_ns.max(other.slowest_heal_ns);
         add_each(&mut self.faults, &other.faults);
         add_each(&mut self.marks, &other.marks);
+        add_each(&mut self.ledger.0, &other.ledger.0);
     }
 
     /// The counts that people look at, by name.
@@ -102,6 +106,9 @@ impl Summary {
         for (mark, count) in Mark::ALL.iter().zip(&self.marks) {
             row(&format!("mark: {}", mark.name()), *count);
         }
+        for (name, count) in RARE.iter().zip(&self.ledger.0) {
+            row(&format!("ledger: {name}"), *count);
+        }
         text
     }
 
@@ -113,10 +120,13 @@ impl Summary {
         let faults = faults.filter(|(_, count)| **count == 0);
         let marks = Mark::ALL.iter().zip(&self.marks);
         let marks = marks.filter(|(_, count)| **count == 0);
+        let ledger = RARE.iter().zip(&self.ledger.0);
+        let ledger = ledger.filter(|(_, count)| **count == 0);
         counts
             .map(|(name, _)| name.to_string())
             .chain(faults.map(|((_, name), _)| format!("fault {name}")))
             .chain(marks.map(|(mark, _)| format!("mark {}", mark.name())))
+            .chain(ledger.map(|(name, _)| format!("ledger {name}")))
             .collect()
     }
 }

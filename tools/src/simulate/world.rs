@@ -39,6 +39,8 @@ pub struct Dice {
     pub nodes: Random,
     pub faults: Random,
     pub clients: Random,
+    /// What clients ask of the ledger, in the runs that have one: the others are as they were.
+    pub ledger: Random,
     /// What checks draw, so that a run is the same with them or without.
     pub check: Random,
 }
@@ -82,7 +84,7 @@ pub fn run(order: Order) -> Result<Ended, String> {
     let mut world = World::new(order);
     world.queue.push(order.faults, Happening::Calm);
     world.go()?;
-    world.observer.end(&mut world.summary)?;
+    world.observer.end(&world.nodes, &mut world.summary)?;
     world.summary.marks = standfast_wal::mark::counts().to_vec();
     world.digest.add(world.dice.net.next());
     Ok(Ended {
@@ -96,25 +98,27 @@ impl World {
         let mut random = Random::new(order.seed);
         let plan = Plan::draw(&mut random);
         let mut stream = || Random::new(random.next());
-        let dice = Dice {
+        let mut dice = Dice {
             net: stream(),
             disk: stream(),
             nodes: stream(),
             faults: stream(),
             clients: stream(),
+            ledger: Random::new(order.seed.rotate_left(32)),
             check: Random::new(!order.seed),
         };
         let mut faults = stream();
         let nodes: Vec<Node> = (0..plan.nodes.len())
             .map(|place| Node::new(&plan, place, &mut random))
             .collect();
+        let clients = Clients::new(&plan, &mut dice.ledger);
         let mut world = World {
             order,
             dice,
             now: 0,
             queue: Queue::default(),
             net: Net::new(nodes.len()),
-            clients: Clients::new(&plan),
+            clients,
             operators: Operators::default(),
             faults: Faults::draw(&mut faults, order.without),
             observer: Observer::new(&plan),

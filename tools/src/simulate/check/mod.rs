@@ -15,6 +15,7 @@ mod fences;
 mod hidden;
 pub mod history;
 pub mod kept;
+pub mod ledger;
 mod log;
 mod positions;
 mod promotion;
@@ -460,10 +461,15 @@ impl Observer {
     }
 
     /// The run is over: every history is held against what was committed.
-    pub fn end(&self, summary: &mut Summary) -> Result<(), String> {
+    pub fn end(&self, nodes: &[Node], summary: &mut Summary) -> Result<(), String> {
         summary.histories = self.log.committed_through().len() as u64;
         for branch in self.log.branches() {
             replay::check(branch, &self.history, &self.told)?;
+            let counts = &mut summary.ledger;
+            let books = ledger::check(branch, &self.history, &self.told, counts)?;
+            if let Some(books) = books {
+                books.compare_nodes(branch.history, nodes, counts)?;
+            }
         }
         self.history.session_order()?;
         self.told.end(&self.log, &self.history)?;

@@ -247,7 +247,9 @@ fn conserved(state: &State) -> Result<(), String> {
 fn raised_once(branch: &Branch, state: &State) -> Result<(), String> {
     let mut commands: BTreeSet<Bytes> = BTreeSet::new();
     for (_, _, encoded) in branch.commands() {
-        if matches!(Command::from_encoded(encoded.clone()), Ok(Command::Once(_))) {
+        if let Ok(Command::Once(once)) = Command::from_encoded(encoded.clone())
+            && matches!(once.command(), Command::IncrBy { .. })
+        {
             commands.insert(encoded);
         }
     }

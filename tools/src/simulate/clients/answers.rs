@@ -131,6 +131,12 @@ impl World {
                     ));
                 }
             }
+            // Once more for the answer is as good as lost: whoever sends twice hears it twice.
+            (What::Data(_), script @ Script::Retry { .. }) => {
+                if !self.dice.ledger.one_in(6) {
+                    *script = Script::Nothing;
+                }
+            }
             (What::Data(_), script @ Script::Nothing)
                 if is_write && self.dice.clients.one_in(40) =>
             {

@@ -2,7 +2,8 @@
 //!
 //! Families of keys, by what they are good for: `k` strings whose history is searched, `p` keys
 //! that expire, `a` accounts that only guarded transactions change, `m` pairs that are only written
-//! together, `once` a number that only tokens raise.
+//! together, `once` a number that only tokens raise; `l` is written with the ledger only
+//! (`ledger.rs`).
 
 use super::{Claim, Script, What, control, read, text};
 use crate::simulate::check::history::{Asks, Id};
@@ -16,9 +17,9 @@ use standfast_wal::Lsn;
 
 pub const KEYS: u64 = 5;
 pub const ACCOUNTS: usize = 4;
-const ONCE_TTL_MS: u64 = 86_400_000;
+pub(super) const ONCE_TTL_MS: u64 = 86_400_000;
 /// More than a run makes.
-const TOKENS_MAX: u64 = 1_000_000;
+pub(super) const TOKENS_MAX: u64 = 1_000_000;
 
 /// How often each kind of step is drawn, in proportion.
 #[derive(Default)]
@@ -77,7 +78,11 @@ impl World {
             Script::Retry { token, command, .. } => {
                 let (token, command) = (*token, command.clone());
                 let (id, op) = self.ask(number, command, false);
-                return vec![(What::Once(id, token), op)];
+                let what = match token {
+                    Some(token) => What::Once(id, token),
+                    None => What::Data(id),
+                };
+                return vec![(what, op)];
             }
             Script::Outcome { claim, .. } => {
                 let claim = *claim;
@@ -96,6 +101,9 @@ impl World {
             Script::Transfer { .. } | Script::Nothing => {}
         }
         self.clients.list[number].script = Script::Nothing;
+        if let Some(requests) = self.ledger_step(number) {
+            return requests;
+        }
         match self.draw_kind() {
             Step::Write => vec![self.plain_write(number)],
             Step::Read => vec![self.plain_read(number, false)],
@@ -123,7 +131,7 @@ impl World {
     }
 
     /// Notes in the history what is asked, and makes the request.
-    fn ask(&mut self, number: usize, command: Command, stale: bool) -> (Id, Op) {
+    pub(super) fn ask(&mut self, number: usize, command: Command, stale: bool) -> (Id, Op) {
         let is_write = command.is_write();
         let mut encoded = BytesMut::new();
         command.encode(&mut encoded);
@@ -214,14 +222,19 @@ impl World {
     }
 
     fn once(&mut self, number: usize) -> (What, Op) {
+        let raise = parse(&[text("INCR"), text("once")]);
+        self.under_a_token(number, raise)
+    }
+
+    /// Asked for under a new token until it is answered.
+    pub(super) fn under_a_token(&mut self, number: usize, command: Command) -> (What, Op) {
         self.clients.list[number].written += 1;
         let token = self.clients.list[number].written;
         let name = text(format!("t{number}-{token}"));
-        let raise = parse(&[text("INCR"), text("once")]);
-        let command = Command::Once(Once::new(name, ONCE_TTL_MS, TOKENS_MAX, raise));
+        let command = Command::Once(Once::new(name, ONCE_TTL_MS, TOKENS_MAX, command));
         let (id, op) = self.ask(number, command.clone(), false);
         self.clients.list[number].script = Script::Retry {
-            token,
+            token: Some(token),
             command,
             tries: 0,
         };

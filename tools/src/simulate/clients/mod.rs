@@ -2,12 +2,14 @@
 
 mod answers;
 mod draw;
+mod ledger;
 
 pub use draw::ACCOUNTS;
 
 use super::check::history::Id;
 use super::plan::Plan;
 use super::queue::Happening;
+use super::random::Random;
 use super::world::{MS, SECOND, World};
 use bytes::Bytes;
 use standfast::node::client::{Control, Op, Request, SessionId};
@@ -24,6 +26,7 @@ pub struct Clients {
     list: Vec<Client>,
     /// How often each kind of step is drawn.
     mix: draw::Mix,
+    ledger: ledger::Workload,
 }
 
 struct Client {
@@ -78,9 +81,9 @@ pub struct Claim {
 /// What a client is in the middle of.
 enum Script {
     Nothing,
-    /// The same token until it is answered.
+    /// The same command until it is answered: one under a token, or one whose ids make it safe.
     Retry {
-        token: u64,
+        token: Option<u64>,
         command: Command,
         tries: u32,
     },
@@ -102,7 +105,7 @@ enum Script {
 }
 
 impl Clients {
-    pub fn new(plan: &Plan) -> Clients {
+    pub fn new(plan: &Plan, ledger: &mut Random) -> Clients {
         let client = |at| Client {
             at,
             connection: 0,
@@ -119,6 +122,7 @@ impl Clients {
                 .map(|i| client(i % plan.members))
                 .collect(),
             mix: draw::Mix::default(),
+            ledger: ledger::Workload::draw(ledger),
         }
     }
 }
