@@ -3,12 +3,14 @@
 //! Everything shares this machine's cores, the load generator too. Figures of one run compare with
 //! each other, not with another machine's.
 
+mod compare;
 mod failover;
 mod fault;
 mod kv;
 mod ledger;
 mod load;
 mod ours;
+mod peers;
 pub mod report;
 mod startup;
 mod system;
@@ -42,6 +44,8 @@ enum What {
     Ledger(ledger::Arguments),
     /// SET, GET and single transfers through RESP.
     Kv(kv::Arguments),
+    /// SET, GET and transfers beside Redis, PostgreSQL and etcd.
+    Compare(compare::Arguments),
     /// How long clients wait when the primary is killed, paused, or hands over.
     Failover(failover::Arguments),
     /// Resident memory, and from exec to the first answer after a kill.
@@ -133,6 +137,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.what {
         What::Ledger(arguments) => ledger::run(&setting, &arguments),
         What::Kv(arguments) => kv::run(&setting, &arguments),
+        What::Compare(arguments) => compare::run(&setting, &arguments),
         What::Failover(arguments) => failover::run(&setting, &arguments),
         What::Startup(arguments) => startup::run(&setting, &arguments),
     }

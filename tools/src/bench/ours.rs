@@ -41,7 +41,8 @@ pub fn spec(copies: u32, acks: Option<&'static str>) -> Spec {
 /// Every node of the cluster, witnesses as well.
 pub fn servers(cluster: &Cluster) -> Servers {
     let nodes = cluster.nodes();
-    Servers(nodes.iter().map(|node| cluster.pid(node)).collect())
+    let pids = nodes.iter().map(|node| cluster.pid(node)).collect();
+    Servers::new(pids, cluster.scratch())
 }
 
 pub fn target(cluster: &Cluster) -> Target<'static> {

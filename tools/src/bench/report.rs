@@ -131,11 +131,15 @@ impl Row {
         self.of(|run| run.latency_us(quantile))
     }
 
+    pub fn cpu_us(&self) -> Spread {
+        self.of(Run::cpu_us)
+    }
+
     pub fn json(&self) -> Value {
         let mut json = json!({
             "name": self.name,
             "per_second": self.rate().json(),
-            "cpu_us_per_operation": self.of(Run::cpu_us).json(),
+            "cpu_us_per_operation": self.cpu_us().json(),
             "bytes_written_per_operation": self.of(Run::written).json(),
             "generator_cores": self.of(Run::own_share).json(),
             "unanswered": self.runs.iter().map(|run| run.unanswered).sum::<u64>(),
@@ -214,13 +218,16 @@ pub fn print_rows(rows: &[Row]) {
             format!("{}..{}", rate(spread.min()), rate(spread.max())),
         ];
         cells.extend(QUANTILES.map(|(_, quantile)| micros(row.latency_us(quantile).median)));
-        cells.push(format!("{:.2} us", row.of(Run::cpu_us).median));
+        cells.push(format!("{:.2} us", row.cpu_us().median));
         cells.push(format!("{:.0} B", row.of(Run::written).median));
         cells.push(format!("{:.0} %", row.of(Run::own_share).median * 100.0));
         lines.push(cells);
     }
     print!("{}", table(&lines));
-    println!("\nCPU/op, written/op: of all servers together; load: of one core, for making it.");
+    println!(
+        "\nCPU/op: of all servers together; written/op: to the disk, by all on this machine; load: of \
+         one core, for making it."
+    );
 }
 
 /// Columns as wide as their widest cell; the first to the left, the others to the right.

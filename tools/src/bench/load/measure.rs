@@ -73,7 +73,7 @@ impl Run {
         self.servers.cpu.as_secs_f64() * 1e6 / self.operations as f64
     }
 
-    /// Bytes that the servers wrote for one operation, all copies together.
+    /// Bytes written to the disk for one operation, all copies together.
     pub fn written(&self) -> f64 {
         self.servers.written as f64 / self.operations as f64
     }

@@ -1,15 +1,23 @@
-//! What processes have used so far, as the kernel counts it: processor time and bytes written.
+//! What servers have used so far, as the kernel counts it: their processor time, and the bytes
+//! written to the disk that holds their data.
+//!
+//! What a process is charged as written in `/proc/PID/io` is no use: where the page cache keeps a
+//! file in large folios, one byte that changes counts as the whole folio, up to a megabyte, though
+//! one block is written. The disk's own count has what the file system adds, and what anybody else
+//! writes to it meanwhile.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::ops::Sub;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Of several processes together.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Usage {
     pub cpu: Duration,
-    /// Bytes that the processes caused to be written to storage.
+    /// Bytes written to the disk, by whomever; 0 where the disk does not say.
     pub written: u64,
 }
 
@@ -25,9 +33,17 @@ impl Sub for Usage {
     }
 }
 
-/// The servers under test: these processes and all their descendants.
-#[derive(Clone, Debug, Default)]
-pub struct Servers(pub Vec<u32>);
+/// The servers under test.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// These processes and all their descendants.
+    pids: Vec<u32>,
+    /// The disk's counters.
+    disk: Option<PathBuf>,
+}
+
+/// What disks count in.
+const SECTOR_BYTES: u64 = 512;
 
 /// A line of `/proc/PID/stat`.
 #[derive(PartialEq, Debug)]
@@ -38,6 +54,19 @@ struct Stat {
 }
 
 impl Servers {
+    /// These, with their data in this directory.
+    pub fn new(pids: Vec<u32>, dir: &Path) -> Servers {
+        let device = std::fs::metadata(dir).map(|metadata| metadata.dev());
+        let disk = device.map(|device| {
+            let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+            PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"))
+        });
+        Servers {
+            pids,
+            disk: disk.ok().filter(|path| path.exists()),
+        }
+    }
+
     /// What they have used since they began; those that are gone count nothing.
     pub fn usage(&self) -> Usage {
         let mut stats = BTreeMap::new();
@@ -54,15 +83,17 @@ impl Servers {
                 stats.insert(pid, stat);
             }
         }
-        let mut sum = Usage::default();
-        let mut open = self.0.clone();
+        let mut sum = Usage {
+            written: self.disk.as_deref().and_then(written).unwrap_or(0),
+            ..Usage::default()
+        };
+        let mut open = self.pids.clone();
         while let Some(pid) = open.pop() {
             let Some(stat) = stats.remove(&pid) else {
                 continue;
             };
             let ticks = rustix::param::clock_ticks_per_second();
             sum.cpu += Duration::from_secs_f64(stat.ticks as f64 / ticks as f64);
-            sum.written += written(pid).unwrap_or(0);
             let children = stats.iter().filter(|(_, other)| other.parent == pid);
             open.extend(children.map(|(child, _)| child));
         }
@@ -83,12 +114,11 @@ fn parse_stat(line: &str) -> Option<Stat> {
     Some(Stat { parent, ticks })
 }
 
-fn written(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("write_bytes: "));
-    line?.parse().ok()
+/// Bytes written to a disk so far.
+fn written(disk: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(disk).ok()?;
+    let sectors: u64 = text.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * SECTOR_BYTES)
 }
 
 /// Resident bytes of a process.
@@ -103,6 +133,15 @@ pub fn resident(pid: u32) -> Option<u64> {
 pub fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The processor time of this process's children that have ended.
+pub fn children_cpu() -> Duration {
+    let line = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = line.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let fields = fields.split_whitespace().skip(13).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 #[cfg(test)]
@@ -122,7 +161,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_something() {
-        let servers = Servers(vec![std::process::id()]);
+        let servers = Servers::new(vec![std::process::id()], &std::env::temp_dir());
         assert!(resident(std::process::id()) > Some(100_000));
         let later = servers.usage() - Usage::default();
         assert_eq!(later - later, Usage::default());

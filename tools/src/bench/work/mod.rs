@@ -2,5 +2,6 @@
 //! checked without being parsed where that can be.
 
 pub mod batches;
+pub mod etcd;
 pub mod pipeline;
 pub mod skew;
