@@ -6,6 +6,7 @@ use super::ours::{self, Standfast};
 use super::peers::etcd::Etcd;
 use super::peers::postgres::Postgres;
 use super::peers::redis::Redis;
+use super::plot::Part;
 use super::report::{Machine, Row, line, micros, rate, table};
 use super::system::{Case, System, What};
 use super::{Setting, Timing};
@@ -105,6 +106,8 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
         }
     }
     let machine = Machine::here(&setting.dir);
+    let parts: Vec<Part> = outcomes.iter().flat_map(Outcome::parts).collect();
+    setting.draw("compare", &machine, &parts)?;
     if setting.json {
         let groups: Vec<_> = outcomes.iter().map(Outcome::json).collect();
         println!(
@@ -187,6 +190,13 @@ fn interleave(
 }
 
 impl Outcome {
+    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.cases.iter().map(|(case, rows)| Part {
+            title: format!("{case}: {}", self.title),
+            rows: rows.iter().flatten().collect(),
+        })
+    }
+
     fn print(&self) {
         println!("{}:\n", self.title);
         let head = [

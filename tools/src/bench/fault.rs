@@ -4,7 +4,7 @@
 use super::load::measure::{Run, SLICE, Slice, histogram};
 use super::load::{Pace, Plan, Target};
 use super::ours;
-use super::report::{Spread, micros, rate, table};
+use super::report::{Row, Spread, micros, rate, table};
 use anyhow::ensure;
 use hdrhistogram::Histogram;
 use rig::Cluster;
@@ -86,7 +86,7 @@ impl Trial {
             cluster.resume(&victim);
         }
         ensure!(
-            run.slices.len() >= 2 * SIDE_SLICES,
+            run.slices.len() > 2 * SIDE_SLICES,
             "nothing was answered for seconds after the fault"
         );
         Ok(run)
@@ -136,13 +136,15 @@ pub struct Felt {
 }
 
 impl Felt {
-    fn figures(&self) -> [(&'static str, Spread, fn(f64) -> String); 8] {
+    fn figures(&self) -> [(&'static str, Spread, fn(f64) -> String); 9] {
         let of = |figure: fn(Side, Side) -> f64| {
             Spread::of(self.runs.iter().map(|run| {
                 let (before, after) = run.slices.split_at(SIDE_SLICES);
                 figure(Side::of(before), Side::of(&after[..SIDE_SLICES]))
             }))
         };
+        let rest = |run: &Run| Side::of(&run.slices[2 * SIDE_SLICES..]).max_us();
+        let later = Spread::of(self.runs.iter().map(rest));
         [
             ("before", of(|before, _| before.per_second), rate),
             ("10 s after", of(|_, after| after.per_second), rate),
@@ -156,7 +158,16 @@ impl Felt {
             ("p99 after", of(|_, after| after.p99_us()), micros),
             ("max before", of(|before, _| before.max_us()), micros),
             ("max after", of(|_, after| after.max_us()), micros),
+            ("max later", later, micros),
         ]
+    }
+
+    /// The whole runs, fault and all.
+    pub fn row(&self) -> Row {
+        Row {
+            name: self.name.clone(),
+            runs: self.runs.clone(),
+        }
     }
 
     pub fn json(&self) -> Value {
@@ -174,6 +185,8 @@ impl Felt {
         let mut cells = vec![self.name.clone(), rate(self.offered)];
         cells.extend(figures.iter().map(|(_, spread, show)| show(spread.median)));
         print!("{}", table(&[head, cells]));
+        let later = AFTER.as_secs_f64() - SIDE_SLICES as f64 * SLICE.as_secs_f64();
+        println!("\nafter: the 10 s from the fault on; later: the {later} s behind them\n");
     }
 }
 

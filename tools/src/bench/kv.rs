@@ -2,6 +2,7 @@
 
 use super::load::{Pace, Plan};
 use super::ours::{self, Standfast};
+use super::plot::Part;
 use super::report::{Machine, Row, line, print_rows};
 use super::system::{Case, System, What, parse_shape};
 use super::{Setting, Timing};
@@ -60,6 +61,11 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
         }
     }
     let machine = Machine::here(&setting.dir);
+    let part = Part {
+        title: system.name(),
+        rows: rows.iter().collect(),
+    };
+    setting.draw("kv", &machine, &[part])?;
     if setting.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
         let name = system.name();

@@ -4,6 +4,7 @@
 use super::fault::{Fault, Felt, Trial, Victim};
 use super::load::measure::Run;
 use super::load::{Pace, Plan, Shape, Target, Work, run as drive};
+use super::plot::Part;
 use super::report::{Machine, Row, line, print_rows};
 use super::work::batches::{Mix, Transfers};
 use super::work::pipeline::Pipeline;
@@ -91,11 +92,11 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
     match arguments.fault {
         Some(fault) => {
             let felt = cases.into_iter().map(|case| bench.fault(case, fault));
-            bench.report_faults(&felt.collect::<Result<Vec<_>, _>>()?);
+            bench.report_faults(&felt.collect::<Result<Vec<_>, _>>()?)?;
         }
         None => {
             let rows = cases.into_iter().map(|case| bench.row(case));
-            bench.report(&rows.collect::<Result<Vec<_>, _>>()?);
+            bench.report(&rows.collect::<Result<Vec<_>, _>>()?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -213,7 +214,7 @@ impl Bench<'_> {
         )
     }
 
-    fn report(&self, rows: &[Row]) {
+    fn report(&self, rows: &[Row]) -> anyhow::Result<()> {
         let pace = match self.arguments.rate {
             Some(rate) => format!("open loop at {rate} /s"),
             None => "closed loop".to_owned(),
@@ -226,23 +227,34 @@ impl Bench<'_> {
             println!("{}\n", machine.line());
             print_rows(rows);
         }
+        self.draw(&machine, rows)
     }
 
-    fn report_faults(&self, faults: &[Felt]) {
+    fn report_faults(&self, faults: &[Felt]) -> anyhow::Result<()> {
         let machine = Machine::here(&self.setting.dir);
         if self.setting.json {
             self.print_json(&machine, faults.iter().map(Felt::json).collect());
-            return;
+        } else {
+            let part = self.arguments.load * 100.0;
+            println!(
+                "transfers, open loop at {part} % of the maximum; {}",
+                self.conditions()
+            );
+            println!("{}\n", machine.line());
+            for felt in faults {
+                felt.print();
+            }
         }
-        let part = self.arguments.load * 100.0;
-        println!(
-            "transfers, open loop at {part} % of the maximum; {}",
-            self.conditions()
-        );
-        println!("{}\n", machine.line());
-        for felt in faults {
-            felt.print();
-        }
+        let rows = faults.iter().map(Felt::row);
+        self.draw(&machine, &rows.collect::<Vec<_>>())
+    }
+
+    fn draw(&self, machine: &Machine, rows: &[Row]) -> anyhow::Result<()> {
+        let part = Part {
+            title: self.conditions(),
+            rows: rows.iter().collect(),
+        };
+        self.setting.draw("ledger", machine, &[part])
     }
 
     fn print_json(&self, machine: &Machine, rows: Vec<Value>) {

@@ -4,6 +4,7 @@
 //! each other, not with another machine's.
 
 mod compare;
+mod contents;
 mod failover;
 mod fault;
 mod kv;
@@ -11,7 +12,9 @@ mod ledger;
 mod load;
 mod ours;
 mod peers;
+mod plot;
 pub mod report;
+mod restore;
 mod startup;
 mod system;
 mod work;
@@ -19,6 +22,8 @@ mod work;
 use anyhow::{Context, ensure};
 use clap::Subcommand;
 use load::{Pace, Plan};
+use plot::Part;
+use report::Machine;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -36,6 +41,9 @@ pub struct Arguments {
     /// Print one JSON object instead of tables.
     #[arg(long, global = true)]
     json: bool,
+    /// Draw throughput and latencies into this file, as one HTML page: ledger, kv and compare.
+    #[arg(long, global = true, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -48,6 +56,8 @@ enum What {
     Compare(compare::Arguments),
     /// How long clients wait when the primary is killed, paused, or hands over.
     Failover(failover::Arguments),
+    /// From a backup to the first answer of the node that was restored from it.
+    Restore(restore::Arguments),
     /// Resident memory, and from exec to the first answer after a kill.
     Startup(startup::Arguments),
 }
@@ -98,6 +108,7 @@ pub struct Setting {
     pub binary: Option<PathBuf>,
     pub dir: PathBuf,
     pub json: bool,
+    pub plot: Option<PathBuf>,
 }
 
 impl Setting {
@@ -127,18 +138,31 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// Draws the page, where one is wanted.
+    fn draw(&self, heading: &str, machine: &Machine, parts: &[Part]) -> anyhow::Result<()> {
+        let Some(path) = &self.plot else {
+            return Ok(());
+        };
+        let page = plot::page(heading, machine, parts);
+        std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
 /// Runs one measurement.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let setting = Setting {
         binary: arguments.binary,
         dir: arguments.dir.unwrap_or_else(std::env::temp_dir),
         json: arguments.json,
+        plot: arguments.plot,
     };
     match arguments.what {
         What::Ledger(arguments) => ledger::run(&setting, &arguments),
         What::Kv(arguments) => kv::run(&setting, &arguments),
         What::Compare(arguments) => compare::run(&setting, &arguments),
         What::Failover(arguments) => failover::run(&setting, &arguments),
+        What::Restore(arguments) => restore::run(&setting, &arguments),
         What::Startup(arguments) => startup::run(&setting, &arguments),
     }
 }

@@ -7,8 +7,7 @@ use super::skew::Skew;
 use anyhow::{bail, ensure};
 use rig::resp::encode;
 
-/// Bytes of a key and of a value.
-pub const KEY_BYTES: usize = 16;
+/// Bytes of a value; of a key as many as its pattern has.
 pub const VALUE_BYTES: usize = 100;
 
 /// Ids of transfers count from here, so that all have the same number of digits.
