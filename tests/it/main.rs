@@ -19,6 +19,8 @@ mod damage;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod failover;
 mod ledger;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use crate::durable;
 use crate::error::{Error, ErrorKind};
-use crate::prepare::{PREPARED, Preparation, Prepared};
+use crate::prepare::{LARGE_WRITE_BYTES, PREPARED, Preparation, Prepared, Writes};
 use crate::reader::Reader;
 use crate::record::{History, Kind, Link, Lsn, Record};
 use crate::segment::{self, HEADER_AREA, Header, STAMP_BYTES, Stamp};
@@ -43,6 +43,8 @@ pub struct Log<S: Storage> {
     pub(crate) prepared: Option<Prepared<S>>,
     /// A `Preparation` was handed out and has not come back.
     pub(crate) preparing: bool,
+    /// Since the last preparation.
+    pub(crate) writes: Writes,
     /// The last preparation found no space.
     pub(crate) disk_full: bool,
     /// After the first error nothing is written any more.
@@ -135,7 +137,14 @@ impl<S: Storage> Log<S> {
         self.file.sync().map_err(Error::io(&name, "sync"))?;
         // Durable here: the first `count` queued records.
         self.durable = self.queue[count - 1].link();
-        self.queued_bytes -= at - self.offset;
+        let bytes = at - self.offset;
+        if bytes >= LARGE_WRITE_BYTES {
+            // The pages serve the next write, which so touches no fresh memory. Peers that lag are
+            // served from the core's tail.
+            self.file.release(self.offset, bytes);
+        }
+        self.queued_bytes -= bytes;
+        self.writes.note(bytes);
         self.queue.drain(..count);
         self.offset = at;
         self.settled = false;

@@ -7,6 +7,7 @@ use crate::kept;
 use crate::log::{DamagedRange, End, Identity, Log, Options, Reach, Recovered};
 use crate::mark::Mark;
 use crate::note::{Note, SUSPECT};
+use crate::prepare::Writes;
 use crate::prepare::{PREPARED, Preparation};
 use crate::record::{History, Link, Lsn};
 use crate::recovery::{self, Survey, Verdict};
@@ -136,6 +137,7 @@ impl<S: Storage> State<S> {
             settled: true,
             prepared: None,
             preparing: false,
+            writes: Writes::default(),
             disk_full: false,
             failed: false,
             suspect: self.suspect,

@@ -1,7 +1,8 @@
-//! Prepares the next segment: space that is taken, zero-filled and synced before it is needed.
+//! Prepares the next segment: space that is taken, reads as zeros and is synced before its turn.
 //!
-//! An append into such space changes no metadata, so its fdatasync is one write of the disk's,
-//! and it cannot find the disk full.
+//! An append into space that was written with zeros changes no metadata, so its fdatasync is one
+//! write of the disk's. Where appends are large, that saves nothing worth a second write of every
+//! byte: the space is only reserved then. Either way an append cannot find the disk full.
 
 use crate::durable;
 use crate::error::{Error, is_full};
@@ -11,8 +12,30 @@ use crate::segment::STAMP_BYTES;
 use crate::storage::{File, Storage};
 use std::io::{self, ErrorKind};
 
-/// The name of the prepared file. It has this name only once it is zero-filled and durable.
+/// The name of the prepared file. It has this name only once its space and zeros are durable.
 pub const PREPARED: &str = "prepared";
+
+/// Bytes of a write from which on throughput counts, not latency: one more metadata change or call
+/// to the system is not felt.
+pub(crate) const LARGE_WRITE_BYTES: u64 = 256 * 1024;
+
+/// How the log was written lately.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    count: u64,
+    bytes: u64,
+}
+
+impl Writes {
+    pub(crate) fn note(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    fn are_large(&self) -> bool {
+        self.bytes > self.count * LARGE_WRITE_BYTES
+    }
+}
 
 /// Space for one segment.
 pub struct Prepared<S: Storage> {
@@ -26,6 +49,8 @@ pub struct Preparation<S: Storage> {
     bytes: u64,
     /// What must stay free besides: the small files of the node are written too.
     margin_bytes: u64,
+    /// Reserve the space instead of writing zeros.
+    reserve: bool,
 }
 
 impl<S: Storage> Prepared<S> {
@@ -41,6 +66,7 @@ impl<S: Storage> Preparation<S> {
             storage,
             bytes,
             margin_bytes,
+            reserve: false,
         }
     }
 
@@ -69,9 +95,13 @@ impl<S: Storage> Preparation<S> {
             return Err(ErrorKind::StorageFull.into());
         }
         let file = self.storage.create(temporary)?;
-        file.zero(0, self.bytes)?;
+        if self.reserve {
+            file.reserve(self.bytes)?;
+        } else {
+            file.zero(0, self.bytes)?;
+        }
         file.sync()?;
-        // Durable here: the space, all zeros, under the name that says so.
+        // Durable here: the space, which reads as zeros, under the name that says so.
         durable::publish(&self.storage, temporary, PREPARED)?;
         Ok(file)
     }
@@ -94,7 +124,11 @@ impl<S: Storage> Log<S> {
             return None;
         }
         self.preparing = true;
-        Some(self.preparation_of(self.options.segment_bytes))
+        let lately = std::mem::take(&mut self.writes);
+        Some(Preparation {
+            reserve: lately.are_large(),
+            ..self.preparation_of(self.options.segment_bytes)
+        })
     }
 
     /// Takes over what a `Preparation` made.
@@ -120,5 +154,22 @@ impl<S: Storage> Log<S> {
         // What cannot be read is made anew.
         self.prepared = found.unwrap_or_default();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_only_reserved_while_appends_are_large() {
+        let mut writes = Writes::default();
+        assert!(!writes.are_large(), "nothing is known yet");
+        writes.note(LARGE_WRITE_BYTES);
+        assert!(!writes.are_large());
+        writes.note(LARGE_WRITE_BYTES + 1);
+        assert!(writes.are_large());
+        writes.note(4096);
+        assert!(!writes.are_large(), "the mean counts");
     }
 }

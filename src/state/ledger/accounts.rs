@@ -120,7 +120,14 @@ impl Accounts {
     }
 
     pub fn touch_slot(&self, guess: Option<u64>) -> u64 {
-        guess.map_or(0, |at| self.slots.at(at).last)
+        // One word of each cache line that a slot can lie in.
+        guess.map_or(0, |at| {
+            let slot = self.slots.at(at);
+            slot.record.timestamp
+                ^ slot.last
+                ^ slot.record.id as u64
+                ^ slot.record.credits_posted as u64
+        })
     }
 
     pub fn allocated_bytes(&self) -> u64 {

@@ -203,28 +203,32 @@ impl Ledger {
     }
 
     /// Looks up the accounts of a group of transfers, and touches where their ids will stand: with
-    /// many accounts and transfers each look-up waits for memory; taken together the waits overlap.
+    /// many accounts and transfers each look-up waits for memory. Loops of few instructions let
+    /// the processor wait for many at once.
     fn look_up(&self, events: &[Bytes128], found: &mut [Found; GROUP_EVENTS]) {
+        let hash = |id| hash_of(id, self.seed);
+        let mut sides = [(0, 0); GROUP_EVENTS];
         let mut hashes = [(0, 0); GROUP_EVENTS];
-        let mut ids = [(0, 0); GROUP_EVENTS];
-        let mut guesses = [(None, None); GROUP_EVENTS];
-        let mut seen = 0;
         for (at, bytes) in events.iter().enumerate() {
             let event = Transfer::decode(bytes);
-            let hash = |id| hash_of(id, self.seed);
-            ids[at] = (event.debit_account_id, event.credit_account_id);
-            hashes[at] = (hash(ids[at].0), hash(ids[at].1));
+            sides[at] = (event.debit_account_id, event.credit_account_id);
+            hashes[at] = (hash(sides[at].0), hash(sides[at].1));
             found[at].hash = hash(event.id);
-            seen ^= self.transfers.touch(found[at].hash);
-            guesses[at].0 = self.accounts.touch(hashes[at].0);
-            guesses[at].1 = self.accounts.touch(hashes[at].1);
+        }
+        let mut seen = 0;
+        for found in &found[..events.len()] {
+            seen ^= self.transfers.touch(found.hash);
+        }
+        let mut guesses = [(None, None); GROUP_EVENTS];
+        for (guess, hash) in guesses.iter_mut().zip(&hashes[..events.len()]) {
+            *guess = (self.accounts.touch(hash.0), self.accounts.touch(hash.1));
         }
         for (debit, credit) in &guesses[..events.len()] {
             seen ^= self.accounts.touch_slot(*debit) ^ self.accounts.touch_slot(*credit);
         }
         for at in 0..events.len() {
-            found[at].debit = self.accounts.find_hashed(hashes[at].0, ids[at].0);
-            found[at].credit = self.accounts.find_hashed(hashes[at].1, ids[at].1);
+            found[at].debit = self.accounts.find_hashed(hashes[at].0, sides[at].0);
+            found[at].credit = self.accounts.find_hashed(hashes[at].1, sides[at].1);
         }
         std::hint::black_box(seen);
     }

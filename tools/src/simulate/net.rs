@@ -100,6 +100,14 @@ impl Net {
         self.next_partition
     }
 
+    /// Those that cut a way of this node.
+    pub fn partitions_at(&self, node: usize) -> Vec<u64> {
+        let touches = |ways: &[(usize, usize)]| ways.iter().any(|(a, b)| *a == node || *b == node);
+        let all = self.partitions.iter();
+        let near = all.filter(|(_, ways)| touches(ways));
+        near.map(|(number, _)| *number).collect()
+    }
+
     pub fn partitions(&self) -> Vec<u64> {
         self.partitions.iter().map(|(number, _)| *number).collect()
     }

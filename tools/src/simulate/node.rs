@@ -67,6 +67,8 @@ pub struct Wants {
     /// Start the disk: log or meta work is queued.
     pub log_work: bool,
     pub meta_work: bool,
+    /// A promise or a vote is to be kept.
+    pub has_voted: bool,
     /// Look at the log again in a second.
     pub log_idle: bool,
     pub events: Vec<Event>,
@@ -255,6 +257,7 @@ impl Process {
                 self.give(command);
             }
             Output::StoreMeta { meta, serial } => {
+                wants.has_voted |= meta.acceptor != self.meta.core.acceptor;
                 self.meta.core = *meta;
                 self.stores.push_back((self.meta.clone(), serial));
             }

@@ -1,5 +1,6 @@
 //! The nodes of a world: their turns, starts, crashes and pauses.
 
+use super::check::meta_on_disk;
 use super::clock::Clock;
 use super::node::{self, Process, Starter, Wants};
 use super::plan::{Plan, first_incarnation, id};
@@ -289,6 +290,10 @@ impl World {
             let wait = wait.max(self.nodes[node].meta_wait);
             self.after(wait, Happening::MetaDone { node, life });
         }
+        if wants.has_voted {
+            self.trouble_in_vote(node);
+        }
+        self.trouble_in_fencing(node, &wants.frames)?;
         self.send(node, wants.frames)?;
         for to in wants.copies {
             self.trouble_in_copy(node, to.0 as usize);
@@ -347,6 +352,7 @@ impl World {
         let now = self.clock(node);
         let newest = self.newest_snapshot(node);
         self.rehearse_start(node)?;
+        let before = meta_on_disk(&self.nodes[node]);
         let alone = self.nodes.len() == 1;
         let this = &mut self.nodes[node];
         let starter = Starter {
@@ -373,6 +379,8 @@ impl World {
         this.incarnation = incarnation;
         this.wake_at = u64::MAX;
         self.starts_from_its_newest(node, newest, &process)?;
+        let meta = process.engine.replica().meta();
+        self.starts_with_what_is_kept(node, before.as_ref(), meta)?;
         let this = &mut self.nodes[node];
         let is_harmed = this.harmed.is_some();
         self.observer.started(node, &process, is_harmed)?;

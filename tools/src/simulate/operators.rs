@@ -68,6 +68,18 @@ impl World {
         }
     }
 
+    /// The register gets another version, if this node still has a say.
+    pub fn change_something(&mut self, at: usize) -> Result<(), String> {
+        let process = self.nodes[at].process.as_ref();
+        let acks = process.map(|process| process.engine.replica().config().acks);
+        let acks = match acks {
+            Some(Acks::All) => Acks::Majority,
+            _ => Acks::All,
+        };
+        let who = who();
+        self.order(at, Control::SetAcks { acks, who })
+    }
+
     fn order(&mut self, at: usize, control: Control) -> Result<(), String> {
         self.operators.orders += 1;
         self.summary.orders += 1;

@@ -63,6 +63,10 @@ fn zeros_take_space<S: Storage>(storage: &S) {
     let file = storage.create("zeros").expect("create");
     file.write_at(0, &[7; 3000]).expect("write");
     file.zero(1000, 5000).expect("zero");
+    let reserved = storage.create("reserved").expect("create");
+    reserved.reserve(5000).expect("reserve");
+    let bytes = read_all(storage, "reserved").expect("read");
+    assert_eq!(bytes, [0; 5000]);
     let bytes = read_all(storage, "zeros").expect("read");
     assert_eq!(bytes.len(), 6000);
     assert!(bytes[..1000].iter().all(|byte| *byte == 7));

@@ -184,6 +184,15 @@ impl Storage for Disk {
     }
 }
 
+/// Takes space that reads as zeros; false if the file system cannot.
+fn take_space(file: &std::fs::File, offset: u64, len: u64) -> io::Result<bool> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, len) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 impl File for DiskFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
@@ -200,14 +209,9 @@ impl File for DiskFile {
 
     fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
         self.latch.check()?;
-        // Taking the space first makes a full disk known before anything is written; a file
-        // system that cannot do that says so, and the writes below find out instead.
-        let taken =
-            rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), offset, len);
-        match taken {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        // Taking the space first makes a full disk known before anything is written; where the
+        // file system cannot, the writes below find out instead.
+        take_space(&self.file, offset, len)?;
         let mut at = offset;
         while at < offset + len {
             let step = ZERO_STEP_BYTES.min(offset + len - at);
@@ -222,9 +226,23 @@ impl File for DiskFile {
         Ok(())
     }
 
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.latch.check()?;
+        if take_space(&self.file, 0, len)? {
+            return Ok(());
+        }
+        self.zero(0, len)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.latch.check()?;
         self.latch.guard(self.file.sync_data())
+    }
+
+    fn release(&self, offset: u64, len: u64) {
+        let len = std::num::NonZeroU64::new(len);
+        // Only advice: what the system makes of it changes no byte.
+        let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
     }
 
     fn map(&self, len: u64) -> io::Result<Bytes> {

@@ -69,9 +69,18 @@ pub trait File: Send + Sync + 'static {
     /// good. `StorageFull` harms nothing and may be tried again.
     fn zero(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// Grows an empty file to `len` bytes that read as zeros and takes the space for good, without
+    /// writing the zeros where the storage can do without. `StorageFull` as for `zero`.
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.zero(0, len)
+    }
+
     /// Makes everything written to this file durable. An error is final: what was not durable
     /// may be lost even if a later call succeeds, so there is none.
     fn sync(&self) -> io::Result<()>;
+
+    /// These bytes are durable and will not be read soon: the system need not keep them in memory.
+    fn release(&self, _offset: u64, _len: u64) {}
 
     /// The first `len` bytes of a file that nobody will change again, without copying them
     /// where the storage can.

@@ -27,6 +27,22 @@ pub struct Kept {
     claims: u64,
 }
 
+/// Whether nothing that the one meta file says was promised, voted or chosen is missing in another.
+fn has_all_of(meta: &Meta, other: &Meta) -> bool {
+    let votes = |meta: &Meta| {
+        let acceptor = &meta.acceptor;
+        let voted = acceptor.accepted.as_ref().map(|vote| vote.ballot);
+        let (promised, history) = (acceptor.promised, acceptor.history);
+        ((history, promised), (history, voted))
+    };
+    let config = |meta: &Meta| (meta.config.history, meta.config.version);
+    let ((promised, voted), (others_promised, others_voted)) = (votes(meta), votes(other));
+    meta.fence >= other.fence
+        && promised >= others_promised
+        && voted >= others_voted
+        && config(meta) >= config(other)
+}
+
 impl World {
     /// A frame leaves a node.
     pub fn says_what_it_kept(&mut self, from: usize, frame: &Frame) -> Result<(), String> {
@@ -81,6 +97,32 @@ impl World {
             },
             _ => Ok(()),
         }
+    }
+
+    /// A process has started: it goes by all that the meta file held, and by nothing that a loss of
+    /// power would take away. What it tells nobody counts, too: alone it promises to itself.
+    pub fn starts_with_what_is_kept(
+        &mut self,
+        node: usize,
+        before: Option<&Meta>,
+        now: &Meta,
+    ) -> Result<(), String> {
+        let same = |meta: &&Meta| meta.incarnation == now.incarnation;
+        let Some(before) = before.filter(same) else {
+            return Ok(());
+        };
+        if self.nodes[node].harmed.is_some() {
+            return Ok(());
+        }
+        let after_crash = self.meta_after_crash(node)?;
+        let (read, kept) = (has_all_of(now, before), has_all_of(&after_crash, now));
+        if !read || !kept {
+            return Err(format!(
+                "n{node} goes by {now:?}; its meta file held {before:?}, and a loss of power would \
+                 leave {after_crash:?}"
+            ));
+        }
+        Ok(())
     }
 
     /// The meta file as a loss of power would leave it.

@@ -4,8 +4,8 @@
 //! `search` (I4), `register` (one Config per version, I5), `hidden` (I6), `fences` (what was
 //! promised stays promised), `kept` (what is said is durable), `cuts` (a cut is all or nothing),
 //! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
-//! `starts` (what a start believes), `time` (log time), `told` (outcomes, receipts, loss statements
-//! are true).
+//! `reads` (what confirms a read), `starts` (what a start believes), `time` (log time), `told`
+//! (outcomes, receipts, loss statements are true).
 
 mod commits;
 mod copies;
@@ -18,6 +18,7 @@ pub mod kept;
 mod log;
 mod positions;
 mod promotion;
+mod reads;
 mod register;
 mod replay;
 mod search;
@@ -31,6 +32,7 @@ use super::nodes::Node;
 use super::plan::Plan;
 use super::summary::Summary;
 use log::Place;
+pub use positions::meta_on_disk;
 use standfast::node::client::Answer;
 use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Replica};
@@ -76,8 +78,8 @@ pub struct Observer {
     hidden: hidden::Hidden,
     positions: positions::Positions,
     votes: promotion::Votes,
-    /// By read: what was committed where it came in.
-    came_in: std::collections::BTreeMap<history::Id, (History, Lsn)>,
+    attempts: promotion::Attempts,
+    rounds: reads::Rounds,
     told: told::Told,
     nodes: Vec<Seen>,
     /// By how much clocks may be off, parts per million.
@@ -108,7 +110,8 @@ impl Observer {
             hidden: hidden::Hidden::new(nodes),
             positions: positions::Positions::default(),
             votes: promotion::Votes::new(),
-            came_in: std::collections::BTreeMap::new(),
+            attempts: promotion::Attempts::new(),
+            rounds: reads::Rounds::default(),
             told: told::Told::default(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             drift_ppm: plan.drift_ppm.max(1000),
@@ -318,6 +321,8 @@ impl Observer {
             Head::Core { message } => {
                 self.said.sent(from, message)?;
                 self.positions.sent(from, nodes, message)?;
+                self.rounds.sent(from, to, message);
+                self.note_attempt(from, nodes, message);
                 self.hidden.records(
                     &self.log,
                     &self.register,
@@ -340,16 +345,6 @@ impl Observer {
     /// A forced promotion was ordered here: a new history may begin.
     pub fn forced(&mut self, node: usize) {
         self.register.forced(node);
-    }
-
-    /// A read comes in at a primary: it will be answered from what is committed there, or later.
-    pub fn read_came_in(&mut self, id: history::Id, node: &Node) {
-        let process = node.process.as_ref();
-        let replica = process.map(|process| process.engine.replica());
-        if let Some(replica) = replica.filter(|replica| replica.is_serving()) {
-            self.came_in
-                .insert(id, (replica.history(), replica.commit()));
-        }
     }
 
     /// A client's command on data was answered by this node; says in which history.
@@ -382,16 +377,7 @@ impl Observer {
                 self.history.get(id)
             ));
         }
-        match self.came_in.remove(&id) {
-            Some((same, noted)) if same == history && answer.lsn < noted => {
-                return Err(format!(
-                    "I4: a read came in at {noted} and was answered at {}: {:?}",
-                    answer.lsn,
-                    self.history.get(id)
-                ));
-            }
-            _ => {}
-        }
+        self.read_answered(id, &nodes[node], history, answer.lsn)?;
         if is_write {
             let entry = replica.epochs().at(answer.lsn);
             let entry = entry.filter(|entry| entry.epoch == answer.epoch);

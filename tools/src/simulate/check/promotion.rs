@@ -9,12 +9,15 @@ use super::positions::meta_on_disk;
 use crate::simulate::nodes::Node;
 use standfast::node::wire::{Frame, Head};
 use standfast::replication::register::{Body as Vote, Proposal};
-use standfast::replication::{Body, Config, Fence};
-use standfast_wal::{History, Incarnation, Lsn, NodeId};
+use standfast::replication::{Body, Config, Fence, Message};
+use standfast_wal::{History, Incarnation, Lsn, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// By disk: the newest version that it had voted for when its process died.
 pub type Votes = BTreeMap<(NodeId, Incarnation), (History, u64)>;
+
+/// By attempt: the newest version that the candidate knew of when it began to fence.
+pub type Attempts = BTreeMap<Nonce, u64>;
 
 fn node_of(nodes: &[Node], id: NodeId) -> &Node {
     &nodes[id.0 as usize]
@@ -44,10 +47,36 @@ impl Observer {
         if proposal.value.epoch == parent.epoch {
             return self.may_change(&nodes[from], nodes, &proposal.value, parent);
         }
+        self.is_read_before(proposal, parent)?;
         self.is_fenced(nodes, proposal, parent)?;
         match nodes[from].id == proposal.value.primary {
             true => self.is_chosen_log(&nodes[from], &proposal.value),
             false => Ok(()),
+        }
+    }
+
+    /// A candidate fences: from now on it decides against what it has read so far.
+    pub(super) fn note_attempt(&mut self, from: usize, nodes: &[Node], message: &Message) {
+        let Body::Fence { attempt, .. } = &message.body else {
+            return;
+        };
+        if let Some(process) = &nodes[from].process {
+            let version = process.engine.replica().config().version;
+            self.attempts.entry(*attempt).or_insert(version);
+        }
+    }
+
+    /// Step 4: what changed since the fences were asked for, whom they were asked of for one, was
+    /// not weighed.
+    fn is_read_before(&self, proposal: &Proposal, parent: &Config) -> Result<(), String> {
+        let value = &proposal.value;
+        match self.attempts.get(&value.nonce) {
+            Some(known) if parent.version > *known => Err(format!(
+                "I1: epoch {} is offered to follow version {}, which was not known when its \
+                 candidate fenced, by version {known}",
+                value.epoch, parent.version
+            )),
+            _ => Ok(()),
         }
     }
 

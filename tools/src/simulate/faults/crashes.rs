@@ -48,7 +48,7 @@ impl World {
             let operations = random.below(12);
             let disks = &self.nodes[node].disks;
             match random.one_in(3) {
-                true => disks.root.halt_after(operations / 4),
+                true => disks.root.halt_after(operations),
                 false => disks.wal.halt_after(operations),
             }
             self.nodes[node].dying = true;

@@ -6,6 +6,7 @@
 
 mod budget;
 mod clocks;
+mod comeback;
 mod copies;
 mod crashes;
 mod disks;
@@ -15,7 +16,7 @@ mod relay;
 use super::queue::Happening;
 use super::random::Random;
 use super::world::World;
-use standfast_wal::History;
+use standfast_wal::{History, Nonce};
 
 /// The kinds of faults; the place in `ALL` is the number in a [`Kinds`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +117,8 @@ pub struct Faults {
     /// The newest Config that the budget was held against.
     judged: Option<(History, u64)>,
     relay: Option<relay::Relay>,
+    /// The newest attempt at a promotion that got as far as its fences.
+    attempt: Option<Nonce>,
 }
 
 impl Faults {
@@ -139,6 +142,7 @@ impl Faults {
             struck: vec![0; ALL.len()],
             judged: None,
             relay: None,
+            attempt: None,
         }
     }
 

@@ -1,0 +1,144 @@
+//! I4: a read is answered only after enough of the sync set, or of the voters, has shown its reign
+//! in answer to something that was sent after the read came in.
+//!
+//! That a read is really stale takes a successor, and a late answer of a node that obeys it by
+//! then; that it was answered too early shows with each read.
+
+use super::Observer;
+use super::history::Id;
+use crate::simulate::nodes::Node;
+use standfast::replication::register::Body as Vote;
+use standfast::replication::{Body, Config, Fence, Message, Replica};
+use standfast_wal::{History, Lsn, NodeId};
+use std::collections::BTreeMap;
+
+/// A read that waits at a primary, and what was known when it came in.
+struct Waiting {
+    reign: Fence,
+    history: History,
+    commit: Lsn,
+    version: u64,
+    /// The last round that this reign had sent.
+    round: u64,
+    /// How many answers of voters had been seen.
+    votes: u64,
+}
+
+#[derive(Default)]
+pub struct Rounds {
+    /// The highest round that each reign has sent to anybody.
+    sent: BTreeMap<Fence, u64>,
+    /// The highest round that a node has shown each reign to have reached it.
+    shown: BTreeMap<(Fence, NodeId), u64>,
+    /// By who asked and who answered: the number of the newest answer of a voter.
+    voted: BTreeMap<(usize, usize), u64>,
+    votes: u64,
+    waiting: BTreeMap<Id, Waiting>,
+}
+
+impl Rounds {
+    pub fn sent(&mut self, from: usize, to: usize, message: &Message) {
+        let reign = |epoch| Fence {
+            history: message.history,
+            epoch,
+        };
+        match &message.body {
+            Body::Heartbeat(beat) => self.begun(reign(beat.epoch), beat.round),
+            Body::Append { epoch, round, .. } | Body::Follow { epoch, round, .. } => {
+                self.begun(reign(*epoch), *round);
+            }
+            Body::Acked { epoch, round, .. } | Body::Heard { epoch, round, .. } => {
+                let id = super::super::plan::id(from);
+                let highest = self.shown.entry((reign(*epoch), id)).or_default();
+                *highest = (*round).max(*highest);
+            }
+            Body::Register(vote) => {
+                if let Vote::Promised { .. } | Vote::Accepted { .. } = vote.body {
+                    self.votes += 1;
+                    self.voted.insert((to, from), self.votes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn begun(&mut self, reign: Fence, round: u64) {
+        let highest = self.sent.entry(reign).or_default();
+        *highest = round.max(*highest);
+    }
+
+    fn is_shown(&self, read: &Waiting, own: NodeId, config: &Config) -> bool {
+        let shows = |id: &&NodeId| {
+            let shown = self.shown.get(&(read.reign, **id)).copied();
+            **id == own || shown.is_some_and(|round| round > read.round)
+        };
+        let votes = |id: &&NodeId| {
+            let voted = self.voted.get(&(own.0 as usize, id.0 as usize)).copied();
+            **id == own || voted.is_some_and(|vote| vote > read.votes)
+        };
+        let shown = config.sync_set.iter().filter(shows).count();
+        let voted = config.voters.iter().filter(votes).count();
+        shown >= config.acks_needed as usize || voted * 2 > config.voters.len()
+    }
+}
+
+impl Observer {
+    /// A read comes in at a primary: it will be answered from what is committed there, or later.
+    pub fn read_came_in(&mut self, id: Id, node: &Node) {
+        let process = node.process.as_ref();
+        let replica = process.map(|process| process.engine.replica());
+        let Some(replica) = replica.filter(|replica| replica.is_serving()) else {
+            return;
+        };
+        let (rounds, reign) = (&mut self.rounds, replica.fence());
+        let waiting = Waiting {
+            reign,
+            history: replica.history(),
+            commit: replica.commit(),
+            version: replica.config().version,
+            round: rounds.sent.get(&reign).copied().unwrap_or_default(),
+            votes: rounds.votes,
+        };
+        rounds.waiting.insert(id, waiting);
+    }
+
+    /// What came in at a primary is answered, in this history, at this LSN.
+    pub(super) fn read_answered(
+        &mut self,
+        id: Id,
+        node: &Node,
+        history: History,
+        lsn: Lsn,
+    ) -> Result<(), String> {
+        let Some(read) = self.rounds.waiting.remove(&id) else {
+            return Ok(());
+        };
+        if read.history == history && lsn < read.commit {
+            let (noted, asked) = (read.commit, self.history.get(id));
+            return Err(format!(
+                "I4: a read came in at {noted} and was answered at {lsn}: {asked:?}"
+            ));
+        }
+        let process = node.process.as_ref();
+        let replica = process.map(|process| process.engine.replica());
+        // A former primary passes on what its successor answers.
+        let same = |replica: &&Replica| replica.is_serving() && replica.fence() == read.reign;
+        let Some(replica) = replica.filter(same) else {
+            return Ok(());
+        };
+        // Since it was confirmed the Config may have changed: any of those that held will do.
+        let mut versions = read.version..=replica.config().version;
+        let is_shown = |version| {
+            let config = self.register.at(read.reign.history, version);
+            config.is_some_and(|config| self.rounds.is_shown(&read, node.id, config))
+        };
+        if versions.any(is_shown) {
+            return Ok(());
+        }
+        let (reign, round, asked) = (read.reign, read.round, self.history.get(id));
+        Err(format!(
+            "I4: a read came in after round {round} of {reign} and is answered, and too few have \
+             shown a later one: {asked:?}"
+        ))
+    }
+}
