@@ -49,7 +49,7 @@ fn bars(rows: &[&Row]) -> String {
     let most = rows.iter().map(|row| row.rate().max()).fold(1.0, f64::max);
     let height = BAR * rows.len() as f64 + 2.0 * TOP;
     let mut text = open_svg(height, "throughput");
-    let (left, width) = (LEFT + 200.0, WIDTH - 200.0);
+    let (left, width) = (LEFT + 240.0, WIDTH - 240.0);
     for (number, row) in rows.iter().enumerate() {
         let spread = row.rate();
         let scale = |value: f64| left + value / most * width;

@@ -112,10 +112,7 @@ impl System for Redis {
     fn name(&self) -> String {
         match (self.persists, self.backups) {
             (false, _) => format!("Redis {}, one process, in memory only", self.version),
-            (true, backups) => format!(
-                "Redis {} with {backups} replicas, appendfsync always, WAIT {backups}",
-                self.version
-            ),
+            (true, backups) => format!("Redis {}, AOF always, WAIT {backups}", self.version),
         }
     }
 
