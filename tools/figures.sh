@@ -17,7 +17,8 @@ options="$*"
 bench() {
     printf '\n    bench %s\n\n' "$*"
     # shellcheck disable=SC2086
-    "$target/tools" bench "$@" --binary "$target/standfast" $options 2>>figures.log
+    "$target/tools" bench "$@" --binary "$target/standfast" $options 2>>figures.log |
+        sed '/^CPU.op: /d'
 }
 ledger() { bench ledger --runs "$runs" --seconds "$each" "$@"; }
 

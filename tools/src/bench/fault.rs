@@ -127,6 +127,9 @@ impl Side {
     }
 }
 
+/// A name, the values, and how they are shown.
+type Figure = (&'static str, Spread, fn(f64) -> String);
+
 /// Trials of one kind.
 pub struct Felt {
     pub name: String,
@@ -136,7 +139,7 @@ pub struct Felt {
 }
 
 impl Felt {
-    fn figures(&self) -> [(&'static str, Spread, fn(f64) -> String); 9] {
+    fn figures(&self) -> [Figure; 9] {
         let of = |figure: fn(Side, Side) -> f64| {
             Spread::of(self.runs.iter().map(|run| {
                 let (before, after) = run.slices.split_at(SIDE_SLICES);

@@ -87,7 +87,9 @@ impl Run {
 /// Which requests count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Counts {
-    /// Those that finish in the measured time: as many straddle its start as its end.
+    /// Those that finish in the measured time. Of the operations of one that straddles an end of
+    /// it, the part that its time there is of all its time: so few large requests do not make the
+    /// throughput jump by one request more or less.
     Finished,
     /// Those due in the measured time, however late they finish.
     Due,
@@ -98,7 +100,7 @@ pub struct Recorder {
     until: Instant,
     counts: Counts,
     last: Instant,
-    operations: u64,
+    operations: f64,
     latency: Histogram<u64>,
     slices: Vec<Slice>,
 }
@@ -110,7 +112,7 @@ impl Recorder {
             until,
             counts,
             last: from,
-            operations: 0,
+            operations: 0.0,
             latency: histogram(),
             slices: Vec::new(),
         }
@@ -121,15 +123,28 @@ impl Recorder {
         let measured = self.from..self.until;
         self.last = now;
         if measured.contains(&now) {
-            self.operations += operations;
             self.slice(now).operations += operations;
         }
-        let counted = match self.counts {
-            Counts::Finished => now,
-            Counts::Due => began,
+        let (part, counted) = match self.counts {
+            Counts::Finished => (self.part_within(began, now), now),
+            Counts::Due => (f64::from(u8::from(measured.contains(&now))), began),
         };
+        self.operations += part * operations as f64;
         if measured.contains(&counted) {
             self.record(began, now);
+        }
+    }
+
+    fn part_within(&self, began: Instant, now: Instant) -> f64 {
+        let within = now
+            .min(self.until)
+            .saturating_duration_since(began.max(self.from));
+        let all = (now - began).as_secs_f64();
+        // What took no time at all is within or not.
+        if all > 0.0 {
+            within.as_secs_f64() / all
+        } else {
+            f64::from(u8::from((self.from..self.until).contains(&now)))
         }
     }
 
@@ -164,9 +179,10 @@ impl Recorder {
     /// its last answer.
     pub fn into_run(self, ended_early: bool) -> Option<Run> {
         let end = if ended_early { self.last } else { self.until };
-        (self.operations > 0).then(|| Run {
+        let operations = self.operations.round() as u64;
+        (operations > 0).then(|| Run {
             slices: self.slices,
-            ..Run::of(self.operations, end - self.from, self.latency)
+            ..Run::of(operations, end - self.from, self.latency)
         })
     }
 }
@@ -182,13 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_loop_counts_what_finishes_in_the_measured_time() {
+    fn a_closed_loop_counts_what_is_done_in_the_measured_time() {
         let (mut recorder, at) = recorder(Counts::Finished);
-        recorder.finish(at(0), at(900), 5);
-        recorder.finish(at(900), at(1100), 5);
-        recorder.finish(at(3900), at(4100), 5);
+        recorder.finish(at(0), at(900), 100);
+        recorder.finish(at(900), at(1100), 100);
+        recorder.finish(at(3900), at(4300), 100);
+        recorder.finish(at(4000), at(4300), 100);
         let run = recorder.into_run(false).unwrap();
-        assert_eq!((run.operations, run.latency.len()), (5, 1));
+        // A half of the second and a quarter of the third.
+        assert_eq!((run.operations, run.latency.len()), (75, 1));
         assert_eq!(run.elapsed, Duration::from_secs(3));
         assert!((run.latency_us(0.5) / 200_000.0 - 1.0).abs() < 0.001);
     }
@@ -205,7 +223,7 @@ mod tests {
         // Those due in the measured time are 30, of which 20 waited for the end of the stall.
         assert_eq!((run.operations, run.latency.len()), (10, 30));
         assert!(run.latency_us(0.3) < 2000.0);
-        assert!((run.latency_us(0.5) / 1_900_000.0 - 1.0).abs() < 0.1);
+        assert!((run.latency_us(0.5) / 1_000_000.0 - 1.0).abs() < 0.01);
         assert!((run.latency_us(1.0) / 2_500_000.0 - 1.0).abs() < 0.001);
         let finished: Vec<u64> = run.slices.iter().map(|slice| slice.operations).collect();
         assert_eq!(finished, [10, 0, 0]);

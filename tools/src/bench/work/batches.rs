@@ -73,8 +73,9 @@ impl Transfers {
             self.before.resize(line + 1, None);
         }
         let before = self.before[line].replace(self.next);
-        let mut id = self.next;
+        let first = self.next;
         for (number, record) in records.chunks_exact_mut(RECORD_BYTES).enumerate() {
+            let id = first + number as u64;
             let transfer = match (number % 3, before) {
                 (1, _) => self.draw(id).pending(0),
                 (2, Some(before)) => {
@@ -88,7 +89,6 @@ impl Transfers {
                 _ => self.draw(id),
             };
             record.copy_from_slice(&transfer.to_bytes());
-            id += 1;
         }
     }
 
@@ -119,14 +119,13 @@ impl Work for Transfers {
         let records = &mut request[self.head..self.head + self.batch * RECORD_BYTES];
         match self.mix {
             Mix::Single => {
-                let mut id = self.next;
-                for record in records.chunks_exact_mut(RECORD_BYTES) {
+                let records = records.chunks_exact_mut(RECORD_BYTES);
+                for (id, record) in (self.next..).zip(records) {
                     let (debit, credit) = self.skew.pair();
                     record[..8].copy_from_slice(&id.to_le_bytes());
                     record[8..16].copy_from_slice(&self.run.to_le_bytes());
                     record[16..24].copy_from_slice(&(FIRST_ACCOUNT + debit).to_le_bytes());
                     record[32..40].copy_from_slice(&(FIRST_ACCOUNT + credit).to_le_bytes());
-                    id += 1;
                 }
             }
             Mix::TwoPhase => self.two_phase(line, records),

@@ -51,14 +51,13 @@ impl Skew {
     pub fn pair(&mut self) -> (u64, u64) {
         let (first, second) = match self.kind {
             Kind::Uniform => {
-                // One draw for both; a product instead of a remainder, which takes longer.
                 let draw = self.random.draw();
-                (
-                    (draw >> 32) * self.count >> 32,
-                    (draw & 0xffff_ffff) * self.count >> 32,
-                )
+                (self.scale(draw >> 32), self.scale(draw & 0xffff_ffff))
             }
-            Kind::Hot => ((self.random.draw() >> 32) * self.count >> 32, 0),
+            Kind::Hot => {
+                let draw = self.random.draw();
+                (self.scale(draw >> 32), 0)
+            }
             Kind::Zipf => (self.next_zipf(), self.next_zipf()),
         };
         if first != second {
@@ -66,6 +65,11 @@ impl Skew {
         } else {
             ((first + 1) % self.count, second)
         }
+    }
+
+    /// A number below 2^32 as one below the count: by a product, a remainder takes longer.
+    fn scale(&self, draw: u64) -> u64 {
+        (draw * self.count) >> 32
     }
 
     fn next_zipf(&mut self) -> u64 {
