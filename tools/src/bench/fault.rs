@@ -34,6 +34,9 @@ const SIDE_SLICES: usize = 10;
 /// From the fault to the end: the last requests have answers by then.
 const AFTER: Duration = Duration::from_secs(15);
 
+/// The part of the load that must be done before the fault, or the run tells nothing of it.
+const KEPT_UP: f64 = 0.95;
+
 /// What is to be done to whom, under which load.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial {
@@ -189,6 +192,10 @@ impl Felt {
         cells.extend(figures.iter().map(|(_, spread, show)| show(spread.median)));
         print!("{}", table(&[head, cells]));
         let later = AFTER.as_secs_f64() - SIDE_SLICES as f64 * SLICE.as_secs_f64();
+        let [(_, before, _), ..] = &figures;
+        if before.median < KEPT_UP * self.offered {
+            println!("\nmore was offered than was kept up before the fault: this tells nothing");
+        }
         println!("\nafter: the 10 s from the fault on; later: the {later} s behind them\n");
     }
 }

@@ -214,7 +214,9 @@ impl<'a> Driver<'a> {
             }
         }
         let mut count = self.under_way as u64;
-        if let Some(schedule) = &mut self.schedule {
+        if let Some(schedule) = &mut self.schedule
+            && !self.is_exhausted
+        {
             while schedule.due() < self.until {
                 let due = schedule.take(now).expect("the end has passed");
                 self.recorder.give_up(due, now);
