@@ -253,11 +253,8 @@ impl World {
         if wants.cuts > 0 {
             self.crash_in_cut(node);
         }
-        self.summary.snapshots_installed += wants.installed;
-        if wants.installed > 0 {
-            let process = self.nodes[node].process.as_ref();
-            self.summary.ledger.note_installed(process);
-        }
+        self.summary
+            .installed(wants.installed, self.nodes[node].process.as_ref());
         if let Some(lsn) = wants.taken {
             self.snapshot_taken(node, lsn)?;
         }

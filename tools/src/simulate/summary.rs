@@ -2,6 +2,7 @@
 
 use super::check::ledger::{Counts, RARE};
 use super::faults;
+use super::node::Process;
 use serde::Serialize;
 use standfast_wal::mark::Mark;
 
@@ -48,6 +49,14 @@ fn add_each(to: &mut Vec<u64>, other: &[u64]) {
 const ALLOWED_NONE: [&str; 2] = ["keys not searched", "runs beyond the promises"];
 
 impl Summary {
+    /// So many snapshots replaced this process's state.
+    pub fn installed(&mut self, count: u64, process: Option<&Process>) {
+        self.snapshots_installed += count;
+        if count > 0 {
+            self.ledger.note_installed(process);
+        }
+    }
+
     pub fn add(&mut self, other: &Summary) {
         self.events += other.events;
         self.virtual_ns += other.virtual_ns;
