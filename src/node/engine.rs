@@ -343,6 +343,11 @@ impl Engine {
         self.state.ledger()
     }
 
+    /// The digests that are kept of the state's past, and attestations are held against.
+    pub fn past_digests(&self) -> impl Iterator<Item = (Lsn, Digest)> + '_ {
+        self.digests.iter().copied()
+    }
+
     /// Takes one event.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.now = now;

@@ -117,6 +117,18 @@ impl Replica {
             if primary.change.is_some() || primary.joining.is_some())
     }
 
+    /// On the primary: who gets nothing before what was to be read from the log is there.
+    pub fn reads_for(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let primary = match &self.role {
+            Role::Primary(primary) => Some(primary),
+            _ => None,
+        };
+        let peers = primary.into_iter().flat_map(|primary| &primary.peers);
+        peers
+            .filter(|(_, peer)| peer.is_read_for())
+            .map(|(id, _)| *id)
+    }
+
     /// The Config does not name this process: it counts for nothing.
     pub fn is_stranger(&self) -> bool {
         !self.node.is_member()

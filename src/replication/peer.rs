@@ -241,6 +241,10 @@ impl Peer {
         });
     }
 
+    pub fn is_read_for(&self) -> bool {
+        matches!(self.progress, Progress::Stream { reading: true, .. })
+    }
+
     /// What was read for it is not sent now: it is read again when it is wanted.
     pub fn forget_read(&mut self) {
         if let Progress::Stream { reading, .. } = &mut self.progress {

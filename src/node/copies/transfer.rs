@@ -41,9 +41,11 @@ impl Engine {
         if self.copies.offered.remove(&peer).is_some() || was_waiting {
             self.step(Input::SnapshotFailed { to: peer });
         }
-        if let Some(Incoming::Receiving { from, .. }) = &self.copies.incoming
-            && *from == peer
-        {
+        self.stop_receiving_from(peer);
+    }
+
+    fn stop_receiving_from(&mut self, peer: NodeId) {
+        if self.is_receiving_from(peer) {
             Mark::SnapshotAborted.hit();
             let why = "the connection broke while it was received".to_string();
             self.copies.verdict = Some((peer, Piece::Refuse(why)));
@@ -161,8 +163,10 @@ impl Engine {
         self.copies.verdict.take_if(|(sender, _)| *sender == peer);
     }
 
-    /// There is a new way to `peer`: on the one before the verdict may have been lost.
+    /// There is a new way to `peer`: on the one before the verdict may have been lost. And an offer
+    /// that came while there was none is answered, as far as this node knows, but was not.
     pub(in crate::node) fn found_link(&mut self, peer: NodeId) {
+        self.stop_receiving_from(peer);
         let told = self.copies.verdict.clone();
         if let Some((_, verdict)) = told.filter(|(sender, _)| *sender == peer) {
             self.send(peer, Head::Copy(verdict));

@@ -112,6 +112,11 @@ impl Node {
         self.dying || self.failing || self.has_failed || self.harmed.is_some()
     }
 
+    /// It takes nothing before.
+    pub fn is_busy_until(&mut self, time: u64) {
+        self.busy_until = self.busy_until.max(time);
+    }
+
     /// What it would not forget now: of a process that is up its newest, else what its disk holds.
     pub fn meta_now(&self) -> Option<Meta> {
         match &self.process {
@@ -191,6 +196,7 @@ impl World {
             }
             self.watch_budget()?;
             self.trouble_in_change(node);
+            self.trouble_in_moment(node, &wants);
             events = self.carry_out(node, wants)?;
             if events.is_empty() {
                 break;
@@ -380,7 +386,6 @@ impl World {
         this.incarnation = incarnation;
         this.wake_at = u64::MAX;
         self.starts_from_its_newest(node, newest, &process)?;
-        self.summary.ledger.note_started(&process);
         let meta = process.engine.replica().meta();
         self.starts_with_what_is_kept(node, before.as_ref(), meta)?;
         let this = &mut self.nodes[node];

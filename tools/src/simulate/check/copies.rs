@@ -34,11 +34,12 @@ impl World {
 
     /// A start that passes over a snapshot that nothing had damaged heals what must not be.
     pub fn starts_from_its_newest(
-        &self,
+        &mut self,
         node: usize,
         newest: Option<Lsn>,
         process: &Process,
     ) -> Result<(), String> {
+        self.summary.ledger.note_started(process);
         let this = &self.nodes[node];
         if this.failing || this.harmed.is_some() || process.from >= newest {
             return Ok(());

@@ -26,4 +26,24 @@ impl Digests {
         }
         Ok(())
     }
+
+    /// A node has taken another state in, which stands at `applied` of this log: what it keeps of
+    /// its past is that state's.
+    pub fn kept(
+        &self,
+        applied: Lsn,
+        kept: impl Iterator<Item = (Lsn, Digest)>,
+        table: &EpochTable,
+    ) -> Result<(), String> {
+        for (lsn, digest) in kept {
+            let entry = table.at(lsn);
+            let known = entry.and_then(|e| self.known.get(&(e.history, e.epoch, lsn)));
+            if lsn > applied || known.is_some_and(|known| *known != digest) {
+                return Err(format!(
+                    "I2: at {applied} a digest of {lsn} is kept, {digest}, and there it was {known:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
 }

@@ -4,8 +4,9 @@
 //! `search` (I4), `register` (one Config per version, I5), `hidden` (I6), `fences` (what was
 //! promised stays promised), `kept` (what is said is durable), `cuts` (a cut is all or nothing),
 //! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
-//! `reads` (what confirms a read), `starts` (what a start believes), `time` (log time), `told`
-//! (outcomes, receipts, loss statements are true).
+//! `reads` (what confirms a read), `reigns` (what a primary knows and does), `starts` (what a start
+//! believes), `time` (log time), `stale` (how old READONLY reads are), `told` (outcomes, receipts,
+//! loss statements are true).
 
 mod commits;
 mod copies;
@@ -21,8 +22,10 @@ mod positions;
 mod promotion;
 mod reads;
 mod register;
+mod reigns;
 mod replay;
 mod search;
+mod stale;
 mod starts;
 mod time;
 mod told;
@@ -159,46 +162,16 @@ impl Observer {
                 self.digests.applied(lsn, digest, replica.epochs())?;
             }
         }
+        if wants.installed > 0 {
+            let kept = process.engine.past_digests();
+            self.digests.kept(lsn, kept, replica.epochs())?;
+        }
+        reigns::serves_whom_it_reads_for(replica, wants)?;
         self.watch_held(node, replica)
-    }
-
-    fn watch_reign(
-        &mut self,
-        node: usize,
-        id: standfast_wal::NodeId,
-        replica: &Replica,
-    ) -> Result<(), String> {
-        let seen = &mut self.nodes[node];
-        if !replica.is_primary() {
-            (seen.reign, seen.is_serving) = (None, false);
-            return Ok(());
-        }
-        let reign = replica.fence();
-        if seen.reign != Some(reign) {
-            seen.reign = Some(reign);
-            seen.is_serving = false;
-            self.register.promoted(id, replica.config())?;
-            self.log.reigns(reign.history, replica);
-            self.positions.begun(reign, replica);
-        }
-        if replica.is_serving() && !seen.is_serving {
-            seen.is_serving = true;
-            self.log.serves(reign.history, replica)?;
-        }
-        Ok(())
     }
 
     fn known(&self, history: History) -> Lsn {
         self.log.true_commit(history)
-    }
-
-    fn note_reign_config(&mut self, node: usize, replica: &Replica) {
-        let kept = &mut self.nodes[node].reigned_by;
-        let config = replica.is_primary().then(|| replica.config());
-        let key = |config: &Config| (config.history, config.version);
-        if kept.as_ref().map(key) != config.map(key) {
-            *kept = config.cloned();
-        }
     }
 
     /// The history in which this LSN of a node's log is committed: that of the log, or, where the
@@ -385,16 +358,7 @@ impl Observer {
             let reign = (entry.map_or(history, |entry| entry.history), answer.epoch);
             self.log.acknowledged(now, history, reign, answer.lsn);
         } else if self.history.is_stale(id) {
-            let allowed = self.max_staleness + self.max_staleness * self.drift_ppm / 500_000;
-            let since = now.saturating_sub(allowed + 1_000_000);
-            let least = self.log.acknowledged_by(history, since);
-            if answer.lsn < least {
-                return Err(format!(
-                    "I4: a stale read at {} lacks {least}, acknowledged {allowed} ns before: {:?}",
-                    answer.lsn,
-                    self.history.get(id)
-                ));
-            }
+            self.stale_answered(now, history, replica, id, answer.lsn)?;
         }
         Ok(history)
     }

@@ -131,8 +131,8 @@ impl World {
                     ));
                 }
             }
-            // Once more for the answer is as good as lost: whoever sends twice hears it twice.
-            (What::Data(_), script @ Script::Retry { .. }) => {
+            // Now and then once more, as if the answer had been lost.
+            (What::Data(_), script @ Script::Retry { token: None, .. }) if is_write => {
                 if !self.dice.ledger.one_in(6) {
                     *script = Script::Nothing;
                 }

@@ -42,6 +42,8 @@ struct Client {
     script: Script,
     /// Steps without a pause that are left.
     burst: u64,
+    /// It has heard of another primary and looks what is there.
+    looks: bool,
     /// The newest point of a history that it was shown.
     seen: Option<(History, Lsn)>,
 }
@@ -115,6 +117,7 @@ impl Clients {
             written: 0,
             script: Script::Nothing,
             burst: 0,
+            looks: false,
             seen: None,
         };
         Clients {
@@ -123,6 +126,18 @@ impl Clients {
                 .collect(),
             mix: draw::Mix::default(),
             ledger: ledger::Workload::draw(ledger),
+        }
+    }
+}
+
+impl Client {
+    /// A new connection, to this node.
+    fn turn_to(&mut self, node: usize) {
+        self.at = node;
+        self.connection += 1;
+        self.seq = 0;
+        if let Script::Transfer { .. } | Script::Receipt { .. } = self.script {
+            self.script = Script::Nothing;
         }
     }
 }
@@ -210,12 +225,16 @@ impl World {
             Some(primary) if !self.dice.clients.one_in(4) => primary,
             _ => anybody,
         };
-        let client = &mut self.clients.list[number];
-        client.at = at;
-        client.connection += 1;
-        client.seq = 0;
-        if let Script::Transfer { .. } | Script::Receipt { .. } = client.script {
-            client.script = Script::Nothing;
+        self.clients.list[number].turn_to(at);
+    }
+
+    /// This node is about to be primary: some of the clients that wait for nothing turn to it.
+    pub fn look_for_primary(&mut self, node: usize, random: &mut Random) {
+        let clients = self.clients.list.iter_mut();
+        let idle = clients.filter(|client| client.asked.is_empty());
+        for client in idle.filter(|_| random.one_in(2)) {
+            client.turn_to(node);
+            client.looks = true;
         }
     }
 

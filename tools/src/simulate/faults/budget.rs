@@ -5,7 +5,9 @@
 //! that is chosen, and in every one that some voter may still help to be chosen:
 //! - of the sync set fewer than acks_needed disks are lost (I1); where operators act, fewer than a
 //!   majority of it needs, which is the least that they may order meanwhile;
-//! - of the voters a majority keep theirs (2-replication, "The register");
+//! - of the voters a majority keep theirs (2-replication, "The register"), and where a change of
+//!   voters is chosen, of those before it as well, until a majority of the new ones knows on its
+//!   disks that they alone decide;
 //! - while a disk of the sync set is lost, the machines of the others do not lose power and their
 //!   writes do not fail half-way, only their processes die: a torn end counts as absent until the
 //!   whole sync set answers, and then only force would help ("Suspect log").
@@ -56,18 +58,42 @@ impl World {
         all
     }
 
+    /// The Config before the newest one, while its voters are needed to find the newest one.
+    fn voters_before(&self) -> Option<Config> {
+        let newest = self.observer.newest_config(&self.nodes)?;
+        let voters = newest
+            .voters
+            .iter()
+            .filter(|id| !self.is_lost(newest, **id));
+        let votes = voters.filter_map(|id| self.nodes[id.0 as usize].meta_now()?.acceptor.accepted);
+        let votes = votes.map(|vote| vote.proposal).filter(|proposal| {
+            proposal.value.history == newest.history && proposal.value.version >= newest.version
+        });
+        let (open, settled): (Vec<_>, Vec<_>) = votes.partition(|proposal| {
+            proposal.value.version == newest.version && proposal.changes_voters()
+        });
+        let parent = open.into_iter().find_map(|proposal| proposal.parent)?;
+        (settled.len() * 2 <= newest.voters.len()).then(|| Config::clone(&parent))
+    }
+
     /// Whether this node's disk may be lost now.
     pub(super) fn may_lose(&self, place: usize) -> bool {
         let id = self.nodes[place].id;
         let configs = self.configs_in_force();
+        let keeps_majority = |config: &Config| {
+            let lost = |other: &&NodeId| **other == id || self.is_lost(config, **other);
+            config.voters.iter().filter(lost).count() <= (config.voters.len() - 1) / 2
+        };
         !configs.is_empty()
+            && self
+                .voters_before()
+                .is_none_or(|config| keeps_majority(&config))
             && configs.iter().all(|config| {
                 let lost = |other: &&NodeId| **other == id || self.is_lost(config, **other);
                 let copies = config.sync_set.iter().filter(lost).count();
-                let votes = config.voters.iter().filter(lost).count();
                 let in_set = config.sync_set.contains(&id);
                 (!in_set || copies < self.copies_needed(config) && self.others_stand(config, id))
-                    && votes <= (config.voters.len() - 1) / 2
+                    && keeps_majority(config)
             })
     }
 

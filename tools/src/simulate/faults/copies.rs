@@ -9,12 +9,21 @@ use crate::simulate::world::{MS, World};
 impl World {
     /// One node has just offered another a snapshot, or sent it.
     pub fn trouble_in_copy(&mut self, from: usize, to: usize) {
-        if self.calm.is_some() || !self.dice.net.one_in(4) {
+        if self.calm.is_some() {
+            return self.break_late(from, to);
+        }
+        if !self.dice.net.one_in(3) {
             return;
         }
         let mut random = Random::new(self.dice.net.next());
-        match random.below(4) {
-            0 if self.faults.may(Kind::Break) => self.break_way(from, to),
+        match random.below(6) {
+            0 if self.faults.may(Kind::Break) => {
+                // What is sent, or what is said of it.
+                match random.one_in(2) {
+                    true => self.break_way(from, to),
+                    false => self.break_way(to, from),
+                }
+            }
             1 if self.faults.may(Kind::Crash) => {
                 let node = random.pick(&[from, to]);
                 let wait = random.below(20 * MS);
@@ -22,8 +31,8 @@ impl World {
                 let wait = wait + random.scaled(MS, 2000 * MS);
                 self.after(wait, Happening::Restart { node });
             }
-            2 if self.faults.may(Kind::FailedReads) => {
-                let _ = self.fail_reads(from, &mut random);
+            2 | 4 | 5 if self.faults.may(Kind::FailedReads) => {
+                let _ = self.fail_reads_of(from, 1_000_000, &mut random);
             }
             // The offer is heard together with what a successor says.
             3 if self.faults.may(Kind::LongPause) => {
@@ -35,6 +44,14 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// One connection breaks after the faults have ended, and no other mends what comes of that:
+    /// the way back, on which it is said what became of the snapshot.
+    fn break_late(&mut self, from: usize, to: usize) {
+        if self.faults.may(Kind::Break) && std::mem::take(&mut self.faults.breaks_late) {
+            self.break_way(to, from);
         }
     }
 }

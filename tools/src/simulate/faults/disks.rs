@@ -136,10 +136,19 @@ impl World {
 
     /// Reads fail for a while: what was needed then is found missing.
     pub(super) fn fail_reads(&mut self, place: usize, random: &mut Random) -> bool {
+        let read_error_ppm = random.pick(&[1_000, 100_000, 1_000_000]) as u32;
+        self.fail_reads_of(place, read_error_ppm, random)
+    }
+
+    pub(super) fn fail_reads_of(
+        &mut self,
+        place: usize,
+        read_error_ppm: u32,
+        random: &mut Random,
+    ) -> bool {
         if !self.strikes(place) {
             return false;
         }
-        let read_error_ppm = random.pick(&[1_000, 100_000, 1_000_000]) as u32;
         let faults = Faults {
             read_error_ppm,
             ..Faults::default()

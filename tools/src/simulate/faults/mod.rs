@@ -10,6 +10,7 @@ mod comeback;
 mod copies;
 mod crashes;
 mod disks;
+mod moments;
 mod network;
 mod relay;
 
@@ -117,6 +118,9 @@ pub struct Faults {
     /// The newest Config that the budget was held against.
     judged: Option<(History, u64)>,
     relay: Option<relay::Relay>,
+    moments: moments::Moments,
+    /// One connection may still break after the faults have ended.
+    breaks_late: bool,
     /// The newest attempt at a promotion that got as far as its fences.
     attempt: Option<Nonce>,
 }
@@ -142,6 +146,8 @@ impl Faults {
             struck: vec![0; ALL.len()],
             judged: None,
             relay: None,
+            moments: moments::Moments::default(),
+            breaks_late: true,
             attempt: None,
         }
     }

@@ -39,6 +39,9 @@ impl World {
             Some(primary) if random.one_in(2) => primary,
             _ => node,
         };
+        if self.primary_place() == Some(node) && random.one_in(3) {
+            return self.send_away(node, random);
+        }
         let ways = self.ways(|from, to| from == node || to == node);
         self.cut_ways(ways, random, "isolated");
     }

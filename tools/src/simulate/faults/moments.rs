@@ -1,0 +1,179 @@
+//! Trouble in moments that are short and seldom, and in which one thing more may be too much:
+//! chance alone would hardly ever meet them.
+
+use super::Kind;
+use crate::simulate::node::{Process, Wants};
+use crate::simulate::queue::Happening;
+use crate::simulate::random::Random;
+use crate::simulate::world::{MS, World};
+use standfast::node::wire::Head;
+use standfast::replication::{Body, Fence, Replica};
+use standfast_wal::Lsn;
+
+/// In each run.
+const STOPS: u32 = 3;
+
+pub struct Moments {
+    away: Option<Away>,
+    /// Whose voters were being told last that they alone decide, and in which version.
+    settling: Option<(usize, u64)>,
+    /// Who was about to begin an epoch last, and which.
+    beginning: Option<(usize, Fence)>,
+    /// So often yet a primary stands still in that.
+    stops_left: u32,
+}
+
+impl Default for Moments {
+    fn default() -> Moments {
+        Moments {
+            away: None,
+            settling: None,
+            beginning: None,
+            stops_left: STOPS,
+        }
+    }
+}
+
+/// A primary that is cut off until its successor is about to be voted for.
+struct Away {
+    node: usize,
+    reign: Fence,
+    partition: u64,
+    /// From the first fence of its successor's to its return.
+    wait: u64,
+}
+
+impl World {
+    /// A node has had a turn.
+    pub fn trouble_in_moment(&mut self, node: usize, wants: &Wants) {
+        if self.calm.is_some() {
+            return;
+        }
+        self.come_back(node);
+        let Some(process) = &self.nodes[node].process else {
+            return;
+        };
+        let replica = process.engine.replica();
+        if !replica.is_primary() {
+            return;
+        }
+        if !replica.is_serving() {
+            return self.trouble_in_beginning(node);
+        }
+        if replica.is_changing() && is_settling(process) {
+            self.trouble_in_settling(node);
+        } else if self.faults.moments.stops_left > 0 && feeds_from_disk(replica, wants) {
+            self.trouble_in_feeding(node);
+        }
+    }
+
+    /// The primary is cut off; it comes back while its successor is being voted for. Nothing that
+    /// was said to it before reaches it.
+    pub(super) fn send_away(&mut self, node: usize, random: &mut Random) {
+        let Some(process) = &self.nodes[node].process else {
+            return;
+        };
+        let reign = process.engine.replica().fence();
+        let ways = self.ways(|from, to| from == node || to == node);
+        self.say(|| format!("n{node} is cut off until its successor is voted for"));
+        let partition = self.net.cut(ways);
+        self.break_all(node);
+        // Fences, promises, votes: each is said, written down and answered.
+        let step = self.plan.latency[1] * 2 + self.plan.meta_sync[1];
+        let wait = random.below(step * 3);
+        self.faults.moments.away = Some(Away {
+            node,
+            reign,
+            partition,
+            wait,
+        });
+        let longest = self.failover_ns() * random.between(4, 10);
+        self.after(longest, Happening::Heal { partition });
+    }
+
+    fn come_back(&mut self, seen: usize) {
+        let fence = |process: &Process| process.engine.replica().fence();
+        let seen = self.nodes[seen].process.as_ref().map(fence);
+        let returns = |away: &mut Away| seen.is_some_and(|fence| fence > away.reign);
+        let Some(away) = self.faults.moments.away.take_if(returns) else {
+            return;
+        };
+        let (node, partition) = (away.node, away.partition);
+        self.after(away.wait, Happening::Heal { partition });
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            for (from, to) in [(node, other), (other, node)] {
+                let wait = away.wait + self.dice.net.between(1, self.plan.latency[1]);
+                self.dial_after(wait, from, to);
+            }
+        }
+    }
+
+    /// A change of voters is chosen, and they are being told that they alone decide now.
+    fn trouble_in_settling(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_ref();
+        let version = process.map(|process| process.engine.replica().config().version);
+        let change = version.map(|version| (node, version));
+        let seen = std::mem::replace(&mut self.faults.moments.settling, change);
+        if seen == change || !self.faults.may(Kind::Relay) {
+            return;
+        }
+        let mut random = Random::new(self.dice.faults.next());
+        if random.one_in(2) {
+            self.send_away(node, &mut random);
+        }
+    }
+
+    /// A member lags so far behind that it is fed from the log on disk: now and then the primary
+    /// stands still just then, and hears late of all others.
+    fn trouble_in_feeding(&mut self, node: usize) {
+        if self.faults.may(Kind::LongPause) && self.dice.faults.one_in(3) {
+            self.faults.moments.stops_left -= 1;
+            self.after(0, Happening::Stop { node });
+        }
+    }
+
+    /// A new primary waits for its EpochStart to be committed: now and then it is busy just then,
+    /// and takes all that comes meanwhile in one turn, with what clients ask who look for it.
+    fn trouble_in_beginning(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_ref();
+        let reign = process.map(|process| (node, process.engine.replica().fence()));
+        let seen = std::mem::replace(&mut self.faults.moments.beginning, reign);
+        if seen == reign || !self.faults.may(Kind::Pause) {
+            return;
+        }
+        let mut random = Random::new(self.dice.faults.next());
+        if random.one_in(3) {
+            let most = (self.failover_ns() / 2).max(MS);
+            self.nodes[node].is_busy_until(self.now + random.below(most));
+            self.look_for_primary(node, &mut random);
+        }
+    }
+}
+
+/// Somebody is sent what memory holds no more, or asked where to begin with that.
+fn feeds_from_disk(replica: &Replica, wants: &Wants) -> bool {
+    wants.frames.iter().any(|(to, frame)| {
+        let Head::Core { message } = &frame.head else {
+            return false;
+        };
+        let mut positions = replica.positions();
+        let after = match &message.body {
+            Body::Append { .. } => frame.records.first().map(|record| record.first_lsn().0 - 1),
+            Body::Follow { .. } => positions
+                .find(|(id, ..)| id == to)
+                .map(|(_, _, matched)| matched.0),
+            _ => None,
+        };
+        after.is_some_and(|lsn| replica.records_after(Lsn(lsn)).is_none())
+    })
+}
+
+/// Its own vote is for the Config that it knows to be chosen, and leans on other voters.
+fn is_settling(process: &Process) -> bool {
+    let replica = process.engine.replica();
+    let vote = replica.meta().acceptor.accepted.as_ref();
+    vote.is_some_and(|vote| {
+        let proposal = &vote.proposal;
+        proposal.value.version == replica.config().version && proposal.changes_voters()
+    })
+}
