@@ -250,6 +250,11 @@ impl File for DiskFile {
     }
 }
 
+/// As [`File::map`], of a file that is only read, wherever it lies.
+pub fn map_file(path: &Path, len: u64) -> io::Result<Bytes> {
+    super::map::map(&fs::File::open(path)?, len)
+}
+
 fn write_all_at(file: &fs::File, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
     let mut parts = parts;
     let mut at = offset;
