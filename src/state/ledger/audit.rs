@@ -94,7 +94,8 @@ impl Ledger {
         let count = usize::try_from(self.accounts()).map_err(|error| error.to_string())?;
         let mut balances = vec![Balances::default(); count];
         let (mut open_holds, mut before) = (0, 0);
-        for (position, entry) in (0..).zip(self.transfers.log().iter()) {
+        for position in 0..self.transfers.len() {
+            let entry = self.transfers.at(position);
             let record = &entry.record;
             if record.timestamp <= before {
                 return Err(format!("transfer {}: it is not in order", record.id));

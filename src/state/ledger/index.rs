@@ -82,7 +82,7 @@ impl Index {
         assert_eq!(self.buckets, 0, "room is made before anything is added");
         let of_shard = usize::try_from(positions >> self.shard_bits).expect("it fits memory");
         let buckets = (of_shard + of_shard / 2).next_power_of_two();
-        if buckets >= 1 << FIRST_CAPACITY_BITS && buckets <= 1 << TAG_BITS {
+        if (1 << FIRST_CAPACITY_BITS..=1 << TAG_BITS).contains(&buckets) {
             for shard in &mut self.shards {
                 shard.buckets = vec![0; buckets];
             }

@@ -94,12 +94,15 @@ impl<T: Item> List<T> {
     }
 
     /// Appends an item and answers its position.
+    #[inline]
     pub fn push(&mut self, item: T) -> u64 {
         let position = self.len();
         self.append(item.encode().as_ref());
         position
     }
 
+    // Inlined, the item's length is known, and its bytes are moved in a few instructions.
+    #[inline(always)]
     fn append(&mut self, item: &[u8]) {
         if self.open.capacity() == self.open.len() && !self.closed.is_empty() {
             // The first segment grows as needed: small books stay small.
@@ -137,6 +140,7 @@ impl<T: Item> List<T> {
     }
 
     /// The bytes of the item at a position that is known to be there.
+    #[inline]
     pub fn bytes_at(&self, position: u64) -> &[u8] {
         let segment = usize::try_from(position >> self.shift).expect("it is addressable");
         let inside =
@@ -160,11 +164,6 @@ impl<T: Item> List<T> {
 
     pub fn last(&self) -> Option<T> {
         self.get(self.len().checked_sub(1)?)
-    }
-
-    /// All items, in order.
-    pub fn iter(&self) -> impl Iterator<Item = T> {
-        self.bytes().map(T::decode)
     }
 
     /// The bytes of all items, in order.
@@ -300,6 +299,10 @@ mod tests {
         }
     }
 
+    fn items(list: &List<u64>) -> impl Iterator<Item = u64> {
+        list.bytes().map(u64::decode)
+    }
+
     #[test]
     fn a_list_over_several_segments_is_as_a_plain_one() {
         for shift in [0, 1, 5, 16] {
@@ -310,7 +313,7 @@ mod tests {
             }
             assert_eq!((list.len(), list.last()), (count, Some(count * 2 - 2)));
             assert_eq!(list.segments().count() as u64, count >> shift);
-            assert!(list.iter().eq((0..count).map(|i| i * 2)));
+            assert!(items(&list).eq((0..count).map(|i| i * 2)));
             assert_eq!(list.get(count), None);
             assert_eq!(list.partition_point(|item| item < count), count.div_ceil(2));
             for i in (0..count).rev() {
@@ -338,7 +341,7 @@ mod tests {
         let own = list.segments().next().expect("two are full");
         list.keep(&own, Bytes::copy_from_slice(&own.bytes), [7; BLAKE3_BYTES]);
         assert_eq!(list.allocated_bytes(), before - 32);
-        assert!(list.iter().eq(0..9));
+        assert!(items(&list).eq(0..9));
         let stored: Vec<_> = list.segments().map(|one| one.stored.is_some()).collect();
         assert_eq!(stored, [true, false]);
     }
@@ -360,7 +363,7 @@ mod tests {
         let rest: Vec<u8> = (8..10u64).flat_map(u64::to_le_bytes).collect();
         assert_eq!(loaded.load_items(7, &rest), None);
         assert_eq!(loaded.load_items(8, &rest), Some(()));
-        assert!(loaded.iter().eq(0..10));
+        assert!(items(&loaded).eq(0..10));
         assert_eq!(loaded.digest(), list.digest());
     }
 }
