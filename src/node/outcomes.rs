@@ -26,14 +26,14 @@ pub enum Known {
 }
 
 impl Outcomes {
-    /// Adds what a record's commands answered; an empty slice for records that answer nobody.
-    pub fn push(&mut self, record: &Record, replies: &[Reply]) {
+    /// Takes what a record's commands answered; nothing of records that answer nobody.
+    pub fn push(&mut self, record: &Record, replies: &mut Vec<Reply>) {
         if self.last.next() != record.first_lsn() {
             self.replies.clear();
         }
-        for i in 0..record.count() as usize {
-            let kept = replies.get(i).filter(|reply| is_small(reply)).cloned();
-            self.replies.push_back(kept);
+        let mut replies = replies.drain(..);
+        for _ in 0..record.count() {
+            self.replies.push_back(replies.next().filter(is_small));
         }
         while self.replies.len() > limits::OUTCOMES_MAX {
             self.replies.pop_front();

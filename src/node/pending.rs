@@ -88,7 +88,7 @@ impl Pending {
     }
 
     /// Answers the clients of an applied record. `replies` are those of its commands, in order.
-    pub fn applied(&mut self, generation: u64, record: &Record, replies: &mut Vec<Reply>) {
+    pub fn applied(&mut self, generation: u64, record: &Record, replies: &[Reply]) {
         while let Some(front) = self.ordered.front() {
             if front.first_lsn > record.first_lsn()
                 || (front.first_lsn == record.first_lsn() && front.epoch > record.epoch())
@@ -107,10 +107,10 @@ impl Pending {
                 self.tell_unknown(generation, &front);
                 continue;
             }
-            let clients = front.clients.into_iter().zip(replies.drain(..));
+            let clients = front.clients.into_iter().zip(replies);
             for (i, (client, reply)) in clients.enumerate() {
                 let lsn = Lsn(front.first_lsn.0 + i as u64);
-                self.answer(client, lsn, front.epoch, reply);
+                self.answer(client, lsn, front.epoch, reply.clone());
             }
         }
     }

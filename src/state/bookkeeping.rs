@@ -72,7 +72,7 @@ impl State {
         let results = self
             .ledger
             .create_accounts(self.applied.timestamp, &batch.events);
-        done(batch.form, &results, |_| Vec::new())
+        done(batch.form, &results, || None)
     }
 
     fn book_transfers(&mut self, batch: &Batch) -> Done {
@@ -80,14 +80,14 @@ impl State {
             .ledger
             .create_transfers(self.applied.timestamp, &batch.events);
         let ledger = &self.ledger;
-        done(batch.form, &results, |_| {
+        done(batch.form, &results, || {
             let id = batch
                 .events
                 .first_chunk()
                 .map(|id| u128::from_le_bytes(*id));
             let stored = id.and_then(|id| ledger.transfer(id));
             let stored = stored.expect("what was created, or exists, is there");
-            vec![(text("amount"), wide(stored.amount))]
+            Some((text("amount"), wide(stored.amount)))
         })
     }
 
@@ -200,7 +200,7 @@ impl State {
 fn done<S: Status>(
     form: BatchForm,
     results: &[EventResult<S>],
-    more: impl Fn(&EventResult<S>) -> Vec<(Reply, Reply)>,
+    more: impl Fn() -> Option<(Reply, Reply)>,
 ) -> Done {
     let refusals = results.iter().map(EventResult::refusal).enumerate();
     let refusals: Vec<_> = refusals
@@ -224,11 +224,10 @@ fn done<S: Status>(
                 Outcome::Created => "CREATED",
                 Outcome::Refused(_) => "EXISTS",
             };
-            let mut fields = vec![
-                (text("result"), text(word)),
-                (text("timestamp"), long(result.timestamp)),
-            ];
-            fields.extend(more(result));
+            let mut fields = Vec::with_capacity(3);
+            fields.push((text("result"), text(word)));
+            fields.push((text("timestamp"), long(result.timestamp)));
+            fields.extend(more());
             Reply::Map(fields)
         }
     };

@@ -5,6 +5,7 @@
 //! command depends on a clock: relative times are resolved by log time when it is applied.
 
 use super::ledger::Filter;
+use super::ledger::RECORD_BYTES;
 use bytes::{Bytes, BytesMut};
 use standfast_wal::Lsn;
 use xxhash_rust::xxh3::xxh3_128;
@@ -402,6 +403,15 @@ impl Command {
             | Command::Type { key }
             | Command::Ttl { key, .. } => Some(key),
             Command::Once(once) => once.command.single_key(),
+            _ => None,
+        }
+    }
+
+    /// The event of a batch of one transfer; `None` for others.
+    pub(super) fn single_transfer(&self) -> Option<&[u8; RECORD_BYTES]> {
+        match self {
+            Command::CreateTransfers(batch) => batch.events[..].try_into().ok(),
+            Command::Once(once) => once.command.single_transfer(),
             _ => None,
         }
     }

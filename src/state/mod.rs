@@ -218,11 +218,13 @@ impl State {
         );
     }
 
-    /// Makes a batch of commands fast that is about to be read or applied: see `Store::warm`.
-    /// Changes nothing; of more than a few dozen commands only the first count.
+    /// Makes a batch of commands fast that is about to be read or applied: see `Store::warm` and
+    /// `Ledger::warm`. Changes nothing; of more than a few dozen commands only the first count.
     pub fn warm(&self, batch: &[Command]) {
         if batch.len() > 1 {
             self.keys.warm(batch.iter().filter_map(Command::single_key));
+            let transfers = batch.iter().filter_map(Command::single_transfer);
+            self.ledger.warm(transfers);
         }
     }
 

@@ -22,7 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Word {
-    /// Measure: throughput and latency beside Redis, failover gaps, memory, start-up time.
+    /// Measure: throughput and latency, beside others too; failover gaps, memory, start, restore.
     Bench(bench::Arguments),
     /// Plant bugs, one after the other, and see whether the simulator catches each.
     Mutants(mutants::Arguments),

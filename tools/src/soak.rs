@@ -65,6 +65,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         binary: arguments.binary.clone(),
         dir: arguments.dir.clone().unwrap_or_else(std::env::temp_dir),
         json: arguments.json,
+        plot: None,
     };
     let binary = setting.binary()?;
     let plan = plan_of(&arguments)?;

@@ -93,9 +93,9 @@ impl Engine {
             let state = &self.state;
             pending.evaluate(last, confirmed, |command| state.read(command));
         }
-        self.outcomes.push(record, &replies);
         let generation = self.replica.history().generation;
-        self.pending.applied(generation, record, &mut replies);
+        self.pending.applied(generation, record, &replies);
+        self.outcomes.push(record, &mut replies);
         self.replies = replies;
         self.copies.applied = record.link();
         match record.kind() {

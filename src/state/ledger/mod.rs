@@ -213,31 +213,43 @@ impl Ledger {
         }
     }
 
+    /// Brings what transfers of one command each will look up into the processor's caches; of more
+    /// than [`GROUP_EVENTS`] only the first count.
+    pub fn warm<'a>(&self, events: impl Iterator<Item = &'a Bytes128>) {
+        self.look_up(events, &mut [Found::default(); GROUP_EVENTS]);
+    }
+
     /// Looks up the accounts of a group of transfers, and touches where their ids will stand: with
     /// many accounts and transfers each look-up waits for memory. Loops of few instructions let
     /// the processor wait for many at once.
-    fn look_up(&self, events: &[Bytes128], found: &mut [Found; GROUP_EVENTS]) {
+    fn look_up<'a>(
+        &self,
+        events: impl Iterator<Item = &'a Bytes128>,
+        found: &mut [Found; GROUP_EVENTS],
+    ) {
         let hash = |id| hash_of(id, self.seed);
         let mut sides = [(0, 0); GROUP_EVENTS];
         let mut hashes = [(0, 0); GROUP_EVENTS];
-        for (at, bytes) in events.iter().enumerate() {
+        let mut count = 0;
+        for (at, bytes) in events.take(GROUP_EVENTS).enumerate() {
             let event = Transfer::decode(bytes);
             sides[at] = (event.debit_account_id, event.credit_account_id);
             hashes[at] = (hash(sides[at].0), hash(sides[at].1));
             found[at].hash = hash(event.id);
+            count = at + 1;
         }
         let mut seen = 0;
-        for found in &found[..events.len()] {
+        for found in &found[..count] {
             seen ^= self.transfers.touch(found.hash);
         }
         let mut guesses = [(None, None); GROUP_EVENTS];
-        for (guess, hash) in guesses.iter_mut().zip(&hashes[..events.len()]) {
+        for (guess, hash) in guesses.iter_mut().zip(&hashes[..count]) {
             *guess = (self.accounts.touch(hash.0), self.accounts.touch(hash.1));
         }
-        for (debit, credit) in &guesses[..events.len()] {
+        for (debit, credit) in &guesses[..count] {
             seen ^= self.accounts.touch_slot(*debit) ^ self.accounts.touch_slot(*credit);
         }
-        for at in 0..events.len() {
+        for at in 0..count {
             found[at].debit = self.accounts.find_hashed(hashes[at].0, sides[at].0);
             found[at].credit = self.accounts.find_hashed(hashes[at].1, sides[at].1);
         }

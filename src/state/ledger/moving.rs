@@ -27,7 +27,7 @@ impl Event for Transfer {
     }
 
     fn look_up(ledger: &Ledger, events: &[Bytes128], found: &mut [Found; GROUP_EVENTS]) {
-        ledger.look_up(events, found);
+        ledger.look_up(events.iter(), found);
     }
 
     fn create(&self, ledger: &mut Ledger, found: &Found, time: u64) -> EventResult<TransferStatus> {

@@ -39,6 +39,9 @@ pub fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child
     if let Some(protection) = spec.protection {
         command.args(["--protection", protection]);
     }
+    if let Some(acks) = spec.acks {
+        command.args(["--acks", acks]);
+    }
     if spec.proxied {
         command.arg("--peer-proxies");
     }

@@ -11,6 +11,8 @@ pub struct Spec {
     pub witness: u32,
     /// The `--protection` argument; `None` leaves the default.
     pub protection: Option<&'static str>,
+    /// The `--acks` argument; `None` leaves the default.
+    pub acks: Option<&'static str>,
     /// Whether a fault proxy stands between the nodes.
     pub proxied: bool,
 }

@@ -3,18 +3,30 @@
 //! Everything shares this machine's cores, the load generator too. Figures of one run compare with
 //! each other, not with another machine's.
 
+mod compare;
+mod contents;
 mod failover;
-mod generator;
+mod fault;
 mod kv;
-mod memory;
-mod redis;
+mod ledger;
+mod load;
+mod ours;
+mod peers;
+mod plot;
 pub mod report;
+mod restore;
 mod startup;
+mod system;
+mod work;
 
 use anyhow::{Context, ensure};
 use clap::Subcommand;
+use load::{Pace, Plan};
+use plot::Part;
+use report::Machine;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -29,18 +41,66 @@ pub struct Arguments {
     /// Print one JSON object instead of tables.
     #[arg(long, global = true)]
     json: bool,
+    /// Draw throughput and latencies into this file, as one HTML page: ledger, kv and compare.
+    #[arg(long, global = true, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// SET through RESP, beside Redis with appendfsync always and one replica.
+    /// Transfers in batches through the ledger's binary face.
+    Ledger(ledger::Arguments),
+    /// SET, GET and single transfers through RESP.
     Kv(kv::Arguments),
+    /// SET, GET and transfers beside Redis, PostgreSQL and etcd.
+    Compare(compare::Arguments),
     /// How long clients wait when the primary is killed, paused, or hands over.
     Failover(failover::Arguments),
-    /// Resident memory per key.
-    Memory(memory::Arguments),
-    /// From exec to the first GET, with a snapshot and a log to read.
+    /// From a backup to the first answer of the node that was restored from it.
+    Restore(restore::Arguments),
+    /// Resident memory, and from exec to the first answer after a kill.
     Startup(startup::Arguments),
+}
+
+/// How long, and how often.
+#[derive(Clone, clap::Args)]
+pub struct Timing {
+    /// Runs; medians and spread are shown.
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
+    runs: usize,
+    /// Measured seconds of each run.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Seconds of the same load before that.
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().map_err(|_| "a number of runs".to_owned())?;
+    if number == 0 {
+        return Err("no run, no figure".to_owned());
+    }
+    Ok(number)
+}
+
+impl Timing {
+    fn plan(&self, pace: Pace) -> Plan {
+        Plan {
+            pace,
+            warm_up: Duration::from_secs_f64(self.warm_up),
+            measured: Duration::from_secs_f64(self.seconds),
+        }
+    }
+
+    fn line(&self) -> String {
+        let Timing {
+            runs,
+            seconds,
+            warm_up,
+        } = self;
+        format!("medians of {runs} runs of {seconds} s, each after {warm_up} s to warm up")
+    }
 }
 
 /// What every measurement is told.
@@ -48,6 +108,7 @@ pub struct Setting {
     pub binary: Option<PathBuf>,
     pub dir: PathBuf,
     pub json: bool,
+    pub plot: Option<PathBuf>,
 }
 
 impl Setting {
@@ -77,17 +138,31 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// Draws the page, where one is wanted.
+    fn draw(&self, heading: &str, machine: &Machine, parts: &[Part]) -> anyhow::Result<()> {
+        let Some(path) = &self.plot else {
+            return Ok(());
+        };
+        let page = plot::page(heading, machine, parts);
+        std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
 /// Runs one measurement.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let setting = Setting {
         binary: arguments.binary,
         dir: arguments.dir.unwrap_or_else(std::env::temp_dir),
         json: arguments.json,
+        plot: arguments.plot,
     };
     match arguments.what {
+        What::Ledger(arguments) => ledger::run(&setting, &arguments),
         What::Kv(arguments) => kv::run(&setting, &arguments),
+        What::Compare(arguments) => compare::run(&setting, &arguments),
         What::Failover(arguments) => failover::run(&setting, &arguments),
-        What::Memory(arguments) => memory::run(&setting, &arguments),
+        What::Restore(arguments) => restore::run(&setting, &arguments),
         What::Startup(arguments) => startup::run(&setting, &arguments),
     }
 }

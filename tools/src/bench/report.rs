@@ -1,5 +1,7 @@
-//! What every report says: on which machine, when, and medians.
+//! What every report says: on which machine, when, medians and their spread.
 
+use super::load::measure::Run;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Where and when, in words.
@@ -100,9 +102,187 @@ pub fn micros(us: f64) -> String {
     }
 }
 
+/// Runs of the same kind.
+pub struct Row {
+    pub name: String,
+    pub runs: Vec<Run>,
+}
+
+/// The quantiles that are shown.
+const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+impl Row {
+    pub fn new(name: &str) -> Row {
+        Row {
+            name: name.to_owned(),
+            runs: Vec::new(),
+        }
+    }
+
+    fn of(&self, figure: impl Fn(&Run) -> f64) -> Spread {
+        Spread::of(self.runs.iter().map(figure))
+    }
+
+    pub fn rate(&self) -> Spread {
+        self.of(Run::per_second)
+    }
+
+    pub fn latency_us(&self, quantile: f64) -> Spread {
+        self.of(|run| run.latency_us(quantile))
+    }
+
+    pub fn cpu_us(&self) -> Spread {
+        self.of(Run::cpu_us)
+    }
+
+    pub fn json(&self) -> Value {
+        let mut json = json!({
+            "name": self.name,
+            "per_second": self.rate().json(),
+            "cpu_us_per_operation": self.cpu_us().json(),
+            "bytes_written_per_operation": self.of(Run::written).json(),
+            "generator_cores": self.of(Run::own_share).json(),
+            "unanswered": self.runs.iter().map(|run| run.unanswered).sum::<u64>(),
+        });
+        for (name, quantile) in QUANTILES {
+            json[format!("{name}_us")] = self.latency_us(quantile).json();
+        }
+        json
+    }
+}
+
+/// A median and its company.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Spread {
+    pub median: f64,
+    pub all: Vec<f64>,
+}
+
+impl Spread {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
+        let all: Vec<f64> = values.into_iter().collect();
+        Spread {
+            median: median(all.iter().copied()),
+            all,
+        }
+    }
+
+    pub fn min(&self) -> f64 {
+        self.all.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    pub fn max(&self) -> f64 {
+        self.all.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    pub fn json(&self) -> Value {
+        json!({ "median": self.median, "min": self.min(), "max": self.max(), "runs": self.all })
+    }
+}
+
+/// One run in a line.
+pub fn line(run: &Run) -> String {
+    format!(
+        "{}, p50 {}, p99 {}, max {}, {:.2} us of servers' processor and {:.0} bytes written per \
+         operation; the load took {:.0} % of a core",
+        rate(run.per_second()),
+        micros(run.latency_us(0.5)),
+        micros(run.latency_us(0.99)),
+        micros(run.latency_us(1.0)),
+        run.cpu_us(),
+        run.written(),
+        run.own_share() * 100.0,
+    )
+}
+
+/// A table that is Markdown, too.
+pub fn print_rows(rows: &[Row]) {
+    let head = [
+        "",
+        "throughput",
+        "(min..max)",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "CPU/op",
+        "written/op",
+        "load",
+    ];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    for row in rows {
+        let spread = row.rate();
+        let mut cells = vec![
+            row.name.clone(),
+            rate(spread.median),
+            format!("{}..{}", rate(spread.min()), rate(spread.max())),
+        ];
+        cells.extend(QUANTILES.map(|(_, quantile)| micros(row.latency_us(quantile).median)));
+        cells.push(format!("{:.2} us", row.cpu_us().median));
+        cells.push(format!("{:.0} B", row.of(Run::written).median));
+        cells.push(format!("{:.0} %", row.of(Run::own_share).median * 100.0));
+        lines.push(cells);
+    }
+    print!("{}", table(&lines));
+    println!(
+        "\nCPU/op: of all servers together; written/op: to the disk, by all on this machine; load: of \
+         one core, for making it."
+    );
+}
+
+/// Columns as wide as their widest cell; the first to the left, the others to the right.
+pub fn table(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = lines.iter().filter_map(|line| line.get(column));
+            cells
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+                .max(3)
+        })
+        .collect();
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (column, width) in widths.iter().enumerate() {
+            let cell = line.get(column).map_or("", String::as_str);
+            let cell = match column {
+                0 => format!("| {cell:<width$} |"),
+                _ => format!(" {cell:>width$} |"),
+            };
+            text.push_str(&cell);
+        }
+        text.push('\n');
+        if number == 0 {
+            text.push('|');
+            for width in &widths {
+                text.push_str(&format!(" {} |", "-".repeat(*width)));
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_spread_keeps_every_value() {
+        let spread = Spread::of([3.0, 9.0, 1.0]);
+        assert_eq!((spread.median, spread.min(), spread.max()), (3.0, 1.0, 9.0));
+        assert_eq!(spread.json()["runs"], json!([3.0, 9.0, 1.0]));
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_is_markdown() {
+        let line = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let text = table(&[line(["", "rate"]), line(["a row", "1 /s"])]);
+        let expected = "|       | rate |\n| ----- | ---- |\n| a row | 1 /s |\n";
+        assert_eq!(text, expected);
+    }
 
     #[test]
     fn the_median_is_the_middle() {
