@@ -2,9 +2,10 @@
 //!
 //! `<dir>/<cluster>/<generation>-<history id>/` holds `history` (the card), `snapshot-<lsn>` and
 //! `log-<first>-<last>`; `<dir>/<cluster>/segments/` what the snapshots of all histories refer to
-//! (`segment.rs`), each segment once. Every object is written whole under a temporary name, fsynced, and then
-//! linked to its name if nobody has the name: two nodes that ship the same history cannot spoil
-//! each other's work. An object whose bytes were damaged meanwhile is replaced.
+//! (`segment.rs`), each segment once. Every object is written whole under a temporary name,
+//! fsynced, and then linked to its name if nobody has the name: two nodes that ship the same
+//! history cannot spoil each other's work. An object whose bytes were damaged meanwhile is
+//! replaced.
 
 use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};

@@ -1,7 +1,7 @@
 //! What lies in an archive directory: names, and the headers behind them.
 //!
-//! Only headers and indexes are read, so a listing is quick and proves little; `verify` proves the rest. What
-//! cannot be read is listed as that, with the reason: it is a hole until somebody looks.
+//! Only headers and indexes are read, so a listing is quick and proves little; `verify` proves the
+//! rest. What cannot be read is listed as that, with the reason: it is a hole until somebody looks.
 
 use crate::Result;
 use crate::error::Error;

@@ -14,7 +14,7 @@ use crate::write::Block;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use standfast_wal::record::is_gapless;
-use standfast_wal::{Field, File, Storage};
+use standfast_wal::{Disk, Field, File, Storage};
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -178,7 +178,7 @@ pub fn open<S: Storage>(storage: &S, reference: &SegmentRef) -> Result<Bytes> {
 /// As `open`, for a directory that may be read only.
 pub fn open_at(dir: &Path, reference: &SegmentRef) -> Result<Bytes> {
     let path = dir.join(reference.name());
-    let mapped = standfast_wal::storage::disk::map_file(&path, reference.bytes);
+    let mapped = Disk::map_at(&path, reference.bytes);
     prove(&path.display().to_string(), reference, mapped.map(Some))
 }
 

@@ -2,9 +2,10 @@
 //!
 //! What never changes again of a state, its full segments, lies in files of its own beside the
 //! snapshots, each written once and named by those that need it (`standfast_snapshot::segment`).
-//! A file has its name only when it is whole and durable, a snapshot only after its segments. A received one waits under another name
-//! until the log is reset to it; a crash in between is settled by what the log says when the node
-//! starts again. No threads here: whoever calls decides which one waits.
+//! A file has its name only when it is whole and durable, a snapshot only after its segments. A
+//! received one waits under another name until the log is reset to it; a crash in between is
+//! settled by what the log says when the node starts again. No threads here: whoever calls decides
+//! which one waits.
 
 use crate::node::copies::{Newest, decode_epochs};
 use crate::node::directory::Directory;

@@ -263,8 +263,6 @@ fn segments_go_with_the_last_snapshot_that_needs_them() {
     let last = &read(&dir, CLUSTER).unwrap().histories[0].snapshots[0];
     flip(&last.path, 20);
     let catalogue = read(&dir, CLUSTER).unwrap();
-    assert_eq!(
-        expire(&catalogue, policy, u64::MAX).segments,
-        [PathBuf::new(); 0]
-    );
+    let expiry = expire(&catalogue, policy, u64::MAX);
+    assert!(expiry.segments.is_empty(), "{expiry:?}");
 }

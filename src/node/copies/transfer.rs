@@ -144,9 +144,11 @@ impl Engine {
 
     /// The receiver is ready, and knows what it need not be sent.
     pub(super) fn on_ready(&mut self, from: NodeId, lsn: Lsn, have: Vec<SegmentRef>) {
-        let is_wanted = matches!(&self.copies.incoming, Some(Incoming::Receiving { from: sender, head, .. })
-            if *sender == from && head.link.position.lsn == lsn);
-        if is_wanted {
+        if let Some(Incoming::Receiving {
+            from: sender, head, ..
+        }) = &self.copies.incoming
+            && (*sender, head.link.position.lsn) == (from, lsn)
+        {
             self.send(from, Head::Copy(Piece::Accept { have }));
         }
     }

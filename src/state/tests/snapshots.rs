@@ -254,20 +254,20 @@ fn a_damaged_snapshot_is_refused() {
     let blocks = &taken.blocks;
     assert_eq!(blocks.len(), 2, "one of keys, one of tokens");
     assert!(taken.load().is_ok());
-    for at in 0..blocks.len() {
+    for (at, block) in blocks.iter().enumerate() {
         let mut missing = taken.clone();
         missing.blocks.remove(at);
         assert!(missing.load().is_err(), "block {at} is missing");
         let mut doubled = taken.clone();
-        doubled.blocks.push(blocks[at].clone());
+        doubled.blocks.push(block.clone());
         assert!(doubled.load().is_err(), "block {at} comes twice");
-        for len in 0..blocks[at].bytes.len() {
+        for len in 0..block.bytes.len() {
             assert!(
-                load_block(&LIMITS, &blocks[at].bytes[..len]).is_err(),
+                load_block(&LIMITS, &block.bytes[..len]).is_err(),
                 "cut at {len}"
             );
         }
-        for bit in 0..blocks[at].bytes.len() * 8 {
+        for bit in 0..block.bytes.len() * 8 {
             let mut flipped = taken.clone();
             flipped.blocks[at].bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(flipped.load().is_err(), "bit {bit} of block {at}");

@@ -80,6 +80,11 @@ impl Disk {
         })
     }
 
+    /// As [`File::map`], of a file in a directory that nothing is written to.
+    pub fn map_at(path: &Path, len: u64) -> io::Result<Bytes> {
+        super::map::map(&fs::File::open(path)?, len)
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -248,11 +253,6 @@ impl File for DiskFile {
     fn map(&self, len: u64) -> io::Result<Bytes> {
         super::map::map(&self.file, len)
     }
-}
-
-/// As [`File::map`], of a file that is only read, wherever it lies.
-pub fn map_file(path: &Path, len: u64) -> io::Result<Bytes> {
-    super::map::map(&fs::File::open(path)?, len)
 }
 
 fn write_all_at(file: &fs::File, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {

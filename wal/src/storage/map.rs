@@ -30,11 +30,12 @@ pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
     unsafe_code,
     reason = "a map is sound while nobody changes the mapped bytes or shortens the file. Only \
               sealed segments of the log and full segments of the state are mapped: this program \
-              never writes to one again and never truncates any file; repair and cut build a new file and rename it into place, which \
-              leaves the mapped one as it is; and the directory's lock keeps other processes of \
-              this program out. Whoever changes the file by other means can change what is read, \
-              but every record is verified by its checksums after it was taken from the map, every \
-              segment of the state when it was mapped"
+              never writes to one again and never truncates any file; repair and cut build a new \
+              file and rename it into place, which leaves the mapped one as it is; and the \
+              directory's lock keeps other processes of this program out. Whoever changes the \
+              file by other means can change what is read, but every record is verified by its \
+              checksums after it was taken from the map, every segment of the state when it was \
+              mapped"
 )]
 fn map_shared(file: &File, len: usize) -> io::Result<Mmap> {
     // SAFETY: see the reason above.
