@@ -1,4 +1,4 @@
-//! What a client asks next: of strings, tokens, transactions, old states, outcomes.
+//! What a client asks next: of strings, tokens, transactions, the books, old states, outcomes.
 //!
 //! Families of keys, by what they are good for: `k` strings whose history is searched, `p` keys
 //! that expire, `a` accounts that only guarded transactions change, `m` pairs that are only written
@@ -39,9 +39,10 @@ enum Step {
     Stale,
     Pipeline,
     Point,
+    Books,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::Write,
     Step::Read,
     Step::Expiring,
@@ -52,6 +53,7 @@ const STEPS: [Step; 10] = [
     Step::Stale,
     Step::Pipeline,
     Step::Point,
+    Step::Books,
 ];
 
 impl World {
@@ -123,11 +125,12 @@ impl World {
                 (0..many).map(|_| one(self)).collect()
             }
             Step::Point => vec![self.point(number)],
+            Step::Books => vec![self.books(number)],
         }
     }
 
     /// Notes in the history what is asked, and makes the request.
-    fn ask(&mut self, number: usize, command: Command, stale: bool) -> (Id, Op) {
+    pub(super) fn ask(&mut self, number: usize, command: Command, stale: bool) -> (Id, Op) {
         let is_write = command.is_write();
         let mut encoded = BytesMut::new();
         command.encode(&mut encoded);
