@@ -214,7 +214,7 @@ impl Ledger {
     }
 
     /// Brings what transfers of one command each will look up into the processor's caches; of more
-    /// than [`GROUP_EVENTS`] only the first count.
+    /// than `GROUP_EVENTS` only the first count.
     pub fn warm<'a>(&self, events: impl Iterator<Item = &'a Bytes128>) {
         self.look_up(events, &mut [Found::default(); GROUP_EVENTS]);
     }
