@@ -114,7 +114,7 @@ fn sets(after: Link, time: u64) -> Record {
 /// Decoding and applying a record of SETs over 100,000 keys, replies included.
 #[divan::bench(sample_count = 500, sample_size = 1)]
 fn apply_sets(bencher: Bencher) {
-    let mut state = State::new(Limits { seed: 7 });
+    let mut state = State::new(Limits::new(7));
     let (mut link, mut time) = (Link::default(), 1);
     bencher
         .counter(ItemsCount::new(SETS))

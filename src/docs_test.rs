@@ -98,6 +98,7 @@ fn the_formats_are_as_documented() {
     add("account", layout(&state::ledger::ACCOUNT));
     add("transfer", layout(&state::ledger::TRANSFER));
     add("ledger items", ledger_items());
+    add("transfer entry", layout(&state::ledger::ENTRY));
     add("meta head", layout(&meta::HEAD));
     add("frame", layout(&wire::HEADER));
     let mut codes = String::from("| code | command | fields |\n| ---: | --- | --- |\n");

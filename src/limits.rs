@@ -90,6 +90,8 @@ pub const LINK_QUEUE_BYTES_MAX: usize = 96 * MIB;
 pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
 /// One piece of a snapshot that is streamed to a peer.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * KIB;
+/// Segments of a snapshot that its receiver says it has; those beyond are sent again.
+pub const SEGMENTS_NAMED_MAX: usize = 16 * KIB;
 /// Commands forwarded to the successor while a switchover is under way.
 pub const FORWARDED_MAX: usize = 64 * KIB;
 

@@ -1,9 +1,11 @@
 //! Puts snapshots and committed log into an archive directory, where nothing is ever overwritten.
 //!
 //! `<dir>/<cluster>/<generation>-<history id>/` holds `history` (the card), `snapshot-<lsn>` and
-//! `log-<first>-<last>`. Every object is written whole under a temporary name, fsynced, and then
-//! linked to its name if nobody has the name: two nodes that ship the same history cannot spoil
-//! each other's work. An object whose bytes were damaged meanwhile is replaced.
+//! `log-<first>-<last>`; `<dir>/<cluster>/segments/` what the snapshots of all histories refer to
+//! (`segment.rs`), each segment once. Every object is written whole under a temporary name,
+//! fsynced, and then linked to its name if nobody has the name: two nodes that ship the same
+//! history cannot spoil each other's work. An object whose bytes were damaged meanwhile is
+//! replaced.
 
 use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};
@@ -11,6 +13,7 @@ use crate::new_file::TEMPORARY;
 use crate::object::{Card, LogHead, decode_log, encode_log};
 use crate::read::Reader;
 use crate::retention::Expiry;
+use crate::segment::{self, SegmentRef};
 use crate::{Result, object};
 use standfast_wal::{Link, Lsn, Record};
 use std::fs::{self, File, OpenOptions};
@@ -158,7 +161,8 @@ impl Shipper {
         Ok(())
     }
 
-    /// Copies the snapshot file at `path`, having proved it. Answers its LSN and the bytes written.
+    /// Copies the snapshot file at `path`, having proved it, and those of its segments beside it
+    /// that are not there yet. Answers its LSN and the bytes written.
     pub fn put_snapshot(&self, path: &Path) -> Result<(Lsn, u64)> {
         let reader = Reader::open(path)?;
         reader.check_cluster(self.card.cluster)?;
@@ -170,6 +174,9 @@ impl Shipper {
             let reason = Reason::History { expected, found };
             return Err(Error::new(reader.file(), None, reason));
         }
+        let named = reader.segments()?;
+        let beside = path.parent().unwrap_or(Path::new("."));
+        let mut written = self.put_segments(&named, beside)?;
         let target = self.dir.join(catalogue::snapshot_name(lsn));
         let name = target.display().to_string();
         let (temporary, mut file) = temporary_for(&target).map_err(|e| Error::io(&name, e))?;
@@ -184,12 +191,39 @@ impl Shipper {
                     == (b.cluster, b.history, b.link, b.digest))
             };
         let put = claim(&temporary.0, &target, is_same)?;
-        let written = if put == Put::Present {
-            0
-        } else {
-            reader.file_bytes()
-        };
+        if put != Put::Present {
+            written += reader.file_bytes();
+        }
+        // Until the snapshot had its name, whoever expired backups did not see what needs them.
+        written += self.put_segments(&named, beside)?;
         Ok((lsn, written))
+    }
+
+    /// Copies the segments in `from` that the archive lacks. What has the name and the length of
+    /// one is taken for it: `verify` reads it.
+    fn put_segments(&self, named: &[SegmentRef], from: &Path) -> Result<u64> {
+        let dir = catalogue::segments_beside(&self.dir);
+        let mut written = 0;
+        for reference in named {
+            let target = dir.join(reference.name());
+            if fs::metadata(&target).is_ok_and(|there| there.len() == reference.bytes) {
+                continue;
+            }
+            create_dirs(&dir).map_err(|e| Error::io(dir.display(), e))?;
+            let bytes = segment::open_at(from, reference)?;
+            let is_same =
+                |there: &[u8]| match SegmentRef::of(reference.list, reference.number, there) {
+                    same if same == *reference => Ok(true),
+                    _ => Err(Error::new(
+                        &name_of(&target),
+                        None,
+                        Reason::Checksum("segment"),
+                    )),
+                };
+            put_if_absent(&target, &bytes, is_same)?;
+            written += reference.bytes;
+        }
+        Ok(written)
     }
 }
 
@@ -303,9 +337,10 @@ fn name_of(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Removes what `retention` said may go; snapshots first, so that none is ever without its log.
+/// Removes what `retention` said may go; snapshots first, so that none is ever without its log or
+/// its segments.
 pub fn remove(expiry: &Expiry) -> Result<()> {
-    for path in expiry.snapshots.iter().chain(&expiry.logs) {
+    for path in expiry.all() {
         fs::remove_file(path).map_err(|e| Error::io(path.display(), e))?;
         // Durable here: the object is gone, before another one goes that it would need.
         sync_dir(path).map_err(|e| Error::io(path.display(), e))?;

@@ -1,13 +1,14 @@
 //! What lies in an archive directory: names, and the headers behind them.
 //!
-//! Only headers are read, so a listing is quick and proves little; `verify` proves the rest. What
-//! cannot be read is listed as that, with the reason: it is a hole until somebody looks.
+//! Only headers and indexes are read, so a listing is quick and proves little; `verify` proves the
+//! rest. What cannot be read is listed as that, with the reason: it is a hole until somebody looks.
 
 use crate::Result;
 use crate::error::Error;
 use crate::new_file::TEMPORARY;
 use crate::object::{Card, LOG_BYTES, LogHead};
-use crate::read::header_of;
+use crate::read::{Reader, header_of};
+use crate::segment::{self, SegmentRef};
 use standfast_wal::{ClusterId, History, Link, Lsn, NodeId};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// The name of a history's card.
 pub const CARD_NAME: &str = "history";
+/// The directory of a cluster's segments.
+const SEGMENTS_NAME: &str = "segments";
 /// What the names of a node's own snapshots end in.
 const LOCAL: &str = ".sfs";
 
@@ -29,6 +32,8 @@ pub struct SnapshotEntry {
     pub node: NodeId,
     pub counts: [u64; 4],
     pub file_bytes: u64,
+    /// What it needs besides its own file.
+    pub segments: Vec<SegmentRef>,
 }
 
 /// A piece of log.
@@ -68,12 +73,21 @@ pub struct Catalogue {
     pub cluster_name: String,
     /// By generation, then id.
     pub histories: Vec<HistoryEntry>,
+    /// What lies there for snapshots of any history to need, and where.
+    pub segments: Vec<SegmentRef>,
+    pub segments_dir: PathBuf,
 }
 
 /// `<dir>/<cluster>/<generation>-<id>`; the generation is padded, so that names sort as numbers.
 pub fn history_dir(dir: &Path, cluster: ClusterId, history: History) -> PathBuf {
     let name = format!("{:020}-{:032x}", history.generation, history.id);
     dir.join(cluster.to_string()).join(name)
+}
+
+/// Where the segments lie that a history's snapshots, and those of all others of its cluster, need:
+/// beside the histories' directories.
+pub fn segments_beside(history_dir: &Path) -> PathBuf {
+    history_dir.with_file_name(SEGMENTS_NAME)
 }
 
 /// The archive's name of a snapshot.
@@ -165,11 +179,36 @@ pub fn read(dir: &Path, cluster: ClusterId) -> Result<Catalogue> {
         histories.push(entry);
     }
     histories.sort_unstable_by_key(|entry| entry.history);
+    let segments_dir = home.join(SEGMENTS_NAME);
     Ok(Catalogue {
         cluster,
         cluster_name: cluster_name.1,
         histories,
+        segments: read_segments(&segments_dir)?,
+        segments_dir,
     })
+}
+
+fn read_segments(dir: &Path) -> Result<Vec<SegmentRef>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for name in names(dir)? {
+        let path = dir.join(&name);
+        let length = || fs::metadata(&path).map_err(|e| Error::io(path.display(), e));
+        if let Some((list, number, blake3)) = segment::parse(&name) {
+            let bytes = length()?.len();
+            found.push(SegmentRef {
+                list,
+                number,
+                bytes,
+                blake3,
+            });
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 fn parse_history(name: &str) -> Option<History> {
@@ -256,6 +295,7 @@ fn read_snapshot(path: &Path) -> Result<(SnapshotEntry, (ClusterId, History))> {
         node: header.node,
         counts: header.counts,
         file_bytes: size.len(),
+        segments: Reader::open(path)?.segments()?,
     };
     Ok((entry, (header.cluster, header.history)))
 }

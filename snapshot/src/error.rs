@@ -45,6 +45,8 @@ pub enum Reason {
     Unpack(String),
     #[error("the contents were refused: {0}")]
     Contents(String),
+    #[error("it is not there, and a snapshot needs it")]
+    NoSegment,
     #[error("another file has this name and holds something else")]
     Taken,
 }
@@ -56,6 +58,11 @@ impl Error {
             offset: offset.into(),
             reason,
         }
+    }
+
+    /// An error of the disk, of a caller that reads what lies beside this crate's files.
+    pub fn from_io(file: impl fmt::Display, error: io::Error) -> Error {
+        Error::io(file, error)
     }
 
     pub(crate) fn io(file: impl fmt::Display, error: io::Error) -> Error {

@@ -3,9 +3,10 @@
 use crate::archive::Shipper;
 use crate::format::Header;
 use crate::object::Card;
+use crate::segment::{self, SegmentRef};
 use crate::write::{Block, Options, Writer};
 use bytes::Bytes;
-use standfast_wal::{ClusterId, Epoch, History, Kind, Link, Lsn, NodeId, Record};
+use standfast_wal::{ClusterId, Disk, Epoch, History, Kind, Link, Lsn, NodeId, Record};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -112,6 +113,25 @@ pub fn snapshot_file(dir: &Path, link: Link, generation: u64) -> PathBuf {
     let options = Options::default();
     let mut writer = Writer::create(&path, &header(link, generation), options).unwrap();
     writer.push(blocks(1, 100).remove(0)).unwrap();
+    writer.publish().unwrap();
+    path
+}
+
+/// As `snapshot_file`, with segments of these bytes beside it; numbered in their order.
+pub fn snapshot_with(dir: &Path, link: Link, segments: &[&[u8]]) -> PathBuf {
+    let path = dir.join(crate::catalogue::local_name(link.position.lsn));
+    let disk = Disk::open(dir).unwrap();
+    let mut named = Vec::new();
+    for (number, bytes) in (0..).zip(segments) {
+        let reference = SegmentRef::of(4, number, bytes);
+        segment::write(&disk, &reference, bytes).unwrap();
+        named.push(reference);
+    }
+    let options = Options::default();
+    let mut writer = Writer::create(&path, &header(link, 1), options).unwrap();
+    for block in blocks(1, 100).into_iter().chain(segment::blocks(&named)) {
+        writer.push(block).unwrap();
+    }
     writer.publish().unwrap();
     path
 }

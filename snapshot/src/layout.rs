@@ -5,10 +5,10 @@ use crate::error::{Error, Reason};
 use standfast_wal::Field;
 
 /// The format version of every file here that this program writes, and the only one it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where every file has its version, behind eight bytes of magic.
-pub(crate) const VERSION_AT: Field = field(8, 4, "version", "1");
+pub(crate) const VERSION_AT: Field = field(8, 4, "version", "2");
 
 /// A named layout, for the document of formats.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,11 @@
 //! Snapshot files, the archive directory, and plans for restoring from them.
 //!
 //! One snapshot is the whole state at one LSN: `write` makes it, `read` refuses it or loads it,
-//! `format` is its layout. The archive holds snapshots and the committed log between them:
-//! `object` is the layout of one piece of log, `archive` puts pieces where nobody overwrites them,
-//! `catalogue` says what lies there, `plan` (pure) says what a restore to a target reads, `verify`
-//! proves that it can be read, `retention` (pure) says what may go. Nothing here knows what a block
-//! of state means.
+//! `format` is its layout; what never changes again lies beside it (`segment`) and is referred to.
+//! The archive holds snapshots and the committed log between them: `object` is the layout of one
+//! piece of log, `archive` puts pieces where nobody overwrites them, `catalogue` says what lies
+//! there, `plan` (pure) says what a restore to a target reads, `verify` proves that it can be read,
+//! `retention` (pure) says what may go. Nothing here knows what a block of state means.
 
 // Files and threads are this crate's trade; the pure parts forbid them again for themselves.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
@@ -19,6 +19,7 @@ pub mod object;
 pub mod plan;
 pub mod read;
 pub mod retention;
+pub mod segment;
 pub mod verify;
 pub mod write;
 
@@ -35,6 +36,7 @@ pub use new_file::{Incoming, NewFile};
 pub use object::{Card, LogHead};
 pub use plan::{Plan, Target, plan};
 pub use read::{Reader, Source, Stored};
+pub use segment::SegmentRef;
 pub use write::{Block, Options, Summary, Writer};
 
 /// What this crate's functions return.
@@ -43,6 +45,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Every layout of this crate, for the document of formats.
 pub fn layouts() -> Vec<Layout> {
     let mut all = format::layouts().to_vec();
+    all.push(segment::LAYOUT);
     all.extend(object::layouts());
     all
 }

@@ -4,6 +4,7 @@
 use crate::Result;
 use crate::error::Error;
 use crate::read::{Reader, Stored};
+use crate::segment::SegmentRef;
 use standfast_wal::{ClusterId, Disk, File, Storage, durable};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -145,13 +146,19 @@ impl<S: Storage> Incoming<S> {
         result.map_err(|e| Error::io(&self.file.name, e))
     }
 
-    /// Proves every byte of the file, gives it its name and opens it.
-    pub fn publish(self, cluster: ClusterId) -> Result<Reader<Stored<S::File>>> {
-        let (storage, name) = (self.file.storage.clone(), self.file.name.clone());
-        let reader = Reader::open_in(&storage, &self.file.temporary)?;
+    /// Proves every byte of the file, which has no name yet; says which segments it refers to.
+    pub fn prove(&self, cluster: ClusterId) -> Result<Vec<SegmentRef>> {
+        let reader = Reader::open_in(&self.file.storage, &self.file.temporary)?;
         reader.check_cluster(cluster)?;
         reader.check_whole()?;
         reader.load(1, |_, _| Ok(()))?;
+        reader.segments()
+    }
+
+    /// Proves every byte of the file, gives it its name and opens it.
+    pub fn publish(self, cluster: ClusterId) -> Result<Reader<Stored<S::File>>> {
+        let (storage, name) = (self.file.storage.clone(), self.file.name.clone());
+        self.prove(cluster)?;
         self.file.publish().map_err(|e| Error::io(&name, e))?;
         Reader::open_in(&storage, &name)
     }

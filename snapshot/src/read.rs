@@ -9,6 +9,7 @@ use crate::error::{Error, Reason};
 use crate::format::{
     BLOCK_BYTES, BlockHead, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, INDEX_BYTES,
 };
+use crate::segment::{self, SegmentRef};
 use bytes::Bytes;
 use standfast_wal::{ClusterId, Storage};
 use std::fs::File;
@@ -269,52 +270,36 @@ impl<S: Source> Reader<S> {
         Ok(bytes.into())
     }
 
-    /// Gives every block to `decode`, on `threads` threads (on this one, in order, if at most 1),
-    /// and what it made of them back in the order of the blocks. The first error, of a block or of
-    /// `decode`, ends it.
+    /// Gives every block of the state to `decode`, on `threads` threads (on this one, in order, if
+    /// at most 1), and what it made of them back in the order of the blocks. The first error, of a
+    /// block or of `decode`, ends it.
     pub fn load<T: Send>(
         &self,
         threads: usize,
         decode: impl Fn(&BlockHead, &[u8]) -> std::result::Result<T, String> + Sync,
     ) -> Result<Vec<T>> {
-        let next = AtomicUsize::new(0);
-        let found = Mutex::new((Vec::new(), None));
-        let work = || {
-            let mut loader = Loader::default();
-            let mut mine = Vec::new();
-            let mut failed = None;
-            while let Some(entry) = self.index.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let loaded = self.load_block(&mut loader, entry, &decode);
-                match loaded {
-                    Ok(part) => mine.push((entry.head.number, part)),
-                    Err(error) => {
-                        // Nobody starts another block.
-                        next.store(self.index.len(), Ordering::Relaxed);
-                        failed = Some(error);
-                    }
-                }
+        let of_state = self.index.iter();
+        let of_state: Vec<&Entry> = of_state.filter(|entry| !names_segments(entry)).collect();
+        side_by_side(threads, &of_state, Loader::default, |loader, entry| {
+            self.load_block(loader, entry, &decode)
+        })
+    }
+
+    /// The segments that the state has besides its blocks.
+    pub fn segments(&self) -> Result<Vec<SegmentRef>> {
+        let mut loader = Loader::default();
+        let mut found = Vec::new();
+        for entry in self.index.iter().filter(|entry| names_segments(entry)) {
+            // Before memory is taken for it.
+            if entry.head.raw_bytes as usize > segment::BLOCK_BYTES_MAX {
+                let reason = Reason::Field("the length of a block of references");
+                return Err(Error::new(&self.file, entry.offset, reason));
             }
-            let mut found = found.lock().expect("no thread panics while it holds this");
-            found.0.append(&mut mine);
-            if failed.is_some() {
-                found.1 = failed;
-            }
-        };
-        if threads <= 1 {
-            work();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..threads.min(self.index.len()) {
-                    scope.spawn(work);
-                }
-            });
+            found.append(&mut self.load_block(&mut loader, entry, &|_, block| {
+                segment::references(block).ok_or_else(|| "references that are none".to_string())
+            })?);
         }
-        let (mut parts, failed) = found.into_inner().expect("every thread has ended");
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        parts.sort_unstable_by_key(|(number, _)| *number);
-        Ok(parts.into_iter().map(|(_, part)| part).collect())
+        Ok(found)
     }
 
     fn load_block<T>(
@@ -339,6 +324,59 @@ impl<S: Source> Reader<S> {
         unpack(frame, head.raw_bytes as usize, &mut loader.raw).map_err(refuse)?;
         decode(head, &loader.raw).map_err(|text| refuse(Reason::Contents(text)))
     }
+}
+
+fn names_segments(entry: &Entry) -> bool {
+    entry.head.section == segment::SECTION
+}
+
+/// Does `work` for every item, on `threads` threads (on this one, in order, if at most 1), each
+/// with something of its own; gives the results in the order of the items, or the first error.
+pub fn side_by_side<I: Sync, O, T: Send>(
+    threads: usize,
+    items: &[I],
+    own: impl Fn() -> O + Sync,
+    work: impl Fn(&mut O, &I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new((Vec::new(), None));
+    let run = || {
+        let mut own = own();
+        let mut mine = Vec::new();
+        let mut failed = None;
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { break };
+            match work(&mut own, item) {
+                Ok(done) => mine.push((at, done)),
+                Err(error) => {
+                    // Nobody starts another one.
+                    next.store(items.len(), Ordering::Relaxed);
+                    failed = Some(error);
+                }
+            }
+        }
+        let mut found = found.lock().expect("no thread panics while it holds this");
+        found.0.append(&mut mine);
+        if failed.is_some() {
+            found.1 = failed;
+        }
+    };
+    if threads <= 1 {
+        run();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(items.len()) {
+                scope.spawn(run);
+            }
+        });
+    }
+    let (mut parts, failed) = found.into_inner().expect("every thread has ended");
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    parts.sort_unstable_by_key(|(at, _)| *at);
+    Ok(parts.into_iter().map(|(_, part)| part).collect())
 }
 
 /// One thread's buffers.

@@ -26,6 +26,17 @@ pub struct Policy {
 pub struct Expiry {
     pub snapshots: Vec<PathBuf>,
     pub logs: Vec<PathBuf>,
+    pub segments: Vec<PathBuf>,
+}
+
+impl Expiry {
+    /// In the order in which they may go.
+    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.snapshots
+            .iter()
+            .chain(&self.logs)
+            .chain(&self.segments)
+    }
 }
 
 /// Says what may go at the time `now_ns` (ns since 1970).
@@ -53,7 +64,27 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
     Expiry {
         snapshots: snapshots.filter(may_go).cloned().collect(),
         logs: logs.filter(may_go).cloned().collect(),
+        segments: unneeded(catalogue, &kept),
     }
+}
+
+/// The segments that no snapshot of those kept refers to; none where a file cannot be read, for it
+/// may refer to any of them.
+fn unneeded(catalogue: &Catalogue, kept: &BTreeSet<&Path>) -> Vec<PathBuf> {
+    let all = || catalogue.histories.iter();
+    if all().any(|entry| !entry.unreadable.is_empty()) {
+        return Vec::new();
+    }
+    let snapshots = all().flat_map(|entry| &entry.snapshots);
+    let needed = snapshots.filter(|snapshot| kept.contains(snapshot.path.as_path()));
+    let needed: BTreeSet<_> = needed.flat_map(|snapshot| &snapshot.segments).collect();
+    let unneeded = catalogue
+        .segments
+        .iter()
+        .filter(|one| !needed.contains(one));
+    unneeded
+        .map(|one| catalogue.segments_dir.join(one.name()))
+        .collect()
 }
 
 fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTreeSet<&'a Path>) {

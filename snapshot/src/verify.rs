@@ -4,11 +4,11 @@
 //! must name the same chain value. Then every history's log is followed from each snapshot: what
 //! is unbroken up to the newest record is a restore point; each hole is named by LSN and time.
 
-use crate::Result;
 use crate::archive::read_log;
 use crate::catalogue::{self, Catalogue, HistoryEntry, Unreadable};
 use crate::plan::{Gap, Lineage, Point};
 use crate::read::Reader;
+use crate::segment::{self, SegmentRef};
 use standfast_wal::{Chain, ClusterId, History, Lsn, Record};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -97,7 +97,7 @@ impl fmt::Display for Finding {
 
 /// Reads and proves everything that the archive in `dir` has of `cluster`, with `threads` threads.
 /// An error is one of reading the directories; what is wrong with a file is a finding.
-pub fn verify(dir: &std::path::Path, cluster: ClusterId, threads: usize) -> Result<Report> {
+pub fn verify(dir: &std::path::Path, cluster: ClusterId, threads: usize) -> crate::Result<Report> {
     let mut catalogue = catalogue::read(dir, cluster)?;
     let mut report = Report {
         cluster,
@@ -107,8 +107,12 @@ pub fn verify(dir: &std::path::Path, cluster: ClusterId, threads: usize) -> Resu
         file_bytes: 0,
     };
     let mut findings = BTreeMap::new();
+    let mut segments = Segments {
+        dir: catalogue.segments_dir.clone(),
+        proved: BTreeMap::new(),
+    };
     for entry in &mut catalogue.histories {
-        let found = prove_files(entry, threads, &mut report);
+        let found = prove_files(entry, threads, &mut segments, &mut report);
         findings.insert(entry.history, found);
     }
     for entry in &catalogue.histories {
@@ -121,7 +125,12 @@ pub fn verify(dir: &std::path::Path, cluster: ClusterId, threads: usize) -> Resu
 }
 
 /// Reads each file of one history. What is damaged leaves the lists, as if it were not there.
-fn prove_files(entry: &mut HistoryEntry, threads: usize, report: &mut Report) -> Vec<Finding> {
+fn prove_files(
+    entry: &mut HistoryEntry,
+    threads: usize,
+    segments: &mut Segments,
+    report: &mut Report,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut damaged: Vec<Unreadable> = Vec::new();
     let probes = Probes::of(entry);
@@ -130,14 +139,18 @@ fn prove_files(entry: &mut HistoryEntry, threads: usize, report: &mut Report) ->
         report.file_bytes += snapshot.file_bytes;
         let proved = Reader::open(&snapshot.path).and_then(|reader| {
             reader.check_whole()?;
-            reader.load(threads, |_, _| Ok(()))
+            reader.load(threads, |_, _| Ok(()))?;
+            reader.segments()
         });
-        if let Err(error) = proved {
+        let whole = proved
+            .map_err(|error| error.to_string())
+            .and_then(|named| segments.prove(&named, report));
+        if let Err(reason) = whole {
             let lsn = snapshot.link.position.lsn;
             damaged.push(Unreadable {
                 path: snapshot.path.clone(),
                 lsns: Some((lsn, lsn)),
-                reason: error.to_string(),
+                reason,
             });
         }
     }
@@ -166,6 +179,28 @@ fn prove_files(entry: &mut HistoryEntry, threads: usize, report: &mut Report) ->
         });
     }
     findings
+}
+
+/// The segments of a cluster, each read once.
+struct Segments {
+    dir: PathBuf,
+    proved: BTreeMap<SegmentRef, Result<(), String>>,
+}
+
+impl Segments {
+    /// Proves what a snapshot refers to; the error names the first that is damaged or not there.
+    fn prove(&mut self, named: &[SegmentRef], report: &mut Report) -> Result<(), String> {
+        for reference in named {
+            let proved = self.proved.entry(*reference).or_insert_with(|| {
+                report.files += 1;
+                report.file_bytes += reference.bytes;
+                let opened = segment::open_at(&self.dir, reference);
+                opened.map(|_| ()).map_err(|error| error.to_string())
+            });
+            proved.clone()?;
+        }
+        Ok(())
+    }
 }
 
 /// What the files' headers say of the chain, by LSN.

@@ -332,11 +332,12 @@ fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
         println!("{}", expiry_json(&expiry, dry_run));
     } else {
         let verb = if dry_run { "would remove" } else { "removed" };
-        for path in expiry.snapshots.iter().chain(&expiry.logs) {
+        for path in expiry.all() {
             println!("{verb} {}", path.display());
         }
         let (snapshots, logs) = (expiry.snapshots.len(), expiry.logs.len());
-        println!("{verb} {snapshots} snapshots and {logs} pieces of log");
+        let segments = expiry.segments.len();
+        println!("{verb} {snapshots} snapshots, {logs} pieces of log, {segments} segments");
     }
     Ok(ExitCode::Done)
 }
@@ -352,5 +353,6 @@ fn expiry_json(expiry: &Expiry, dry_run: bool) -> Value {
         "dry_run": dry_run,
         "snapshots": names(&expiry.snapshots),
         "logs": names(&expiry.logs),
+        "segments": names(&expiry.segments),
     })
 }

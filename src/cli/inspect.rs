@@ -345,6 +345,8 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
     let held = reader
         .load(1, |_, bytes| Ok(bytes.len() as u64))
         .map_err(plain)?;
+    let segments = reader.segments().map_err(plain)?;
+    let segment_bytes: u64 = segments.iter().map(|one| one.bytes).sum();
     let header = reader.header();
     let digest = format!("{:032x}", header.digest);
     let heads: Vec<_> = reader.blocks().copied().collect();
@@ -363,6 +365,8 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
             "blocks": heads.len(),
             "bytes": reader.file_bytes(),
             "raw_bytes": reader.raw_bytes(),
+            "segments": segments.len(),
+            "segment_bytes": segment_bytes,
         });
         writeln!(out, "{value}")?;
         return Ok(ExitCode::Done);
@@ -370,7 +374,8 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
     writeln!(
         out,
         "{}: snapshot at {} of {}, history {}, by node {} of cluster {:?}\n  log time {}\n  digest \
-         {digest}\n  counts {:?}\n  {} blocks, {} bytes, {} before compression: all sound",
+         {digest}\n  counts {:?}\n  {} blocks, {} bytes, {} before compression: all sound\n  \
+         refers to {} segments of {} bytes in all",
         path.display(),
         header.link.position.lsn,
         header.link.position.epoch,
@@ -382,6 +387,8 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
         heads.len(),
         reader.file_bytes(),
         held.iter().sum::<u64>(),
+        segments.len(),
+        segment_bytes,
     )?;
     for head in heads.iter().filter(|_| blocks) {
         writeln!(

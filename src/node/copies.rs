@@ -13,11 +13,12 @@ use crate::limits;
 use crate::node::engine::{Engine, Output};
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
+use crate::node::shelf::{Kept, Written};
 use crate::node::wire::Piece;
 use crate::replication::{EpochTable, Input, SnapshotHead, Time};
-use crate::state::{Block, Reply, State};
+use crate::state::{Block, Reply, Segment, State};
 use bytes::Bytes;
-use standfast_snapshot::Header;
+use standfast_snapshot::{Header, SegmentRef};
 use standfast_wal::scribe::Command;
 use standfast_wal::{Link, Lsn, Mark, NodeId};
 use std::collections::BTreeMap;
@@ -27,9 +28,15 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub enum CopyEvent {
     /// The snapshot that was begun is durable under its name, or came to nothing.
-    Written(Result<u64, String>),
+    Written(Result<Written, String>),
     /// How many blocks the writer takes without waiting.
     Room(usize),
+    /// This node is ready to take in the snapshot at `lsn`, without the segments that it has.
+    Ready {
+        from: NodeId,
+        lsn: Lsn,
+        have: Vec<SegmentRef>,
+    },
     /// What `from` sent is whole, proved and loaded; it waits under its waiting name.
     Loaded {
         from: NodeId,
@@ -58,17 +65,21 @@ pub enum CopyEvent {
 pub enum CopyOutput {
     Begin(Box<Header>),
     Blocks(Vec<Block>),
-    /// The last block was given. Of the older files the newest stays, and those at these LSNs,
-    /// which peers were offered.
+    /// The last block was given; these segments belong to it. Of the older files the newest stays,
+    /// and those at these LSNs, which peers were offered.
     Finish {
         keep: Vec<Lsn>,
+        segments: Vec<Segment>,
     },
-    /// Stream the newest snapshot file to this peer.
+    /// Drop these: many megabytes of memory each.
+    Free(Vec<Segment>),
+    /// Stream the newest snapshot to this peer, which has some of its segments.
     Stream {
         to: NodeId,
         lsn: Lsn,
+        have: Vec<SegmentRef>,
     },
-    /// A file of `total` bytes comes from this peer.
+    /// A snapshot whose own file has `total` bytes comes from this peer, once this node is ready.
     Receive {
         from: NodeId,
         lsn: Lsn,
@@ -105,7 +116,9 @@ pub struct Newest {
 #[derive(Debug)]
 struct Job {
     head: SnapshotHead,
-    /// Everything is copied; the file is being finished.
+    /// What never changes again is not copied.
+    segments: Vec<Segment>,
+    /// Everything else is copied; the file is being finished.
     copied: bool,
 }
 
@@ -221,13 +234,14 @@ impl Engine {
             .state
             .snapshot_step(budget * limits::SNAPSHOT_BLOCK_BYTES, &mut blocks);
         job.copied = copied;
+        let finished = copied.then(|| std::mem::take(&mut job.segments));
         if !blocks.is_empty() {
             self.copies.room = self.copies.room.saturating_sub(blocks.len());
             self.emit(Output::Snapshot(CopyOutput::Blocks(blocks)));
         }
-        if copied {
+        if let Some(segments) = finished {
             let keep = self.copies.offered.values().copied().collect();
-            self.emit(Output::Snapshot(CopyOutput::Finish { keep }));
+            self.emit(Output::Snapshot(CopyOutput::Finish { keep, segments }));
         } else {
             self.copies.poll = Some(self.time().after(limits::SNAPSHOT_POLL));
         }
@@ -304,6 +318,7 @@ impl Engine {
         };
         self.copies.job = Some(Job {
             head,
+            segments: self.state.segments(),
             copied: false,
         });
         self.copies.wanted = false;
@@ -321,6 +336,7 @@ impl Engine {
         match event {
             CopyEvent::Room(room) => self.copies.room = room,
             CopyEvent::Written(result) => self.on_written(result),
+            CopyEvent::Ready { from, lsn, have } => self.on_ready(from, lsn, have),
             CopyEvent::Loaded {
                 from,
                 header,
@@ -351,12 +367,13 @@ impl Engine {
         }
     }
 
-    fn on_written(&mut self, result: Result<u64, String>) {
+    fn on_written(&mut self, result: Result<Written, String>) {
         let Some(job) = self.copies.job.take() else {
             return;
         };
         match result {
-            Ok(bytes) => {
+            Ok(Written { bytes, segments }) => {
+                self.keep_segments(segments);
                 let lsn = job.head.link.position.lsn;
                 self.copies.newest = Some(Newest {
                     head: job.head,
@@ -382,6 +399,19 @@ impl Engine {
                     self.pending.refuse(backup.client, Refusal::Operator(text));
                 }
             }
+        }
+    }
+
+    /// Files hold these segments now: the heap gives them back, on a thread that has time for it.
+    fn keep_segments(&mut self, kept: Vec<Kept>) {
+        let mut replaced = Vec::new();
+        for one in kept {
+            self.state
+                .keep_segment(&one.segment, one.mapped, one.blake3);
+            replaced.push(one.segment);
+        }
+        if !replaced.is_empty() {
+            self.emit(Output::Snapshot(CopyOutput::Free(replaced)));
         }
     }
 

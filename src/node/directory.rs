@@ -32,6 +32,11 @@ pub trait Directory: Clone + Send + 'static {
 
     /// Threads that may load a snapshot side by side.
     fn threads(&self) -> usize;
+
+    /// Transfers of a segment, as a power of two: the same in all the directory's life.
+    fn segment_shift(&self) -> u32 {
+        crate::state::SEGMENT_SHIFT
+    }
 }
 
 /// A directory of the file system.

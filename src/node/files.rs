@@ -6,10 +6,12 @@ use crate::limits;
 use crate::node::copies::{CopyEvent, CopyOutput};
 use crate::node::directory::{DataDir, wal_dir};
 use crate::node::engine::Event;
-use crate::node::shelf::{self, Arriving};
+use crate::node::parcel::{Arriving, Outgoing};
+use crate::node::shelf;
 use crate::node::wire::{Frame, Head, Piece};
+use crate::state::Segment;
 use bytes::Bytes;
-use standfast_snapshot::{NewFile, Options, Writer};
+use standfast_snapshot::{NewFile, Options, SegmentRef, Writer};
 use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader};
 use std::collections::BTreeMap;
 use std::fs;
@@ -95,7 +97,8 @@ impl Files {
                 }
             }
             CopyOutput::Blocks(blocks) => self.write_blocks(blocks),
-            CopyOutput::Finish { keep } => self.finish(keep),
+            CopyOutput::Finish { keep, segments } => self.finish(keep, segments),
+            CopyOutput::Free(segments) => spawn("free", move || drop(segments)),
             CopyOutput::Receive { from, lsn, total } => self.receive(from, lsn, total),
             CopyOutput::Receiving { offset, bytes, .. } => {
                 if let Some(thread) = &self.receiving {
@@ -133,14 +136,14 @@ impl Files {
         }
     }
 
-    fn finish(&mut self, keep: Vec<Lsn>) {
+    fn finish(&mut self, keep: Vec<Lsn>, segments: Vec<Segment>) {
         let Some((writer, lsn)) = self.writing.take() else {
             return;
         };
         let (events, dir) = (self.events.clone(), self.dir.clone());
         spawn("snapshot-end", move || {
-            let event = CopyEvent::Written(shelf::finish(&dir, writer, lsn, &keep));
-            let _ = events.send(Event::Copy(event));
+            let finished = shelf::finish(&dir, writer, lsn, &keep, &segments);
+            let _ = events.send(Event::Copy(CopyEvent::Written(finished)));
         });
     }
 
@@ -149,7 +152,11 @@ impl Files {
         self.receiving = Some(sender);
         let (events, dir, cluster) = (self.events.clone(), self.dir.clone(), self.cluster);
         spawn("snapshot-in", move || {
-            let arriving = Arriving::begin(dir, cluster, lsn, total);
+            let ready = |have| CopyEvent::Ready { from, lsn, have };
+            let arriving = Arriving::begin(dir, cluster, lsn, total).map(|(arriving, have)| {
+                let _ = events.send(Event::Copy(ready(have)));
+                arriving
+            });
             let event = match arriving.and_then(|arriving| take_in(arriving, &pieces)) {
                 Ok(None) => return,
                 Ok(Some((header, state))) => CopyEvent::Loaded {
@@ -176,12 +183,18 @@ impl Files {
         }
     }
 
-    /// Sends a snapshot file piece by piece; the queue's bound is the back-pressure. What was still
+    /// Sends a snapshot piece by piece; the queue's bound is the back-pressure. What was still
     /// being sent to this peer came to nothing, or no other would be: its pieces must not mix in.
-    pub fn stream(&mut self, to: NodeId, lsn: Lsn, bulk: mpsc::Sender<Frame>) {
+    pub fn stream(
+        &mut self,
+        to: NodeId,
+        lsn: Lsn,
+        have: Vec<SegmentRef>,
+        bulk: mpsc::Sender<Frame>,
+    ) {
         let (dir, events) = (self.dir.clone(), self.events.clone());
         let task = tokio::spawn(async move {
-            if let Err(why) = send_pieces(&dir, lsn, &bulk).await {
+            if let Err(why) = send_pieces(&dir, lsn, &have, &bulk).await {
                 tracing::error!(%to, %lsn, why, "cannot send a snapshot");
                 let _ = events.send(Event::Copy(CopyEvent::SendFailed { to, lsn, why }));
             }
@@ -220,22 +233,20 @@ fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
 }
 
 /// An error is one of reading; a connection that is gone tells the engine by itself.
-async fn send_pieces(dir: &DataDir, lsn: Lsn, bulk: &mpsc::Sender<Frame>) -> Result<(), String> {
-    let reader = shelf::open(dir, lsn)?;
-    let mut offset = 0;
-    loop {
-        let bytes = reader.chunk(offset, limits::SNAPSHOT_PIECE_BYTES);
-        let bytes = bytes.map_err(|error| error.to_string())?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let length = bytes.len() as u64;
+async fn send_pieces(
+    dir: &DataDir,
+    lsn: Lsn,
+    have: &[SegmentRef],
+    bulk: &mpsc::Sender<Frame>,
+) -> Result<(), String> {
+    let mut outgoing = Outgoing::open(dir, lsn, have)?;
+    while let Some((offset, bytes)) = outgoing.next_piece(limits::SNAPSHOT_PIECE_BYTES)? {
         let frame = Frame::plain(Head::Copy(Piece::Chunk { offset, bytes }));
         if bulk.send(frame).await.is_err() {
             return Ok(());
         }
-        offset += length;
     }
+    Ok(())
 }
 
 /// Takes the pieces of one snapshot; `None` when it was given up.

@@ -10,7 +10,7 @@
 //! | `wire` | peer frames, pure |
 //! | `run` | the shell: thread, clock, queues |
 //! | `link` | connections to peers |
-//! | `directory`, `open`, `meta`, `shelf` | what lies in the data directory, on disks real or simulated |
+//! | `directory`, `open`, `meta`, `shelf`, `parcel` | what lies in the data directory, on disks real or simulated |
 //! | `files`, `backup` | threads that write and read it |
 //! | `client`, `refusal` | the door between sessions and the engine |
 pub mod backup;
@@ -25,6 +25,7 @@ pub mod link;
 pub mod meta;
 pub mod open;
 pub mod outcomes;
+pub mod parcel;
 pub mod pending;
 pub mod refusal;
 pub mod run;

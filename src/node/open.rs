@@ -115,9 +115,7 @@ impl<S: Storage> LogSource for LogFiles<S> {
 
 /// What a snapshot's state needs besides its blocks.
 pub fn state_limits(cluster: ClusterId) -> state::Limits {
-    state::Limits {
-        seed: (cluster.0 as u64) ^ ((cluster.0 >> 64) as u64),
-    }
+    state::Limits::new((cluster.0 as u64) ^ ((cluster.0 >> 64) as u64))
 }
 
 fn damaged(error: impl std::fmt::Display) -> ServeError {
@@ -296,7 +294,7 @@ fn open_with<D: Directory>(
     opening: &Opening,
     meta: MetaFile,
 ) -> Result<Parts<D>, ServeError> {
-    let limits = state_limits(meta.core.cluster);
+    let limits = shelf::limits_of(dir, meta.core.cluster);
     if opening.role == MemberRole::Witness {
         return Ok(Parts {
             meta,
@@ -313,7 +311,7 @@ fn open_with<D: Directory>(
     );
     let mut refused = None;
     for (lsn, name) in shelf::candidates(&snapshots).map_err(stopped)? {
-        match load::<D>(&snapshots, &name, meta.core.cluster, dir.threads()) {
+        match load(dir, &snapshots, &name, meta.core.cluster) {
             Ok((newest, state)) => {
                 let applied = newest.head.link;
                 match open_log(opening, &meta, &wal, applied, Some(&newest)) {
@@ -368,13 +366,14 @@ fn no_log() -> LogFacts {
 }
 
 fn load<D: Directory>(
+    dir: &D,
     snapshots: &D::Storage,
     name: &str,
     cluster: ClusterId,
-    threads: usize,
 ) -> Result<(Newest, State), ServeError> {
     let reader = standfast_snapshot::Reader::open_in(snapshots, name).map_err(of_snapshot)?;
-    let (header, state) = shelf::load_checked(&reader, cluster, threads).map_err(of_snapshot)?;
+    let loaded = shelf::load_in(dir, &reader, cluster);
+    let (header, state) = loaded.map_err(of_snapshot)?;
     let newest = shelf::newest_of(&header, reader.file_bytes()).map_err(damaged)?;
     Ok((newest, state))
 }

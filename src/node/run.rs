@@ -372,9 +372,9 @@ impl Shell {
             }
             Output::Send { to, frame } => self.links.send(to, frame),
             Output::Peers(peers) => self.links.set_peers(&peers),
-            Output::Snapshot(CopyOutput::Stream { to, lsn }) => {
+            Output::Snapshot(CopyOutput::Stream { to, lsn, have }) => {
                 if let Some(bulk) = self.links.bulk(to) {
-                    self.files.stream(to, lsn, bulk);
+                    self.files.stream(to, lsn, have, bulk);
                 }
             }
             Output::Snapshot(copy) => {

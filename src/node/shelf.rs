@@ -1,20 +1,25 @@
 //! The snapshots of a node: written, received, adopted, loaded, thrown away, scrubbed.
 //!
-//! A file has its name only when it is whole and durable. A received one waits under another name
-//! until the log is reset to it; a crash in between is settled by what the log says when the node
-//! starts again. No threads here: whoever calls decides which one waits.
+//! What never changes again of a state, its full segments, lies in files of its own beside the
+//! snapshots, each written once and named by those that need it (`standfast_snapshot::segment`).
+//! A file has its name only when it is whole and durable, a snapshot only after its segments. A
+//! received one waits under another name until the log is reset to it; a crash in between is
+//! settled by what the log says when the node starts again. No threads here: whoever calls decides
+//! which one waits.
 
 use crate::node::copies::{Newest, decode_epochs};
 use crate::node::directory::Directory;
 use crate::node::open::state_limits;
 use crate::replication::SnapshotHead;
-use crate::state::{self, Block, State};
+use crate::state::{self, Block, Segment, State};
 use bytes::Bytes;
+use standfast_snapshot::read::side_by_side;
 use standfast_snapshot::{
-    Block as FileBlock, Header, Incoming, NewFile, Options, Reader, Source, Stored, Writer,
-    new_file,
+    Block as FileBlock, Header, NewFile, Options, Reader, SegmentRef, Source, Stored, Writer,
+    new_file, segment,
 };
-use standfast_wal::{ClusterId, Disk, Lsn, ReadError, Storage, durable};
+use standfast_wal::{ClusterId, Disk, Lsn, Mark, ReadError, Storage, durable};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -74,7 +79,9 @@ pub fn settle_waiting<S: Storage>(storage: &S, lsn: Lsn, used: &str) -> io::Resu
         }
     }
     // Durable here: the snapshot that the log begins behind has its name.
-    storage.sync_dir("")
+    storage.sync_dir("")?;
+    remove_unnamed(storage);
+    Ok(())
 }
 
 /// Begins the file of a snapshot that is being taken.
@@ -98,22 +105,99 @@ pub fn file_block(block: Block) -> FileBlock {
     }
 }
 
-/// Finishes a snapshot's file; gives its length. Blocks until it is durable.
+/// A snapshot that is durable under its name.
+#[derive(Debug)]
+pub struct Written {
+    /// Length of its file.
+    pub bytes: u64,
+    /// Segments that have a file now and had none before.
+    pub segments: Vec<Kept>,
+}
+
+/// A segment whose bytes a file holds.
+#[derive(Debug)]
+pub struct Kept {
+    pub segment: Segment,
+    /// The same bytes, those of the file.
+    pub mapped: Bytes,
+    pub blake3: [u8; state::BLAKE3_BYTES],
+}
+
+/// Writes those of `segments` that no file has, then finishes the snapshot that names them all.
+/// Blocks until everything is durable.
 pub fn finish<D: Directory>(
     dir: &D,
-    writer: Writer<NewFile<D::Storage>>,
+    mut writer: Writer<NewFile<D::Storage>>,
     lsn: Lsn,
     keep: &[Lsn],
-) -> Result<u64, String> {
-    let summary = writer.publish().map_err(|error| error.to_string())?;
-    if let Ok(storage) = dir.snapshots() {
-        remove_older(&storage, lsn, keep);
+    segments: &[Segment],
+) -> Result<Written, String> {
+    let storage = dir.snapshots().map_err(|error| error.to_string())?;
+    let text = |error: standfast_snapshot::Error| error.to_string();
+    let (named, kept) = write_segments(&storage, segments).map_err(text)?;
+    for block in segment::blocks(&named) {
+        writer.push(block).map_err(text)?;
     }
-    Ok(summary.file_bytes)
+    let summary = writer.publish().map_err(text)?;
+    remove_older(&storage, lsn, keep);
+    Ok(Written {
+        bytes: summary.file_bytes,
+        segments: kept,
+    })
+}
+
+/// Gives every segment a file; says how they are named, and which had none.
+fn write_segments<S: Storage>(
+    storage: &S,
+    segments: &[Segment],
+) -> standfast_snapshot::Result<(Vec<SegmentRef>, Vec<Kept>)> {
+    let there = segment::list(storage).map_err(of_directory)?;
+    let there = BTreeSet::from_iter(there);
+    let (mut named, mut kept) = (Vec::new(), Vec::new());
+    for segment in segments {
+        let reference = reference_of(segment);
+        named.push(reference);
+        let is_there = there.contains(&reference);
+        if is_there && segment.stored.is_some() {
+            continue;
+        }
+        // An earlier snapshot may have come to nothing when its segments were durable.
+        let mapped = match is_there.then(|| segment::open(storage, &reference)) {
+            Some(Ok(mapped)) => mapped,
+            _ => {
+                Mark::SegmentWritten.hit();
+                segment::write(storage, &reference, &segment.bytes)?
+            }
+        };
+        kept.push(Kept {
+            segment: segment.clone(),
+            mapped,
+            blake3: reference.blake3,
+        });
+    }
+    Ok((named, kept))
+}
+
+fn of_directory(error: io::Error) -> standfast_snapshot::Error {
+    standfast_snapshot::Error::from_io("the directory of snapshots", error)
+}
+
+fn reference_of(segment: &Segment) -> SegmentRef {
+    let (list, number) = (u32::from(segment.sort), segment.number);
+    match segment.stored {
+        Some(blake3) => SegmentRef {
+            list,
+            number,
+            bytes: segment.bytes.len() as u64,
+            blake3,
+        },
+        None => SegmentRef::of(list, number, &segment.bytes),
+    }
 }
 
 /// Keeps the newest snapshot and the one before it: the older one is what is left when the newer
-/// is found damaged, as long as the log reaches back to it. And those to `keep`.
+/// is found damaged, as long as the log reaches back to it. And those to `keep`. Segments that none
+/// of them needs go, too.
 fn remove_older<S: Storage>(storage: &S, newest: Lsn, keep: &[Lsn]) {
     let Ok(found) = list(storage) else {
         return;
@@ -124,54 +208,29 @@ fn remove_older<S: Storage>(storage: &S, newest: Lsn, keep: &[Lsn]) {
             tracing::warn!(%lsn, %error, "an old snapshot stays");
         }
     }
+    remove_unnamed(storage);
 }
 
-/// A snapshot that comes in from a peer.
-pub struct Arriving<D: Directory> {
-    dir: D,
-    cluster: ClusterId,
-    lsn: Lsn,
-    total: u64,
-    incoming: Incoming<D::Storage>,
+/// Removes the segments that no snapshot names. Where one cannot be read, nothing goes: it may
+/// name any of them.
+fn remove_unnamed<S: Storage>(storage: &S) {
+    let removed = named_segments(storage).and_then(|named| {
+        let removed = segment::remove_others(storage, &named);
+        removed.map_err(|error| error.to_string())
+    });
+    if let Err(error) = removed {
+        tracing::warn!(error, "segments that no snapshot names may stay");
+    }
 }
 
-impl<D: Directory> Arriving<D> {
-    pub fn begin(dir: D, cluster: ClusterId, lsn: Lsn, total: u64) -> Result<Arriving<D>, String> {
-        let storage = dir.snapshots().map_err(|error| error.to_string())?;
-        let incoming = Incoming::create(storage, &waiting_name_of(lsn));
-        Ok(Arriving {
-            dir,
-            cluster,
-            lsn,
-            total,
-            incoming: incoming.map_err(|error| error.to_string())?,
-        })
+fn named_segments<S: Storage>(storage: &S) -> Result<BTreeSet<SegmentRef>, String> {
+    let found = named(storage, &["snapshot-", "waiting-"]).map_err(|error| error.to_string())?;
+    let mut all = BTreeSet::new();
+    for (_, name) in found {
+        let reader = Reader::open_in(storage, &name).map_err(|error| error.to_string())?;
+        all.extend(reader.segments().map_err(|error| error.to_string())?);
     }
-
-    /// Adds the next piece; true when the file is whole.
-    pub fn push(&mut self, offset: u64, bytes: &Bytes) -> Result<bool, String> {
-        let expected = self.incoming.offset();
-        if offset != expected {
-            return Err(format!("piece at {offset}, not {expected}"));
-        }
-        if offset + bytes.len() as u64 > self.total {
-            return Err(format!("more than the {} bytes offered", self.total));
-        }
-        self.incoming.push(bytes).map_err(|e| e.to_string())?;
-        Ok(self.incoming.offset() == self.total)
-    }
-
-    /// Proves the file, lets it wait under its waiting name, durably, and loads it.
-    pub fn finish(self) -> Result<(Header, State), String> {
-        let reader = self.incoming.publish(self.cluster);
-        let reader = reader.map_err(|error| error.to_string())?;
-        // Durable here: the received file under its waiting name.
-        let loaded = load_from(&reader, self.cluster, self.dir.threads())?;
-        if loaded.0.link.position.lsn != self.lsn {
-            return Err(format!("a snapshot of another LSN than {}", self.lsn));
-        }
-        Ok(loaded)
-    }
+    Ok(all)
 }
 
 /// The log stands at `lsn`: what was received is this node's newest snapshot. Gives its length.
@@ -193,29 +252,60 @@ pub fn open<D: Directory>(dir: &D, lsn: Lsn) -> Result<Opened<D>, String> {
 pub fn load_snapshot(path: &Path, cluster: ClusterId) -> Result<(Header, State), String> {
     let reader = Reader::open(path).map_err(|e| e.to_string())?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    load_from(&reader, cluster, threads)
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let open = |reference: &SegmentRef| segment::open_at(dir, reference);
+    reader.check_cluster(cluster).map_err(|e| e.to_string())?;
+    load_checked(&reader, open, state_limits(cluster), threads).map_err(|e| e.to_string())
 }
 
-/// Loads and proves an opened snapshot.
-pub fn load_from<S: Source>(
-    reader: &Reader<S>,
+/// Loads and proves an opened snapshot of a directory; the error tells damage from a disk that
+/// does not answer.
+pub fn load_in<D: Directory>(
+    dir: &D,
+    reader: &Opened<D>,
     cluster: ClusterId,
-    threads: usize,
-) -> Result<(Header, State), String> {
-    load_checked(reader, cluster, threads).map_err(|error| error.to_string())
+) -> standfast_snapshot::Result<(Header, State)> {
+    let limits = limits_of(dir, cluster);
+    let storage = dir.snapshots().map_err(of_directory)?;
+    let open = |reference: &SegmentRef| segment::open(&storage, reference);
+    reader.check_cluster(cluster)?;
+    load_checked(reader, open, limits, dir.threads())
 }
 
-/// As `load_from`; the error tells damage from a disk that does not answer.
+/// What the states of a directory need besides their snapshots.
+pub fn limits_of<D: Directory>(dir: &D, cluster: ClusterId) -> state::Limits {
+    state::Limits {
+        segment_shift: dir.segment_shift(),
+        ..state_limits(cluster)
+    }
+}
+
+/// Loads and proves a snapshot of the cluster; `open` reads and proves a segment that it names.
 pub fn load_checked<S: Source>(
     reader: &Reader<S>,
-    cluster: ClusterId,
+    open: impl Fn(&SegmentRef) -> standfast_snapshot::Result<Bytes> + Sync,
+    limits: state::Limits,
     threads: usize,
 ) -> standfast_snapshot::Result<(Header, State)> {
-    let limits = state_limits(cluster);
-    reader.check_cluster(cluster)?;
-    let parts = reader.load(threads, |_, block| {
+    let mut parts = reader.load(threads, |_, block| {
         state::load_block(&limits, block).map_err(|e| e.to_string())
     })?;
+    let refuse = |error: state::LoadError| reader.refuse_contents(error.to_string());
+    let named = reader.segments()?;
+    parts.append(&mut side_by_side(
+        threads,
+        &named,
+        || (),
+        |(), reference| {
+            let segment = Segment {
+                sort: u8::try_from(reference.list).unwrap_or(u8::MAX),
+                number: reference.number,
+                bytes: open(reference)?,
+                stored: Some(reference.blake3),
+            };
+            state::load_segment(segment).map_err(refuse)
+        },
+    )?);
     let header = reader.header().clone();
     let head = state::SnapshotHead {
         lsn: header.link.position.lsn,
@@ -224,8 +314,7 @@ pub fn load_checked<S: Source>(
         keys: header.counts[0],
         tokens: header.counts[1],
     };
-    let state = State::assemble(limits, &head, parts)
-        .map_err(|error| reader.refuse_contents(error.to_string()))?;
+    let state = State::assemble(limits, &head, parts).map_err(refuse)?;
     Ok((header, state))
 }
 
@@ -244,18 +333,34 @@ pub fn newest_of(header: &Header, bytes: u64) -> Result<Newest, String> {
     })
 }
 
-/// Reads every snapshot again, with a rest behind each; the story of the first one that is damaged.
+/// Reads every snapshot and every segment that one names again, with a rest behind each; the story
+/// of the first one that is damaged.
 pub fn scrub<D: Directory>(dir: &D, rest: &mut dyn FnMut()) -> Option<String> {
     let storage = dir.snapshots().ok()?;
+    let mut proved = BTreeSet::new();
     for (_, name) in list(&storage).ok()? {
-        let checked = Reader::open_in(&storage, &name).and_then(|reader| reader.check_whole());
-        match checked {
-            Ok(()) => {}
+        let is_gone = || storage.open(&name).is_err();
+        let checked = Reader::open_in(&storage, &name).and_then(|reader| {
+            reader.check_whole()?;
+            reader.segments()
+        });
+        let named = match checked {
+            Ok(named) => named,
             // Replaced by a newer one meanwhile.
-            Err(_) if storage.open(&name).is_err() => {}
+            Err(_) if is_gone() => continue,
             Err(error) => return Some(error.to_string()),
-        }
+        };
         rest();
+        for reference in named {
+            if !proved.insert(reference) {
+                continue;
+            }
+            match segment::open(&storage, &reference) {
+                Ok(_) => rest(),
+                Err(_) if is_gone() => break,
+                Err(error) => return Some(error.to_string()),
+            }
+        }
     }
     None
 }
@@ -294,3 +399,6 @@ pub fn snapshots(data: &Path) -> io::Result<Vec<(Lsn, std::path::PathBuf)>> {
         .map(|(lsn, name)| (lsn, dir.join(name)))
         .collect())
 }
+
+#[cfg(test)]
+mod tests;

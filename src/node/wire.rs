@@ -9,6 +9,7 @@ use crate::limits;
 use crate::replication::message::{Message, SnapshotHead};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use standfast_snapshot::SegmentRef;
 use standfast_wal::{
     ClusterId, Damage, Field, Incarnation, Lsn, NodeId, Record, record::is_gapless,
 };
@@ -32,7 +33,7 @@ pub const HEADER_BYTES: usize = 12;
 const _: () = assert!(is_gapless(&HEADER, HEADER_BYTES));
 
 /// The version of this layout and of the messages in it; peers of another version are refused.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// Binds a connection to one life of one node. Sent first by the dialler; the accepter answers
 /// with its own, after which frames flow from dialler to accepter only.
@@ -82,12 +83,15 @@ pub enum Head {
 /// A snapshot's way from one node to another.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Piece {
-    /// A snapshot that could be sent: where it stands, and the file's bytes.
+    /// A snapshot that could be sent: where it stands, and its own file's bytes.
     Offer {
         head: SnapshotHead,
         total: u64,
     },
-    Accept,
+    /// Send it, without the segments that are there already.
+    Accept {
+        have: Vec<SegmentRef>,
+    },
     Refuse(String),
     Chunk {
         offset: u64,

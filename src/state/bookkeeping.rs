@@ -98,7 +98,7 @@ impl State {
             LedgerRead::LookupTransfers { ids } => Reply::Bulk(ledger.lookup_transfers(ids).into()),
             LedgerRead::Account { id, with_holds } => self.account_reply(*id, *with_holds),
             LedgerRead::Transfer { id } => match ledger.transfer(*id) {
-                Some(transfer) => self.transfer_reply(transfer),
+                Some(transfer) => self.transfer_reply(&transfer),
                 None => Reply::Nil,
             },
             LedgerRead::AccountTransfers(filter) => {

@@ -38,9 +38,11 @@ pub use digest::Digest;
 pub use entry::ENTRY_HEADER;
 pub use glob::glob_matches;
 pub use integer::parse_integer;
+pub use ledger::{BLAKE3_BYTES, SEGMENT_SHIFT, Segment};
 pub use place::slot_of;
 pub use reply::Reply;
-pub use snapshot::{BLOCK_HEADER, Block, LoadError, LoadedPart, SnapshotHead, load_block};
+pub use snapshot::{BLOCK_HEADER, Block, LoadError, LoadedPart, SnapshotHead};
+pub use snapshot::{load_block, load_segment};
 
 use command::Multi;
 use digest::Sort;
@@ -70,6 +72,18 @@ pub struct Limits {
     /// Seeds the key hash, which orders SCAN: the same on every node of a cluster (so that a
     /// cursor survives a failover), not known to clients. Take it from the cluster's random id.
     pub seed: u64,
+    /// Transfers of a segment, as a power of two; the same for every segment of its life.
+    pub segment_shift: u32,
+}
+
+impl Limits {
+    /// With segments of the usual size.
+    pub const fn new(seed: u64) -> Limits {
+        Limits {
+            seed,
+            segment_shift: SEGMENT_SHIFT,
+        }
+    }
 }
 
 /// Where the state stands in the log.
@@ -100,7 +114,7 @@ impl State {
             applied: Applied::default(),
             keys: Store::new(Sort::Key, limits.seed),
             tokens: Store::new(Sort::Token, limits.seed),
-            ledger: Ledger::new(limits.seed),
+            ledger: Ledger::with_segments(limits.seed, limits.segment_shift),
             garbage: Vec::new(),
         }
     }

@@ -5,18 +5,26 @@
 //! first, once: from then on its revision is above. So a write during a snapshot costs one copy of
 //! one entry, and no step costs more than one chunk, whatever the keys are.
 //!
+//! The ledger's full segments are not copied: whoever writes the snapshot refers to them
+//! ([`State::segments`]), and a segment that a file holds is read from there from then on
+//! ([`State::keep_segment`]).
+//!
 //! A block is a header ([`BLOCK_HEADER`]), then for each entry its length (u32) and its bytes
 //! (`entry.rs`). Blocks may come back in any order.
 
+mod load;
+
+pub use load::{LoadError, LoadedPart, load_block, load_segment};
+
 use super::digest::{Digest, Sort};
 use super::entry::Entry;
-use super::ledger::{Ledger, Loading, Sorts};
-use super::once;
+use super::ledger::{BLAKE3_BYTES, Segment};
 use super::place::Place;
 use super::slots::Slots;
-use super::store::{Garbage, Store};
+use super::store::Garbage;
 use super::table::Table;
-use super::{Applied, Limits, SLOTS, State};
+use super::{SLOTS, State};
+use bytes::Bytes;
 use standfast_wal::record::is_gapless;
 use standfast_wal::{Field, Lsn};
 
@@ -31,14 +39,14 @@ const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str)
 
 /// What a block of a snapshot begins with; little-endian.
 pub const BLOCK_HEADER: [Field; 4] = [
-    field(0, 1, "version", "1"),
+    field(0, 1, "version", "2"),
     field(1, 1, "sort", "0: keys, 1: ONCE tokens, 2 to 7: the ledger"),
     field(2, 2, "reserved", "0"),
     field(4, 4, "entries", "how many follow"),
 ];
 pub(super) const HEADER: usize = 8;
 const _: () = assert!(is_gapless(&BLOCK_HEADER, HEADER));
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// A block is closed at this size. Small enough to be loaded by several threads, large enough to
 /// compress well.
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
@@ -63,21 +71,6 @@ pub struct Block {
     pub first_slot: u16,
     pub last_slot: u16,
     pub bytes: Vec<u8>,
-}
-
-/// Why a snapshot is refused.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("state block: {what} at byte {at}")]
-    Block { what: &'static str, at: usize },
-    #[error("state: the ledger has {what}")]
-    Ledger { what: &'static str },
-    #[error("state: {what} is {found}, the snapshot's head says {expected}")]
-    Differs {
-        what: &'static str,
-        found: String,
-        expected: String,
-    },
 }
 
 /// A snapshot of one store in progress.
@@ -306,184 +299,19 @@ impl State {
         self.ledger.end_walk();
     }
 
+    /// Every full segment: what a snapshot that begins now refers to.
+    pub fn segments(&self) -> Vec<Segment> {
+        self.ledger.segments()
+    }
+
+    /// A file holds the bytes of the segment `from` now, which are `mapped`: the heap gives them
+    /// back, if this state still has it.
+    pub fn keep_segment(&mut self, from: &Segment, mapped: Bytes, blake3: [u8; BLAKE3_BYTES]) {
+        self.ledger.keep_segment(from, mapped, blake3);
+    }
+
     /// Whether a snapshot was begun and is neither finished nor aborted.
     pub fn is_in_snapshot(&self) -> bool {
         self.keys.walk.is_some()
-    }
-
-    /// Puts loaded blocks together, in any order; refuses what the head does not confirm.
-    pub fn assemble(
-        limits: Limits,
-        head: &SnapshotHead,
-        parts: Vec<LoadedPart>,
-    ) -> Result<State, LoadError> {
-        let mut state = State::new(limits);
-        state.applied = Applied {
-            lsn: head.lsn,
-            timestamp: head.timestamp,
-        };
-        let mut books = Vec::new();
-        let (mut keys, mut tokens) = (Vec::new(), Vec::new());
-        for part in parts {
-            match part.0 {
-                Part::Entries(part) if part.sort == Sort::Key => keys.push(part),
-                Part::Entries(part) => tokens.push(part),
-                Part::Ledger(part) => books.push(part),
-            }
-        }
-        load_parts(&mut state.keys, keys);
-        load_parts(&mut state.tokens, tokens);
-        state.ledger = Ledger::assemble(limits.seed, books)?;
-        differs("the number of keys", state.keys.len(), head.keys)?;
-        differs("the number of tokens", state.tokens.len(), head.tokens)?;
-        differs("the digest", state.digest(), head.digest)?;
-        Ok(state)
-    }
-}
-
-fn differs<T: PartialEq + std::fmt::Display>(
-    what: &'static str,
-    found: T,
-    expected: T,
-) -> Result<(), LoadError> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(LoadError::Differs {
-        what,
-        found: found.to_string(),
-        expected: expected.to_string(),
-    })
-}
-
-fn load_parts(store: &mut Store, parts: Vec<Entries>) {
-    let deadlines = parts.iter().map(|part| part.deadlines.len()).sum();
-    let mut all_deadlines = Vec::with_capacity(deadlines);
-    for mut part in parts {
-        all_deadlines.append(&mut part.deadlines);
-        for run in part.runs {
-            store.load(run.slot, run.table, run.digest, run.entry_bytes);
-        }
-    }
-    store.deadlines = super::expiry::Deadlines::from_unsorted(all_deadlines);
-}
-
-/// A loaded block, ready to be assembled.
-#[derive(Debug)]
-pub struct LoadedPart(Part);
-
-#[derive(Debug)]
-enum Part {
-    Entries(Entries),
-    Ledger(Loading),
-}
-
-/// Entries of a store.
-#[derive(Debug)]
-struct Entries {
-    sort: Sort,
-    runs: Vec<Run>,
-    /// Of all entries: deadline and place.
-    deadlines: Vec<(u64, u64)>,
-}
-
-/// Entries of one slot that came one after another.
-#[derive(Debug)]
-struct Run {
-    slot: u16,
-    table: Table,
-    digest: Digest,
-    entry_bytes: u64,
-}
-
-/// Reads one block; called on several threads at once. Everything that takes time happens here:
-/// `State::assemble` only moves tables.
-pub fn load_block(limits: &Limits, block: &[u8]) -> Result<LoadedPart, LoadError> {
-    let broken = |what, at| Err(LoadError::Block { what, at });
-    let Some((header, mut rest)) = block.split_first_chunk::<HEADER>() else {
-        return broken("the end", block.len());
-    };
-    let [version, sort, 0, 0, count @ ..] = *header else {
-        return broken("a reserved field that is not 0", 2);
-    };
-    if version != VERSION {
-        return broken("a version that this program does not know", 0);
-    }
-    let sort = match sort {
-        0 => Sort::Key,
-        1 => Sort::Token,
-        number => {
-            let Some(sort) = Sorts::from_number(number) else {
-                return broken("a sort of entry that this program does not know", 1);
-            };
-            return match Loading::parse(sort, u32::from_le_bytes(count), rest) {
-                Some(part) => Ok(LoadedPart(Part::Ledger(part))),
-                None => broken("items of the ledger that are cut off or malformed", HEADER),
-            };
-        }
-    };
-    let mut part = Entries {
-        sort,
-        runs: Vec::new(),
-        deadlines: Vec::new(),
-    };
-    let mut run: Vec<(Place, Entry)> = Vec::new();
-    for _ in 0..u32::from_le_bytes(count) {
-        let at = block.len() - rest.len();
-        let Some(entry) = split_entry(&mut rest) else {
-            return broken("an entry that is cut off or malformed", at);
-        };
-        if sort == Sort::Token && once::remembered(&entry).is_none() {
-            return broken("a token without a readable reply", at);
-        }
-        let place = match sort {
-            Sort::Key => Place::of_key(entry.key(), limits.seed),
-            Sort::Token => Place::of_token(entry.key(), limits.seed),
-        };
-        if run
-            .last()
-            .is_some_and(|(last, _)| last.slot() != place.slot())
-        {
-            part.close_run(std::mem::take(&mut run), limits.seed);
-        }
-        run.push((place, entry));
-    }
-    part.close_run(run, limits.seed);
-    if rest.is_empty() {
-        Ok(LoadedPart(Part::Entries(part)))
-    } else {
-        broken("bytes left over", block.len() - rest.len())
-    }
-}
-
-fn split_entry(rest: &mut &[u8]) -> Option<Entry> {
-    let (len, after) = rest.split_first_chunk::<4>()?;
-    let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-    *rest = after;
-    Entry::from_bytes(bytes)
-}
-
-impl Entries {
-    fn close_run(&mut self, entries: Vec<(Place, Entry)>, seed: u64) {
-        let Some((first, _)) = entries.first() else {
-            return;
-        };
-        let slot = first.slot();
-        let mut digest = Digest::default();
-        let mut entry_bytes = 0;
-        for (place, entry) in &entries {
-            digest.add(Digest::of(self.sort, entry));
-            entry_bytes += entry.allocated_bytes();
-            self.deadlines
-                .extend(entry.expiry_ms().map(|ms| (ms, place.bits())));
-        }
-        let mut table_bytes = 0;
-        let table = Table::from_entries(entries, seed, &mut table_bytes);
-        self.runs.push(Run {
-            slot,
-            table,
-            digest,
-            entry_bytes,
-        });
     }
 }

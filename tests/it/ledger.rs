@@ -58,6 +58,7 @@ fn text(conn: &mut Conn, command: &[&str]) -> String {
 #[test]
 fn batches_survive_their_primary_and_holds_their_restart() {
     let mut cluster = turn::start(&Spec::pair());
+    cluster.wait_sync_backups(1);
     let accounts: Vec<_> = (1..=10).map(|id| record(id, &[], 0)).collect();
     let opened = batch(&mut cluster.client(), "LEDGER.CREATE_ACCOUNTS", &accounts);
     assert_eq!(opened, Some(vec![CREATED; 10]));
@@ -125,4 +126,72 @@ fn audit_of(transfers: i64, open_holds: i64) -> Value {
         Value::bulk("ledgers"),
         Value::Int(1),
     ])
+}
+
+/// Files of full segments in a directory, by name.
+fn segments_in(dir: &std::path::Path) -> Vec<String> {
+    let found = std::fs::read_dir(dir).map(|entries| {
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let names = names.filter_map(|name| name.into_string().ok());
+        names.filter(|name| name.starts_with("segment-")).collect()
+    });
+    let mut found: Vec<String> = found.unwrap_or_default();
+    found.sort();
+    found
+}
+
+#[test]
+fn full_segments_are_kept_in_files_and_survive_kill_backup_and_restore() {
+    let mut cluster = turn::start(&Spec::pair());
+    let accounts: Vec<_> = (1..=10).map(|id| record(id, &[], 0)).collect();
+    done(&cluster, "LEDGER.CREATE_ACCOUNTS", &accounts);
+    let mut next = 1u128;
+    let mut book = |cluster: &Cluster, batches: usize| {
+        for _ in 0..batches {
+            let events: Vec<_> = (next..next + 8000).map(|id| transfer(id, 0)).collect();
+            done(cluster, "LEDGER.CREATE_TRANSFERS", &events);
+            next += 8000;
+        }
+    };
+    book(&cluster, 9);
+    let primary = cluster.primary();
+    let store = cluster.scratch().join("backup");
+    let place = store.display().to_string();
+    let back_up = |cluster: &Cluster| {
+        let node = &cluster.primary().client;
+        cluster
+            .cli(&["backup", "now", "--node", node, "--to", &place])
+            .success();
+    };
+    back_up(&cluster);
+    let snapshots = primary.data_dir.join("snapshots");
+    let first = segments_in(&snapshots);
+    assert_eq!(first.len(), 1, "{first:?}");
+    // What is written is written once, on the node and in the backup.
+    book(&cluster, 9);
+    back_up(&cluster);
+    let second = segments_in(&snapshots);
+    assert_eq!((second.len(), &second[..1]), (2, &first[..]));
+    cluster
+        .cli(&["backup", "verify", "--from", &place])
+        .success();
+    let nodes = cluster.data_nodes();
+    let (_, digest) = cluster.wait_equal_digests(&nodes);
+    let to = cluster.scratch().join("restored");
+    let to = to.display().to_string();
+    let said = cluster
+        .cli(&["restore", "--from", &place, "--to", &to, "--json"])
+        .success();
+    assert!(said.contains(&digest), "{digest}: {said}");
+    let restored = std::path::Path::new(&to).join("snapshots");
+    assert_eq!(segments_in(&restored), second);
+    // All at once, and from what the files hold.
+    cluster.kill_all(&nodes);
+    nodes.iter().for_each(|node| cluster.restart(node));
+    cluster.wait_sync_backups(1);
+    let (_, again) = cluster.wait_equal_digests(&nodes);
+    assert_eq!(again, digest);
+    book(&cluster, 1);
+    let audit = cluster.client().call(&["LEDGER.AUDIT"]);
+    assert_eq!(audit.ok(), Some(audit_of(152_000, 0)));
 }

@@ -58,6 +58,8 @@ marks! {
     SnapshotCutLog "snapshot-replaced-tail" "A snapshot replaced a log whose end differed.";
     SnapshotNotSent "snapshot-not-sent" "A snapshot that a member accepted was gone, or not readable.";
     SnapshotAborted "snapshot-aborted" "The connection broke while a snapshot was on its way.";
+    SegmentWritten "segment-written" "A full segment of the ledger got a file of its own.";
+    SegmentSpared "segment-spared" "A snapshot was sent without segments that its receiver has.";
     LogTrimmed "log-trimmed" "Log that a snapshot covers was dropped.";
     ReadFromDisk "read-from-disk" "A peer that lags was served from the log's files.";
     LogGone "log-gone" "A peer asked for log that is gone.";

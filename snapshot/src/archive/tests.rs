@@ -4,7 +4,10 @@ use super::*;
 use crate::catalogue::{clusters, read};
 use crate::fixtures::{
     CLUSTER, card, fine, flip, history, link_at, log, put_piece, record, snapshot_file,
+    snapshot_with,
 };
+use crate::retention::{Policy, expire};
+use crate::verify::verify;
 use standfast_wal::{ClusterId, Damage, Kind};
 
 #[test]
@@ -184,4 +187,82 @@ fn a_hole_is_told_and_long_logs_are_cut_into_pieces() {
     let shipped = ship(scratch.path(), &card, None, fine(&long)).unwrap();
     assert_eq!((shipped.pieces, shipped.records), (3, 5));
     assert_eq!(shipped.end, Some(link));
+}
+
+/// Names of the segments in an archive.
+fn segments(dir: &Path) -> Vec<String> {
+    let home = catalogue::history_dir(dir, CLUSTER, history(1));
+    let found = fs::read_dir(catalogue::segments_beside(&home)).unwrap();
+    let mut names: Vec<_> = found
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Snapshots at 20 and 40 that share a segment; the first has one more of its own, the second two.
+fn with_segments(scratch: &Path) -> (PathBuf, [u64; 2]) {
+    let dir = scratch.join("archive");
+    let records = log(Link::default(), 2, 60);
+    let of = |lsn, segments: &[&[u8]]| snapshot_with(scratch, link_at(&records, lsn), segments);
+    let (shared, first) = ([7; 9000], [8; 9000]);
+    let one = of(20, &[&shared, &first]);
+    let two = of(40, &[&shared, &[9; 9000], &[10; 9000]]);
+    let stored = [&one, &two].map(|path| {
+        let shipped = ship(&dir, &card(1, &[]), Some(path), fine(&records)).unwrap();
+        shipped.stored_bytes
+    });
+    (dir, stored)
+}
+
+#[test]
+fn a_segment_is_put_once_and_proved_with_every_snapshot() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, stored) = with_segments(scratch.path());
+    assert_eq!(segments(&dir).len(), 4);
+    assert!(
+        stored[0] > 18_000 && stored[1] > 18_000 && stored[1] < 27_000,
+        "{stored:?}"
+    );
+    let report = verify(&dir, CLUSTER, 2).unwrap();
+    assert!(report.is_sound());
+    assert_eq!(report.files, 1 + 2 + 4);
+    let catalogue = read(&dir, CLUSTER).unwrap();
+    let counts = catalogue.histories[0].snapshots.iter();
+    assert!(counts.map(|one| one.segments.len()).eq([2, 3]));
+    // One that only the second snapshot needs, then the one that both need.
+    for (at, damaged) in [(2, 1), (0, 2)] {
+        let home = catalogue.segments_dir.join(&segments(&dir)[at]);
+        flip(&home, 100);
+        let report = verify(&dir, CLUSTER, 2).unwrap();
+        let findings = report.histories[0].findings.iter().map(ToString::to_string);
+        let name = segments(&dir)[at].clone();
+        let named = findings.filter(|story| story.contains(&name)).count();
+        assert_eq!(named, damaged, "{:?}", report.histories[0].findings);
+        flip(&home, 100);
+    }
+    fs::remove_file(catalogue.segments_dir.join(&segments(&dir)[0])).unwrap();
+    assert!(!verify(&dir, CLUSTER, 2).unwrap().is_sound());
+}
+
+#[test]
+fn segments_go_with_the_last_snapshot_that_needs_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, _) = with_segments(scratch.path());
+    let policy = Policy {
+        keep_full: 1,
+        keep_for_ns: 0,
+    };
+    let catalogue = read(&dir, CLUSTER).unwrap();
+    let expiry = expire(&catalogue, policy, u64::MAX);
+    assert_eq!((expiry.snapshots.len(), expiry.segments.len()), (1, 1));
+    remove(&expiry).unwrap();
+    assert_eq!(segments(&dir).len(), 3);
+    assert!(verify(&dir, CLUSTER, 2).unwrap().is_sound());
+    // What cannot be read may need any of them.
+    let last = &read(&dir, CLUSTER).unwrap().histories[0].snapshots[0];
+    flip(&last.path, 20);
+    let catalogue = read(&dir, CLUSTER).unwrap();
+    let expiry = expire(&catalogue, policy, u64::MAX);
+    assert!(expiry.segments.is_empty(), "{expiry:?}");
 }

@@ -14,6 +14,7 @@ fn snapshot(link: Link) -> SnapshotEntry {
         node: NodeId(1),
         counts: [0; 4],
         file_bytes: 10,
+        segments: Vec::new(),
     }
 }
 
@@ -50,6 +51,8 @@ fn catalogue(histories: Vec<HistoryEntry>) -> Catalogue {
         cluster: CLUSTER,
         cluster_name: "bank".to_string(),
         histories,
+        segments: Vec::new(),
+        segments_dir: "segments".into(),
     }
 }
 

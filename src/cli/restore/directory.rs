@@ -8,12 +8,12 @@ use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};
 use crate::limits;
 use crate::node::copies::encode_epochs;
-use crate::node::directory::{snapshot_dir, sync_dir};
+use crate::node::directory::{DataDir, sync_dir};
 use crate::node::meta::{self, RestoredNode};
 use crate::node::shelf;
 
 use crate::replication::config::Member;
-use standfast_snapshot::{Block, Header, Options, Reader, Writer};
+use standfast_snapshot::{Header, Options};
 use standfast_wal::{Disk, Storage};
 use std::fs;
 use std::io;
@@ -80,9 +80,7 @@ impl Building {
         member: Member,
         threads: usize,
     ) -> Result<u64, Failure> {
-        fs::create_dir(snapshot_dir(&self.path))?;
-        let path = snapshot_dir(&self.path).join(shelf::name_of(rebuilt.link.position.lsn));
-        let file_bytes = write_snapshot(&path, rebuilt, &new, threads).map_err(|error| {
+        let file_bytes = write_snapshot(&self.path, rebuilt, &new, threads).map_err(|error| {
             let text = format!("the restored state was not written: {error}");
             Failure::new(ExitCode::Failed, text)
         })?;
@@ -131,7 +129,7 @@ fn write_snapshot(
     rebuilt: &mut Rebuilt,
     new: &RestoredNode,
     threads: usize,
-) -> standfast_snapshot::Result<u64> {
+) -> Result<u64, String> {
     let head = rebuilt.state.begin_snapshot();
     assert_eq!(
         head.lsn, rebuilt.link.position.lsn,
@@ -153,26 +151,24 @@ fn write_snapshot(
         threads,
         ..Options::default()
     };
-    let mut writer = Writer::create(path, &header, options)?;
+    let dir = DataDir(path.to_path_buf());
+    let text = |error: standfast_snapshot::Error| error.to_string();
+    let mut writer = shelf::begin(&dir, &header, options)?;
+    let segments = rebuilt.state.segments();
     let mut blocks = Vec::new();
     loop {
         let done = rebuilt
             .state
             .snapshot_step(limits::SNAPSHOT_BLOCK_BYTES, &mut blocks);
         for block in blocks.drain(..) {
-            writer.push(Block {
-                section: 0,
-                first: u32::from(block.first_slot),
-                last: u32::from(block.last_slot),
-                bytes: block.bytes,
-            })?;
+            writer.push(shelf::file_block(block)).map_err(text)?;
         }
         if done {
             break;
         }
     }
-    let summary = writer.publish()?;
+    let written = shelf::finish(&dir, writer, head.lsn, &[], &segments)?;
     // Read back: what the node will start from is what was meant.
-    Reader::open(path)?.check_whole()?;
-    Ok(summary.file_bytes)
+    shelf::open(&dir, head.lsn)?.check_whole().map_err(text)?;
+    Ok(written.bytes)
 }

@@ -7,13 +7,16 @@
 use crate::cli::exit::{ExitCode, Failure};
 use crate::node::copies::decode_epochs;
 use crate::node::open::state_limits;
+use crate::node::shelf;
 use crate::replication::{EpochEntry, EpochTable};
-use crate::state::{self, Attestation, Digest, State};
+use crate::state::{Attestation, Digest, State};
+use standfast_snapshot::catalogue::{SnapshotEntry, segments_beside};
 use standfast_snapshot::object::{LogHead, link_inside};
 use standfast_snapshot::plan::{Plan, Step, Stop};
-use standfast_snapshot::{Reader, archive, catalogue::SnapshotEntry};
+use standfast_snapshot::{Reader, SegmentRef, archive, segment};
 use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Digests kept while replaying: an Attestation names a point that is applied, not far behind it.
@@ -105,28 +108,21 @@ fn load(
         )));
     }
     reader.check_whole().map_err(damaged)?;
-    let limits = state_limits(cluster);
-    let decode = |_: &_, block: &[u8]| {
-        let part = state::load_block(&limits, block);
-        part.map_err(|error| error.to_string())
-    };
-    let parts = reader.load(threads, decode).map_err(damaged)?;
-    let head = state::SnapshotHead {
-        lsn: header.link.position.lsn,
-        timestamp: header.link.timestamp,
-        digest: Digest(header.digest),
-        keys: header.counts[0],
-        tokens: header.counts[1],
-    };
+    let home = entry.path.parent().unwrap_or(Path::new("."));
+    let segments = segments_beside(home);
+    let open = |reference: &SegmentRef| segment::open_at(&segments, reference);
+    let loaded = shelf::load_checked(&reader, open, state_limits(cluster), threads);
+    let (header, state) = loaded.map_err(damaged)?;
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
-    let state = State::assemble(limits, &head, parts).map_err(|e| refuse(e.to_string()))?;
     let epochs = decode_epochs(&header.epoch_table);
     let mut replay = Replay::new(state, plan.stop);
     replay.done.epochs = epochs.map_err(|e| refuse(format!("the table of epochs: {e}")))?;
     replay.done.link = header.link;
-    replay.done.tally.snapshot_lsn = Some(head.lsn);
-    replay.done.tally.raw_bytes = reader.raw_bytes();
-    replay.digests.push_back((head.lsn, head.digest));
+    let lsn = header.link.position.lsn;
+    replay.done.tally.snapshot_lsn = Some(lsn);
+    let of_segments: u64 = entry.segments.iter().map(|one| one.bytes).sum();
+    replay.done.tally.raw_bytes = reader.raw_bytes() + of_segments;
+    replay.digests.push_back((lsn, Digest(header.digest)));
     Ok(replay)
 }
 

@@ -5,7 +5,7 @@ use crate::node::engine::{Engine, Output};
 use crate::node::wire::{Head, Piece};
 use crate::replication::{Input, Loss, SnapshotHead};
 use crate::state::State;
-use standfast_snapshot::Header;
+use standfast_snapshot::{Header, SegmentRef};
 use standfast_wal::scribe::Command;
 use standfast_wal::{Lsn, Mark, NodeId};
 
@@ -58,9 +58,10 @@ impl Engine {
     pub(in crate::node) fn on_piece(&mut self, from: NodeId, piece: Piece) {
         match piece {
             Piece::Offer { head, total } => self.on_offer(from, head, total),
-            Piece::Accept => {
+            Piece::Accept { have } => {
                 if let Some(lsn) = self.copies.offered.get(&from).copied() {
-                    self.emit(Output::Snapshot(CopyOutput::Stream { to: from, lsn }));
+                    let to = from;
+                    self.emit(Output::Snapshot(CopyOutput::Stream { to, lsn, have }));
                 }
             }
             Piece::Refuse(why) if self.is_receiving_from(from) => {
@@ -140,7 +141,17 @@ impl Engine {
         {
             let (lsn, total) = (head.link.position.lsn, *total);
             self.emit(Output::Snapshot(CopyOutput::Receive { from, lsn, total }));
-            self.send(from, Head::Copy(Piece::Accept));
+        }
+    }
+
+    /// The receiver is ready, and knows what it need not be sent.
+    pub(super) fn on_ready(&mut self, from: NodeId, lsn: Lsn, have: Vec<SegmentRef>) {
+        if let Some(Incoming::Receiving {
+            from: sender, head, ..
+        }) = &self.copies.incoming
+            && (*sender, head.link.position.lsn) == (from, lsn)
+        {
+            self.send(from, Head::Copy(Piece::Accept { have }));
         }
     }
 

@@ -4,6 +4,9 @@ use super::Directory;
 use standfast_wal::{SimDisk, Storage};
 use std::io;
 
+/// Segments of sixteen transfers: a run of seconds fills many.
+const SEGMENT_SHIFT: u32 = 4;
+
 /// The files of a node that survive a crash once they are synced. Clones share them.
 #[derive(Clone)]
 pub struct SimDir {
@@ -76,5 +79,9 @@ impl Directory for SimDir {
 
     fn threads(&self) -> usize {
         1
+    }
+
+    fn segment_shift(&self) -> u32 {
+        SEGMENT_SHIFT
     }
 }

@@ -33,7 +33,7 @@ struct Client {
 impl Client {
     fn new() -> Client {
         Client {
-            state: State::new(Limits { seed: 1 }),
+            state: State::new(Limits::new(1)),
             log: Link::default(),
             now_ns: 1_000_000,
             queued: None,

@@ -108,7 +108,7 @@ pub fn view(id: u32, primary: u32, epoch: u64) -> View {
 impl Engine {
     pub fn new(knobs: Arc<Knobs>) -> Engine {
         Engine {
-            state: State::new(state::Limits { seed: 1 }),
+            state: State::new(state::Limits::new(1)),
             link: Link::default(),
             sessions: BTreeMap::new(),
             held: Vec::new(),

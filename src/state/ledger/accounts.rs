@@ -2,7 +2,7 @@
 
 use super::batch::Event;
 use super::index::Index;
-use super::record::{Account, Bytes128, account_flags};
+use super::record::{Account, Bytes128, RECORD_BYTES, account_flags};
 use super::segments::Segments;
 use super::status::{AccountStatus, EventResult, Outcome, Status};
 use super::{Ledger, hash_of};
@@ -23,6 +23,34 @@ pub(super) struct Slot {
 }
 
 const _: () = assert!(size_of::<Slot>() == 144);
+
+/// Bytes of an account in a snapshot.
+pub(super) const SAVED_BYTES: usize = 8 + RECORD_BYTES + 8 + 4;
+
+impl Slot {
+    /// The account with this number, for a snapshot.
+    pub fn encode(&self, number: u64) -> [u8; SAVED_BYTES] {
+        let mut out = [0; SAVED_BYTES];
+        out[..8].copy_from_slice(&number.to_le_bytes());
+        out[8..136].copy_from_slice(&self.record.encode());
+        out[136..144].copy_from_slice(&self.last.to_le_bytes());
+        out[144..].copy_from_slice(&self.unmarked.to_le_bytes());
+        out
+    }
+
+    pub fn decode(bytes: &[u8; SAVED_BYTES]) -> (u64, Slot) {
+        let (number, rest) = bytes.split_first_chunk().expect("148 bytes");
+        let (record, rest) = rest.split_first_chunk().expect("the other 140");
+        let (last, rest) = rest.split_first_chunk().expect("the last 12");
+        let slot = Slot {
+            record: Account::decode(record),
+            last: u64::from_le_bytes(*last),
+            saved: 0,
+            unmarked: u32::from_le_bytes(rest.try_into().expect("the last 4")),
+        };
+        (u64::from_le_bytes(*number), slot)
+    }
+}
 
 /// Accounts are named by their number, counted from 0.
 #[derive(Debug)]
@@ -96,12 +124,18 @@ impl Accounts {
     }
 
     pub fn push(&mut self, record: Account) -> u32 {
-        let at = self.slots.push(Slot {
+        self.load(Slot {
             record,
             last: 0,
             saved: 0,
             unmarked: 0,
-        });
+        })
+    }
+
+    /// Adds an account that may have transfers already.
+    pub fn load(&mut self, slot: Slot) -> u32 {
+        let record = slot.record;
+        let at = self.slots.push(slot);
         self.index.insert(hash_of(record.id, self.seed), at);
         u32::try_from(at).expect("fewer than 2^32 accounts fit any memory so far")
     }
@@ -128,6 +162,11 @@ impl Accounts {
                 ^ slot.record.id as u64
                 ^ slot.record.credits_posted as u64
         })
+    }
+
+    /// Makes room in the index for so many accounts.
+    pub fn reserve(&mut self, accounts: u64) {
+        self.index.reserve(accounts);
     }
 
     pub fn allocated_bytes(&self) -> u64 {

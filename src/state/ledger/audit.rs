@@ -2,6 +2,7 @@
 
 use super::super::digest::Digest;
 use super::holds::HoldStatus;
+use super::list::{Item, List, digest_of};
 use super::record::{Transfer, account_flags, transfer_flags};
 use super::sums::{self, Sums};
 use super::transfers::{Entry, Known};
@@ -78,7 +79,7 @@ impl Ledger {
         {
             return Err("the running sums differ from the accounts".into());
         }
-        if self.digest_made_again() != self.digest {
+        if self.digest_made_again() != self.digest() {
             return Err("the running digest differs from what is stored".into());
         }
         Ok(Audit {
@@ -93,15 +94,16 @@ impl Ledger {
         let count = usize::try_from(self.accounts()).map_err(|error| error.to_string())?;
         let mut balances = vec![Balances::default(); count];
         let (mut open_holds, mut before) = (0, 0);
-        for (position, entry) in (0..).zip(self.transfers.iter_from(0)) {
+        for position in 0..self.transfers.len() {
+            let entry = self.transfers.at(position);
             let record = &entry.record;
             if record.timestamp <= before {
                 return Err(format!("transfer {}: it is not in order", record.id));
             }
             before = record.timestamp;
-            self.check_entry(position, entry)?;
-            let change = self.change_of(entry);
-            let (debit, credit) = (entry.debit as usize, entry.credit as usize);
+            self.check_entry(position, &entry)?;
+            let change = self.change_of(&entry);
+            let [debit, credit] = entry.sides().map(|side| side.account as usize);
             balances[debit].sums.debit(change.pending, change.posted);
             balances[credit].sums.credit(change.pending, change.posted);
             if !record.has(transfer_flags::PENDING) {
@@ -110,7 +112,7 @@ impl Ledger {
             match self.holds.at(entry.hold - 1).status {
                 HoldStatus::Open => {
                     open_holds += 1;
-                    for number in closes(entry).into_iter().flatten() {
+                    for number in closes(&entry).into_iter().flatten() {
                         balances[number as usize].closed_by_hold = true;
                     }
                 }
@@ -137,13 +139,10 @@ impl Ledger {
             credit_account_id,
             ..
         } = entry.record;
-        let accounts = [
-            (entry.debit, debit_account_id),
-            (entry.credit, credit_account_id),
-        ];
-        for (number, account_id) in accounts {
-            let is_it = self.accounts.record(number).id == account_id;
-            if !is_it || entry.before(number) > position {
+        let accounts = [debit_account_id, credit_account_id];
+        for (side, account_id) in entry.sides().into_iter().zip(accounts) {
+            let is_it = self.accounts.record(side.account).id == account_id;
+            if !is_it || side.before > position {
                 return Err(format!(
                     "transfer {id}: it does not hang at account {account_id}"
                 ));
@@ -156,23 +155,15 @@ impl Ledger {
     }
 
     fn digest_made_again(&self) -> Digest {
-        let mut digest = Digest::default();
+        let mut digest = sums::of_clock(self.last_event);
         for slot in self.accounts.iter() {
             digest.add(sums::of_account(&slot.record));
         }
-        for entry in self.transfers.iter_from(0) {
-            digest.add(sums::of_transfer(&entry.record));
-        }
-        for id in self.transfers.burned().iter() {
-            digest.add(sums::of_burned(*id));
-        }
-        for expiry in self.holds.expiries().iter() {
-            let held = self.transfers.at(self.holds.at(expiry.hold).transfer);
-            digest.add(sums::of_expiry(held.record.id, expiry.timestamp));
-        }
-        for row in self.history.rows().iter() {
-            digest.add(sums::of_row(row));
-        }
+        let mut count = |counted| digest.add(counted);
+        count_items(self.transfers.log(), &mut count);
+        count_items(self.transfers.burned(), &mut count);
+        count_items(self.holds.expiries(), &mut count);
+        count_items(self.history.rows(), &mut count);
         digest
     }
 
@@ -219,6 +210,10 @@ impl Ledger {
         }
         length
     }
+}
+
+fn count_items<T: Item>(list: &List<T>, count: &mut impl FnMut(Digest)) {
+    list.bytes().map(digest_of::<T>).for_each(count);
 }
 
 /// Entries that an account lacks to its next mark.

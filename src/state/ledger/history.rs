@@ -3,8 +3,9 @@
 //! Other than in TigerBeetle a history begins with a row of zeros at the account's creation, and a
 //! hold that expires has a row of its own: a statement misses nothing.
 
+use super::list::{Item, List};
 use super::record::Account;
-use super::segments::Segments;
+use super::walk::Sorts;
 use std::collections::BTreeMap;
 
 /// What a row stands for.
@@ -64,8 +65,12 @@ pub struct Row {
 /// Bytes of a row in a snapshot and under its digest.
 pub(super) const ROW_BYTES: usize = 96;
 
-impl Row {
-    pub(super) fn encode(&self) -> [u8; ROW_BYTES] {
+impl Item for Row {
+    type Encoded = [u8; ROW_BYTES];
+    const BYTES: usize = ROW_BYTES;
+    const SORT: Sorts = Sorts::Rows;
+
+    fn encode(&self) -> [u8; ROW_BYTES] {
         let mut out = [0; ROW_BYTES];
         out[..16].copy_from_slice(&self.debits_pending.to_le_bytes());
         out[16..32].copy_from_slice(&self.debits_posted.to_le_bytes());
@@ -79,24 +84,17 @@ impl Row {
         out
     }
 
-    /// `None`: the kind is not known.
-    pub(super) fn decode(bytes: &[u8; ROW_BYTES]) -> Option<Row> {
-        let (mut wide, _) = bytes.as_chunks::<16>();
-        let mut balance = || {
-            let (first, rest) = wide.split_first().expect("six of them");
-            wide = rest;
-            u128::from_le_bytes(*first)
-        };
+    fn decode(bytes: &[u8]) -> Row {
+        let (wide, _) = bytes.as_chunks::<16>();
         let [
             debits_pending,
             debits_posted,
             credits_pending,
             credits_posted,
-        ] = std::array::from_fn(|_| balance());
+        ] = std::array::from_fn(|at| u128::from_le_bytes(wide[at]));
         let (times, _) = bytes[64..].as_chunks::<8>();
-        let numbers = times[3];
-        let (numbers, _) = numbers.as_chunks::<4>();
-        Some(Row {
+        let (numbers, _) = bytes[88..].as_chunks::<4>();
+        Row {
             debits_pending,
             debits_posted,
             credits_pending,
@@ -105,10 +103,17 @@ impl Row {
             happened: u64::from_le_bytes(times[1]),
             transfer: u64::from_le_bytes(times[2]),
             account: u32::from_le_bytes(numbers[0]),
-            kind: RowKind::from_number(u32::from_le_bytes(numbers[1]))?,
-        })
+            kind: kind_of(bytes).expect("an unknown kind is not loaded"),
+        }
     }
+}
 
+/// The kind of an encoded row; `None`: this program does not know it.
+pub(super) fn kind_of(row: &[u8]) -> Option<RowKind> {
+    RowKind::from_number(u32::from_le_bytes(*row.last_chunk()?))
+}
+
+impl Row {
     /// The balances that `account` has now.
     pub(super) fn of(account: &Account, number: u32) -> Row {
         Row {
@@ -128,25 +133,34 @@ impl Row {
 /// All rows in the order in which they happened.
 #[derive(Debug)]
 pub(super) struct History {
-    rows: Segments<Row>,
+    rows: List<Row>,
     /// Positions of an account's rows, ascending.
     by_account: BTreeMap<u32, Vec<u64>>,
 }
 
 impl History {
-    pub fn new() -> History {
+    pub fn new(shift: u32) -> History {
         History {
-            rows: Segments::new(),
+            rows: List::new(shift),
             by_account: BTreeMap::new(),
         }
     }
 
-    pub fn rows(&self) -> &Segments<Row> {
+    pub fn rows(&self) -> &List<Row> {
         &self.rows
+    }
+
+    pub fn rows_mut(&mut self) -> &mut List<Row> {
+        &mut self.rows
     }
 
     pub fn push(&mut self, row: Row) {
         let at = self.rows.push(row);
+        self.enlist(at, &row);
+    }
+
+    /// Lists a row that stands among the rows.
+    pub fn enlist(&mut self, at: u64, row: &Row) {
         self.by_account.entry(row.account).or_default().push(at);
     }
 

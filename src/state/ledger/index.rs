@@ -77,6 +77,19 @@ impl Index {
         shard.len += 1;
     }
 
+    /// Makes room for so many positions in an empty index, so that it need not grow up to there.
+    pub fn reserve(&mut self, positions: u64) {
+        assert_eq!(self.buckets, 0, "room is made before anything is added");
+        let of_shard = usize::try_from(positions >> self.shard_bits).expect("it fits memory");
+        let buckets = (of_shard + of_shard / 2).next_power_of_two();
+        if (1 << FIRST_CAPACITY_BITS..=1 << TAG_BITS).contains(&buckets) {
+            for shard in &mut self.shards {
+                shard.buckets = vec![0; buckets];
+            }
+            self.buckets = (buckets * self.shards.len()) as u64;
+        }
+    }
+
     /// Removes what `insert` added.
     pub fn remove(&mut self, hash: u64, position: u64) {
         let (at, tag) = (self.shard_of(hash), self.tag_of(hash));

@@ -1,17 +1,20 @@
-//! The ledger out of the blocks of a snapshot, which may come in any order.
+//! The ledger out of a snapshot: blocks, which may come in any order, and full segments.
 //!
-//! What follows from the transfers is not in the blocks: links, marks, indexes, what became of
-//! each hold. It is made again here, and the digest proves the rest.
+//! What follows from the items is not in the snapshot: indexes, marks by account, what became of
+//! each hold. It is listed again here; the digests of the items are summed up by whoever reads
+//! them, on several threads, and prove the whole.
 
 use super::super::LoadError;
 use super::super::digest::Digest;
-use super::accounts::first;
-use super::history::{ROW_BYTES, Row};
+use super::accounts::{SAVED_BYTES, Slot, first};
+use super::history::{ROW_BYTES, Row, kind_of};
 use super::holds::{Expiry, HoldStatus};
-use super::record::{Account, RECORD_BYTES, Transfer, transfer_flags};
-use super::transfers::{Entry, Known, MARK_EVERY};
+use super::list::{Item, List, digest_of};
+use super::record::transfer_flags;
+use super::transfers::{Entry, MARK_EVERY};
 use super::walk::{Ends, Sorts};
-use super::{Ledger, hash_of, sums};
+use super::{Ledger, Segment, hash_of, sums};
+use bytes::Bytes;
 
 /// What each kind of a ledger's block holds: number in the header, bytes of an item, what it is.
 pub const ITEMS: [(u8, usize, &str); 6] = [
@@ -22,10 +25,11 @@ pub const ITEMS: [(u8, usize, &str); 6] = [
     ),
     (
         3,
-        8 + RECORD_BYTES,
-        "an account: its number, counted from 0, and its record",
+        SAVED_BYTES,
+        "an account: its number, counted from 0, its record, the position of its newest transfer \
+         plus 1 (u64), its transfers since the last mark (u32)",
     ),
-    (4, RECORD_BYTES, "a transfer"),
+    (4, Entry::BYTES, "a transfer and where it hangs"),
     (5, 16, "a used-up id"),
     (
         6,
@@ -39,11 +43,9 @@ pub const ITEMS: [(u8, usize, &str); 6] = [
     ),
 ];
 
-/// A loaded block of the ledger, ready to be assembled.
+/// A loaded block or segment of the ledger, ready to be assembled.
 #[derive(Debug)]
 pub(in super::super) struct Loading {
-    /// Position of the first item in its list.
-    first: u64,
     items: Items,
     digest: Digest,
 }
@@ -51,11 +53,14 @@ pub(in super::super) struct Loading {
 #[derive(Debug)]
 enum Items {
     Head(Ends),
-    Accounts(Vec<(u64, Account)>),
-    Transfers(Vec<Transfer>),
-    Burned(Vec<u128>),
-    Expiries(Vec<Expiry>),
-    Rows(Vec<Row>),
+    Accounts(Vec<(u64, Slot)>),
+    /// Items of a list that no full segment has, from this position on.
+    Run {
+        sort: Sorts,
+        first: u64,
+        items: Bytes,
+    },
+    Full(Segment),
 }
 
 impl Loading {
@@ -74,78 +79,112 @@ impl Loading {
         let items = match sort {
             Sorts::Head => Items::Head(Ends::decode(body.try_into().ok()?)),
             Sorts::Accounts => {
-                let items = body.as_chunks::<136>().0.iter().map(|item| {
-                    let (number, record) = item.split_first_chunk().expect("136 bytes");
-                    let record = record.try_into().expect("the other 128");
-                    let record = Account::decode(record);
-                    digest.add(sums::of_account(&record));
-                    (u64::from_le_bytes(*number), record)
-                });
-                Items::Accounts(items.collect())
+                let slots = body.as_chunks().0.iter().map(Slot::decode);
+                let slots: Vec<_> = slots.collect();
+                let records = slots.iter().map(|(_, slot)| &slot.record);
+                records.for_each(|record| digest.add(sums::of_account(record)));
+                Items::Accounts(slots)
             }
-            Sorts::Transfers => {
-                let items = body.as_chunks().0.iter().map(Transfer::decode);
-                let items: Vec<Transfer> = items.collect();
-                items
-                    .iter()
-                    .for_each(|item| digest.add(sums::of_transfer(item)));
-                Items::Transfers(items)
-            }
-            Sorts::Burned => {
-                let items = body.as_chunks().0.iter().map(|id| u128::from_le_bytes(*id));
-                let items: Vec<u128> = items.collect();
-                items.iter().for_each(|id| digest.add(sums::of_burned(*id)));
-                Items::Burned(items)
-            }
-            Sorts::Expiries => {
-                let halves = body.as_chunks::<16>().0.iter().map(|item| {
-                    let (numbers, _) = item.as_chunks::<8>();
-                    Expiry {
-                        hold: u64::from_le_bytes(numbers[0]),
-                        timestamp: u64::from_le_bytes(numbers[1]),
-                    }
-                });
-                Items::Expiries(halves.collect())
-            }
-            Sorts::Rows => {
-                let rows = body.as_chunks().0.iter().map(Row::decode);
-                let rows: Vec<Row> = rows.collect::<Option<_>>()?;
-                rows.iter().for_each(|row| digest.add(sums::of_row(row)));
-                Items::Rows(rows)
+            list => {
+                digest = sum(list, body)?;
+                Items::Run {
+                    sort: list,
+                    first: u64::from_le_bytes(*first),
+                    items: Bytes::copy_from_slice(body),
+                }
             }
         };
+        Some(Loading { items, digest })
+    }
+
+    /// Reads a full segment; `None` if it is not of whole items of a list.
+    pub fn of_segment(segment: Segment) -> Option<Loading> {
+        let sort = Sorts::from_number(segment.sort)?;
+        let digest = sum(sort, &segment.bytes)?;
         Some(Loading {
-            first: u64::from_le_bytes(*first),
-            items,
+            items: Items::Full(segment),
             digest,
         })
     }
 }
 
-/// The blocks of one kind, in the order of their positions.
+/// What the items of a list count in the digest; `None` if they are not whole or not known.
+fn sum(sort: Sorts, items: &[u8]) -> Option<Digest> {
+    fn sum_of<T: Item>(items: &[u8]) -> Option<Digest> {
+        let (whole, []) = items.split_at(items.len() - items.len() % T::BYTES) else {
+            return None;
+        };
+        let mut digest = Digest::default();
+        let each = whole.chunks_exact(T::BYTES).map(digest_of::<T>);
+        each.for_each(|one| digest.add(one));
+        Some(digest)
+    }
+    match sort {
+        Sorts::Head | Sorts::Accounts => None,
+        Sorts::Transfers => sum_of::<Entry>(items),
+        Sorts::Burned => sum_of::<u128>(items),
+        Sorts::Expiries => sum_of::<Expiry>(items),
+        Sorts::Rows => {
+            let mut rows = items.chunks_exact(ROW_BYTES);
+            rows.all(|row| kind_of(row).is_some())
+                .then(|| sum_of::<Row>(items))?
+        }
+    }
+}
+
+/// What was loaded, by kind.
 #[derive(Default)]
 struct Sorted {
     ends: Option<Ends>,
-    accounts: Vec<(u64, Account)>,
-    transfers: Vec<(u64, Vec<Transfer>)>,
-    burned: Vec<(u64, Vec<u128>)>,
-    expiries: Vec<(u64, Vec<Expiry>)>,
-    rows: Vec<(u64, Vec<Row>)>,
-    digest: Digest,
+    accounts: Vec<(u64, Slot)>,
+    /// By list and number.
+    full: Vec<(Segment, Digest)>,
+    /// By list and first position.
+    runs: Vec<(Sorts, u64, Bytes)>,
+    digest_of_accounts: Digest,
 }
 
 impl Sorted {
-    fn take(&mut self, part: Loading) -> Result<(), LoadError> {
-        self.digest.add(part.digest);
-        let first = part.first;
-        match part.items {
-            Items::Head(_) if self.ends.is_some() => return Err(broken("a second ledger head")),
-            Items::Head(ends) => self.ends = Some(ends),
-            Items::Accounts(items) => self.accounts.extend(items),
-            Items::Transfers(items) => self.transfers.push((first, items)),
-            Items::Burned(items) => self.burned.push((first, items)),
-            Items::Expiries(items) => self.expiries.push((first, items)),
-            Items::Rows(items) => self.rows.push((first, items)),
+    fn of(parts: Vec<Loading>) -> Result<Sorted, LoadError> {
+        let mut sorted = Sorted::default();
+        for Loading { items, digest } in parts {
+            match items {
+                Items::Head(_) if sorted.ends.is_some() => {
+                    return Err(broken("a second ledger head"));
+                }
+                Items::Head(ends) => sorted.ends = Some(ends),
+                Items::Accounts(mut items) => {
+                    sorted.accounts.append(&mut items);
+                    sorted.digest_of_accounts.add(digest);
+                }
+                Items::Run { sort, first, items } => {
+                    sorted.runs.push((sort, first, items));
+                }
+                Items::Full(segment) => sorted.full.push((segment, digest)),
+            }
+        }
+        sorted.accounts.sort_unstable_by_key(|(number, _)| *number);
+        sorted
+            .runs
+            .sort_unstable_by_key(|(sort, first, _)| (*sort, *first));
+        let place = |(one, _): &(Segment, Digest)| (one.sort, one.number);
+        sorted.full.sort_unstable_by_key(place);
+        Ok(sorted)
+    }
+
+    /// Puts the parts of one list behind each other; refuses gaps and overlaps.
+    fn fill<T: Item>(&self, list: &mut List<T>) -> Result<(), LoadError> {
+        for (segment, digest) in &self.full {
+            if segment.sort == T::SORT as u8 {
+                list.load(segment, *digest)
+                    .ok_or(broken("segments with a gap, or of another size"))?;
+            }
+        }
+        for (sort, first, items) in &self.runs {
+            if *sort == T::SORT {
+                list.load_items(*first, items)
+                    .ok_or(broken("a list with a gap or an overlap"))?;
+            }
         }
         Ok(())
     }
@@ -155,60 +194,27 @@ fn broken(what: &'static str) -> LoadError {
     LoadError::Ledger { what }
 }
 
-/// Puts the parts of one list behind each other; refuses gaps and overlaps.
-fn list<T>(mut parts: Vec<(u64, Vec<T>)>) -> Result<impl Iterator<Item = T>, LoadError> {
-    parts.sort_by_key(|(first, _)| *first);
-    let mut next = 0;
-    for (first, items) in &parts {
-        if *first != next {
-            return Err(broken("a list with a gap or an overlap"));
-        }
-        next += items.len() as u64;
-    }
-    Ok(parts.into_iter().flat_map(|(_, items)| items))
-}
-
 impl Ledger {
-    /// Puts loaded blocks together, in any order.
-    pub(in super::super) fn assemble(seed: u64, parts: Vec<Loading>) -> Result<Ledger, LoadError> {
-        let mut sorted = Sorted::default();
-        for part in parts {
-            sorted.take(part)?;
-        }
-        let mut ledger = Ledger::new(seed);
+    /// Puts loaded parts together, in any order.
+    pub(in super::super) fn assemble(
+        seed: u64,
+        shift: u32,
+        parts: Vec<Loading>,
+    ) -> Result<Ledger, LoadError> {
+        let mut sorted = Sorted::of(parts)?;
+        let mut ledger = Ledger::with_segments(seed, shift);
         let ends = sorted.ends.unwrap_or_default();
         ledger.last_event = ends.last_event;
-        ledger.digest = sorted.digest;
-        sorted.accounts.sort_unstable_by_key(|(number, _)| *number);
-        for ((number, record), expected) in sorted.accounts.into_iter().zip(0..) {
-            if number != expected {
-                return Err(broken("accounts with a gap or an overlap"));
-            }
-            ledger.load_account(record);
-        }
-        for record in list(sorted.transfers)? {
-            ledger
-                .load_transfer(record)
-                .ok_or_else(|| broken("a transfer without its accounts or its hold"))?;
-        }
-        for id in list(sorted.burned)? {
-            ledger.transfers.burn(id);
-        }
-        for expiry in list(sorted.expiries)? {
-            ledger
-                .load_expiry(expiry)
-                .ok_or_else(|| broken("an expiry of what is no open hold"))?;
-        }
-        for row in list(sorted.rows)? {
-            let is_known = u64::from(row.account) < ends.accounts;
-            if !is_known || row.transfer >= ends.transfers.max(1) {
-                return Err(broken("a row of a history without its account or transfer"));
-            }
-            ledger.history.push(row);
-        }
+        ledger.digest = sorted.digest_of_accounts;
+        sorted.fill(ledger.transfers.log_mut())?;
+        sorted.fill(ledger.transfers.burned_mut())?;
+        sorted.fill(ledger.holds.expiries_mut())?;
+        sorted.fill(ledger.history.rows_mut())?;
+        let accounts = std::mem::take(&mut sorted.accounts);
+        drop(sorted);
         let counts = [
             (
-                ledger.accounts.len() != ends.accounts,
+                accounts.len() as u64 != ends.accounts,
                 "another number of accounts",
             ),
             (
@@ -228,81 +234,97 @@ impl Ledger {
                 "another number of rows",
             ),
         ];
-        match first(&counts) {
-            Some(what) => Err(broken(what)),
-            None => Ok(ledger),
+        if let Some(what) = first(&counts) {
+            return Err(broken(what));
         }
+        ledger.load_accounts(accounts)?;
+        ledger.list_transfers()?;
+        ledger.list_expiries()?;
+        ledger.list_rows()?;
+        Ok(ledger)
     }
 
-    fn load_account(&mut self, record: Account) {
-        self.accounts.push(record);
-        let sums = self.totals.of(record.ledger);
-        sums.accounts += 1;
-        sums.debit(record.debits_pending, record.debits_posted);
-        sums.credit(record.credits_pending, record.credits_posted);
-    }
-
-    /// Hangs a transfer into the lists and indexes; balances are loaded, not made again.
-    fn load_transfer(&mut self, record: Transfer) -> Option<()> {
-        let debit = self.accounts.find(record.debit_account_id)?;
-        let credit = self.accounts.find(record.credit_account_id)?;
-        if debit == credit {
-            return None;
-        }
-        let position = self.transfers.len();
-        let mut entry = Entry {
-            record,
-            debit_before: self.accounts.slot(debit).last,
-            credit_before: self.accounts.slot(credit).last,
-            debit,
-            credit,
-            hold: 0,
-        };
-        if record.has(transfer_flags::PENDING) {
-            entry.hold = self.holds.add(position, &entry) + 1;
-        } else if record.has_any(transfer_flags::TWO_PHASE_END) {
-            let status = match record.has(transfer_flags::VOID) {
-                true => HoldStatus::Voided,
-                false => HoldStatus::Posted,
-            };
-            entry.hold = self.end_hold(record.pending_id, status)? + 1;
-        }
-        self.transfers.push(hash_of(record.id, self.seed), entry);
-        for number in [debit, credit] {
-            let slot = self.accounts.slot_mut(number);
-            slot.last = position + 1;
-            slot.unmarked += 1;
-            if slot.unmarked == MARK_EVERY {
-                slot.unmarked = 0;
-                self.transfers.mark(number, position);
+    fn load_accounts(&mut self, accounts: Vec<(u64, Slot)>) -> Result<(), LoadError> {
+        self.accounts.reserve(accounts.len() as u64);
+        let transfers = self.transfers.len();
+        for ((number, slot), expected) in accounts.into_iter().zip(0..) {
+            if number != expected {
+                return Err(broken("accounts with a gap or an overlap"));
             }
+            if slot.last > transfers || slot.unmarked >= MARK_EVERY {
+                return Err(broken("an account whose newest transfer is not there"));
+            }
+            let record = &slot.record;
+            let sums = self.totals.of(record.ledger);
+            sums.accounts += 1;
+            sums.debit(record.debits_pending, record.debits_posted);
+            sums.credit(record.credits_pending, record.credits_posted);
+            self.accounts.load(slot);
         }
-        Some(())
+        Ok(())
     }
 
-    fn end_hold(&mut self, pending_id: u128, status: HoldStatus) -> Option<u64> {
-        let Some(Known::Transfer(position)) = self.transfers.find(pending_id) else {
+    /// Lists every transfer by its id, marks and holds.
+    fn list_transfers(&mut self) -> Result<(), LoadError> {
+        let burned = self.transfers.burned().len();
+        self.transfers.reserve(self.transfers.len() + burned);
+        for position in 0..self.transfers.len() {
+            let entry = self.transfers.at(position);
+            self.load_hold(position, &entry)
+                .ok_or(broken("a transfer without its accounts or its hold"))?;
+            let hash = hash_of(entry.record.id, self.seed);
+            self.transfers.enlist(hash, position, &entry);
+        }
+        for at in 0..burned {
+            let id = self.transfers.burned().at(at);
+            self.transfers.enlist_burned(id, at);
+        }
+        Ok(())
+    }
+
+    fn load_hold(&mut self, position: u64, entry: &Entry) -> Option<()> {
+        let accounts = self.accounts.len();
+        let hangs = |side: super::Side| side.before <= position && accounts > side.account.into();
+        let [debit, credit] = entry.sides();
+        if !hangs(debit) || !hangs(credit) || debit.account == credit.account {
             return None;
+        }
+        let record = &entry.record;
+        if record.has(transfer_flags::PENDING) {
+            let number = self.holds.load(position);
+            return (entry.hold == number + 1).then_some(());
+        }
+        if !record.has_any(transfer_flags::TWO_PHASE_END) {
+            return (entry.hold == 0).then_some(());
+        }
+        let status = match record.has(transfer_flags::VOID) {
+            true => HoldStatus::Voided,
+            false => HoldStatus::Posted,
         };
-        let held = *self.transfers.at(position);
-        let hold = held.hold.checked_sub(1)?;
-        let is_open = self.holds.at(hold).status == HoldStatus::Open;
-        let is_hold = held.record.has(transfer_flags::PENDING);
-        (is_open && is_hold).then(|| {
-            self.holds.resolve(hold, &held, status);
-            hold
-        })
+        self.holds.load_end(entry.hold.checked_sub(1)?, status)
     }
 
-    fn load_expiry(&mut self, expiry: Expiry) -> Option<()> {
-        if expiry.hold >= self.holds.len() {
-            return None;
+    fn list_expiries(&mut self) -> Result<(), LoadError> {
+        for at in 0..self.holds.expiries().len() {
+            let hold = self.holds.expiries().at(at).hold;
+            self.holds
+                .load_end(hold, HoldStatus::Expired)
+                .ok_or(broken("an expiry of what is no open hold"))?;
         }
-        let held = *self.transfers.at(self.holds.at(expiry.hold).transfer);
-        self.end_hold(held.record.id, HoldStatus::Expired)?;
-        self.holds.note_expiry(expiry);
-        self.digest
-            .add(sums::of_expiry(held.record.id, expiry.timestamp));
-        Some(())
+        let transfers = &self.transfers;
+        self.holds.list_open(|position| transfers.at(position));
+        Ok(())
+    }
+
+    fn list_rows(&mut self) -> Result<(), LoadError> {
+        let (accounts, transfers) = (self.accounts.len(), self.transfers.len());
+        for at in 0..self.history.rows().len() {
+            let row = self.history.rows().at(at);
+            if accounts <= row.account.into() || row.transfer >= transfers.max(1) {
+                return Err(broken("a row of a history without its account or transfer"));
+            }
+            self.history.enlist(at, &row);
+        }
+        Ok(())
     }
 }

@@ -16,6 +16,7 @@ mod batch;
 mod history;
 mod holds;
 mod index;
+mod list;
 mod load;
 mod moving;
 mod query;
@@ -32,6 +33,7 @@ mod walk;
 pub use audit::Audit;
 pub use history::{Row, RowKind};
 pub use holds::HoldStatus;
+pub use list::{BLAKE3_BYTES, SEGMENT_SHIFT, Segment};
 pub use load::ITEMS;
 pub(super) use load::Loading;
 pub use query::{Filter, FilterError, Page, filter_flags};
@@ -39,6 +41,7 @@ pub use record::{ACCOUNT, Account, RECORD_BYTES, TRANSFER, Transfer};
 pub use status::{ACCOUNT_STATUSES, TRANSFER_STATUSES, TransferStatus};
 pub use status::{AccountStatus, CREATED, EventResult, Outcome, RESULT_BYTES, Status};
 pub use sums::Sums;
+pub use transfers::ENTRY;
 pub(super) use walk::Sorts;
 
 use super::digest::Digest;
@@ -49,7 +52,7 @@ use holds::{Expiry, HoldStatus as Ended, Holds};
 use moving::{Found, Sides};
 use record::{Bytes128, account_flags, transfer_flags};
 use sums::{Change, Totals};
-use transfers::{Entry, MARK_EVERY, Transfers};
+use transfers::{Entry, MARK_EVERY, Side, Transfers};
 use walk::Walk;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -68,7 +71,7 @@ pub struct Ledger {
     holds: Holds,
     history: History,
     totals: Totals,
-    /// Over everything but `last_event`.
+    /// Over accounts: lists keep their own.
     digest: Digest,
     /// While a snapshot is taken.
     walk: Option<Walk>,
@@ -91,13 +94,18 @@ fn hash_of(id: u128, seed: u64) -> u64 {
 
 impl Ledger {
     pub fn new(seed: u64) -> Ledger {
+        Ledger::with_segments(seed, SEGMENT_SHIFT)
+    }
+
+    /// A ledger whose segments have 2^`shift` items.
+    pub fn with_segments(seed: u64, shift: u32) -> Ledger {
         Ledger {
             seed,
             last_event: 0,
             accounts: Accounts::new(seed),
-            transfers: Transfers::new(seed),
-            holds: Holds::new(),
-            history: History::new(),
+            transfers: Transfers::new(seed, shift),
+            holds: Holds::new(shift),
+            history: History::new(shift),
             totals: Totals::default(),
             digest: Digest::default(),
             walk: None,
@@ -150,6 +158,10 @@ impl Ledger {
     /// Covers everything: records, balances, holds, used-up ids, history, the newest timestamp.
     pub fn digest(&self) -> Digest {
         let mut digest = self.digest;
+        digest.add(self.transfers.log().digest());
+        digest.add(self.transfers.burned().digest());
+        digest.add(self.holds.expiries().digest());
+        digest.add(self.history.rows().digest());
         digest.add(sums::of_clock(self.last_event));
         digest
     }
@@ -189,8 +201,7 @@ impl Ledger {
     /// used up.
     pub(super) fn roll_back(&mut self, to: Mark) {
         while self.history.rows().len() > to.rows {
-            let row = self.history.pop();
-            self.digest.subtract(sums::of_row(&row));
+            self.history.pop();
         }
         while self.transfers.len() > to.transfers {
             self.withdraw();
@@ -203,7 +214,7 @@ impl Ledger {
     }
 
     /// Brings what transfers of one command each will look up into the processor's caches; of more
-    /// than [`GROUP_EVENTS`] only the first count.
+    /// than `GROUP_EVENTS` only the first count.
     pub fn warm<'a>(&self, events: impl Iterator<Item = &'a Bytes128>) {
         self.look_up(events, &mut [Found::default(); GROUP_EVENTS]);
     }
@@ -257,7 +268,7 @@ impl Ledger {
         let flags = self.accounts.record(number).flags;
         let closed_by_hold = self.holds.open_of(number).any(|hold| {
             let entry = self.transfers.at(self.holds.at(hold).transfer);
-            closes(entry).contains(&Some(number))
+            closes(&entry).contains(&Some(number))
         });
         if closed_by_hold {
             flags & !account_flags::CLOSED
@@ -273,14 +284,12 @@ impl Ledger {
         if record.has(account_flags::HISTORY) {
             let mut row = HistoryRow::of(&record, number);
             row.happened = time;
-            self.digest.add(sums::of_row(&row));
             self.history.push(row);
         }
     }
 
     fn burn(&mut self, id: u128) {
         self.transfers.burn(id);
-        self.digest.add(sums::of_burned(id));
     }
 
     /// Stores an accepted transfer and does what it says. `resolves` is the hold that it ends.
@@ -292,21 +301,18 @@ impl Ledger {
         resolves: Option<u64>,
         time: u64,
     ) {
-        let Sides { debit, credit } = sides;
         let position = self.transfers.len();
         let mut entry = Entry {
             record,
-            debit_before: self.accounts.slot(debit).last,
-            credit_before: self.accounts.slot(credit).last,
-            debit,
-            credit,
+            debit: self.side_of(sides.debit),
+            credit: self.side_of(sides.credit),
             hold: resolves.map_or(0, |hold| hold + 1),
         };
         if record.has(transfer_flags::PENDING) {
             entry.hold = self.holds.add(position, &entry) + 1;
         }
         if let Some(hold) = resolves {
-            let held = *self.transfers.at(self.holds.at(hold).transfer);
+            let held = self.transfers.at(self.holds.at(hold).transfer);
             let status = match record.has(transfer_flags::VOID) {
                 true => Ended::Voided,
                 false => Ended::Posted,
@@ -316,38 +322,41 @@ impl Ledger {
         self.change(&entry, self.change_of(&entry));
         self.close_or_reopen(&entry, true);
         self.transfers.push(hash, entry);
-        self.digest.add(sums::of_transfer(&record));
-        for number in [debit, credit] {
-            let slot = self.accounts.slot_mut(number);
+        for side in entry.sides() {
+            let slot = self.accounts.slot_mut(side.account);
             slot.last = position + 1;
-            slot.unmarked += 1;
-            if slot.unmarked == MARK_EVERY {
-                slot.unmarked = 0;
-                self.transfers.mark(number, position);
-            }
+            slot.unmarked = if side.is_mark { 0 } else { slot.unmarked + 1 };
         }
         self.note_balances(&entry, position, record.timestamp, time, RowKind::Transfer);
+    }
+
+    /// How the next transfer hangs at an account.
+    fn side_of(&self, account: u32) -> Side {
+        let slot = self.accounts.slot(account);
+        Side {
+            account,
+            before: slot.last,
+            is_mark: slot.unmarked + 1 == MARK_EVERY,
+        }
     }
 
     /// Takes the newest transfer back.
     fn withdraw(&mut self) {
         let entry = self.transfers.pop();
-        self.digest.subtract(sums::of_transfer(&entry.record));
-        for number in [entry.debit, entry.credit] {
-            let slot = self.accounts.slot_mut(number);
-            slot.last = entry.before(number);
-            if slot.unmarked == 0 {
-                slot.unmarked = MARK_EVERY;
-                self.transfers.unmark(number);
-            }
-            self.accounts.slot_mut(number).unmarked -= 1;
+        for side in entry.sides() {
+            let slot = self.accounts.slot_mut(side.account);
+            slot.last = side.before;
+            slot.unmarked = match side.is_mark {
+                true => MARK_EVERY - 1,
+                false => slot.unmarked - 1,
+            };
         }
         self.close_or_reopen(&entry, false);
         self.change(&entry, self.change_of(&entry).reversed());
         if entry.record.has(transfer_flags::PENDING) {
             self.holds.pop(&entry);
         } else if let Some(hold) = entry.hold.checked_sub(1) {
-            let held = *self.transfers.at(self.holds.at(hold).transfer);
+            let held = self.transfers.at(self.holds.at(hold).transfer);
             self.holds.reopen(hold, &held);
         }
     }
@@ -355,13 +364,12 @@ impl Ledger {
     /// Releases a hold that is due.
     fn expire(&mut self, hold: u64, time: u64) {
         let position = self.holds.at(hold).transfer;
-        let held = *self.transfers.at(position);
+        let held = self.transfers.at(position);
         self.holds.resolve(hold, &held, Ended::Expired);
         self.holds.note_expiry(Expiry {
             hold,
             timestamp: time,
         });
-        self.digest.add(sums::of_expiry(held.record.id, time));
         let pending = held.record.amount.wrapping_neg();
         self.change(&held, Change { pending, posted: 0 });
         for number in closes(&held).into_iter().flatten() {
@@ -395,15 +403,15 @@ impl Ledger {
 
     fn change(&mut self, entry: &Entry, change: Change) {
         let Change { pending, posted } = change;
-        for number in [entry.debit, entry.credit] {
-            self.save(number);
+        for side in entry.sides() {
+            self.save(side.account);
         }
-        let debit = &mut self.accounts.slot_mut(entry.debit).record;
+        let debit = &mut self.accounts.slot_mut(entry.debit.account).record;
         debit.debits_pending = debit.debits_pending.wrapping_add(pending);
         debit.debits_posted = debit.debits_posted.wrapping_add(posted);
         self.digest.add(sums::of_debit(debit.id, change));
         self.totals.of(debit.ledger).debit(pending, posted);
-        let credit = &mut self.accounts.slot_mut(entry.credit).record;
+        let credit = &mut self.accounts.slot_mut(entry.credit.account).record;
         credit.credits_pending = credit.credits_pending.wrapping_add(pending);
         credit.credits_posted = credit.credits_posted.wrapping_add(posted);
         self.digest.add(sums::of_credit(credit.id, change));
@@ -419,7 +427,7 @@ impl Ledger {
             }
         } else if record.has(transfer_flags::VOID) {
             let hold = entry.hold - 1;
-            let held = *self.transfers.at(self.holds.at(hold).transfer);
+            let held = self.transfers.at(self.holds.at(hold).transfer);
             for number in closes(&held).into_iter().flatten() {
                 self.set_closed(number, !forward);
             }
@@ -452,18 +460,19 @@ impl Ledger {
         happened: u64,
         kind: RowKind,
     ) {
-        for number in [entry.debit, entry.credit] {
+        for Side {
+            account: number, ..
+        } in entry.sides()
+        {
             let account = self.accounts.record(number);
             if account.has(account_flags::HISTORY) {
-                let row = HistoryRow {
+                self.history.push(HistoryRow {
                     timestamp,
                     happened,
                     transfer: position,
                     kind,
                     ..HistoryRow::of(account, number)
-                };
-                self.digest.add(sums::of_row(&row));
-                self.history.push(row);
+                });
             }
         }
     }
@@ -480,7 +489,7 @@ impl Ledger {
 fn closes(entry: &Entry) -> [Option<u32>; 2] {
     let by = |flag, number| entry.record.has(flag).then_some(number);
     [
-        by(transfer_flags::CLOSING_DEBIT, entry.debit),
-        by(transfer_flags::CLOSING_CREDIT, entry.credit),
+        by(transfer_flags::CLOSING_DEBIT, entry.debit.account),
+        by(transfer_flags::CLOSING_CREDIT, entry.credit.account),
     ]
 }

@@ -90,7 +90,7 @@ impl Ledger {
         match self.transfers.find_hashed(found.hash, event.id) {
             Some(Known::Transfer(position)) => {
                 let known = self.transfers.at(position);
-                return Err((self.compare(event, known), known.record.timestamp));
+                return Err((self.compare(event, &known), known.record.timestamp));
             }
             Some(Known::Burned) => return refuse(S::IdAlreadyFailed),
             None => {}

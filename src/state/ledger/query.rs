@@ -145,7 +145,7 @@ impl Filter {
 
     /// Whether the side of the account in this entry is asked for.
     fn takes_side(&self, entry: &Entry, account: u32) -> bool {
-        let side = match entry.debit == account {
+        let side = match entry.debit.account == account {
             true => filter_flags::DEBITS,
             false => filter_flags::CREDITS,
         };
@@ -168,9 +168,9 @@ impl Ledger {
             .map(|number| self.accounts.record(number))
     }
 
-    pub fn transfer(&self, id: u128) -> Option<&Transfer> {
+    pub fn transfer(&self, id: u128) -> Option<Transfer> {
         match self.transfers.find(id)? {
-            Known::Transfer(position) => Some(&self.transfers.at(position).record),
+            Known::Transfer(position) => Some(self.transfers.at(position).record),
             Known::Burned => None,
         }
     }
@@ -246,7 +246,7 @@ impl Ledger {
             |entry| entry.record.timestamp,
             |entry| {
                 let wanted =
-                    filter.takes_side(entry, account) && filter.takes_transfer(&entry.record);
+                    filter.takes_side(&entry, account) && filter.takes_transfer(&entry.record);
                 wanted.then_some(entry.record)
             },
         ))
@@ -284,7 +284,7 @@ impl Ledger {
             |row| row.happened,
             |row| {
                 let in_time = (min..=max).contains(&row.timestamp);
-                (in_time && self.takes_row(filter, row)).then_some(*row)
+                (in_time && self.takes_row(filter, &row)).then_some(row)
             },
         ))
     }
@@ -322,17 +322,17 @@ impl Ledger {
         };
         let positions = range(first, end, filter.is_reversed());
         Ok(page(
-            positions.map(|position| &self.transfers.at(position).record),
+            positions.map(|position| self.transfers.at(position).record),
             filter.limit,
             |transfer| transfer.timestamp,
-            |transfer| filter.takes_transfer(transfer).then_some(*transfer),
+            |transfer| filter.takes_transfer(&transfer).then_some(transfer),
         ))
     }
 
     /// The transfer of a history's row; `None`: the account's opening.
-    pub fn transfer_of(&self, row: &Row) -> Option<&Transfer> {
+    pub fn transfer_of(&self, row: &Row) -> Option<Transfer> {
         let has_one = row.kind != RowKind::Opening;
-        has_one.then(|| &self.transfers.at(row.transfer).record)
+        has_one.then(|| self.transfers.at(row.transfer).record)
     }
 
     fn number(&self, id: u128) -> Result<u32, FilterError> {
@@ -344,7 +344,7 @@ impl Ledger {
             return !filter.has_conditions();
         }
         let entry = self.transfers.at(row.transfer);
-        filter.takes_side(entry, row.account) && filter.takes_transfer(&entry.record)
+        filter.takes_side(&entry, row.account) && filter.takes_transfer(&entry.record)
     }
 
     /// Positions of an account's entries from `max` on towards the oldest; the first few may be

@@ -1,7 +1,6 @@
-//! An append-only list in segments of a fixed number of items, addressed by position.
+//! A growing list in segments of a fixed number of items, addressed by position.
 //!
-//! It never moves an item, so growth costs no pause, and a segment that is full is what a file on
-//! disk can hold later.
+//! It never moves an item, so growth costs no pause.
 
 /// Items of a segment: 2^16.
 const SHIFT: u32 = 16;

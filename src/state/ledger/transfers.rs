@@ -3,12 +3,15 @@
 //! Each entry names the entry before it of its debit account and of its credit account, so that a
 //! statement is a walk. Every [`MARK_EVERY`]th entry of an account is marked, so that a walk can
 //! begin anywhere. The index finds a transfer by its id, and the ids that refused transfers have
-//! used up.
+//! used up. An entry never changes: what became of a hold is kept elsewhere (`holds.rs`).
 
 use super::hash_of;
 use super::index::Index;
-use super::record::Transfer;
-use super::segments::Segments;
+use super::list::{Item, List};
+use super::record::{RECORD_BYTES, Transfer};
+use super::walk::Sorts;
+use standfast_wal::Field;
+use standfast_wal::record::is_gapless;
 use std::collections::BTreeMap;
 
 /// Shards of the index, as a power of two.
@@ -23,28 +26,123 @@ pub(super) const MARK_EVERY: u32 = 128;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry {
     pub record: Transfer,
-    /// Position plus one of the debit account's entry before; 0: none.
-    pub debit_before: u64,
-    /// The same of the credit account.
-    pub credit_before: u64,
-    /// Numbers of the accounts.
-    pub debit: u32,
-    pub credit: u32,
+    pub debit: Side,
+    pub credit: Side,
     /// Number plus one of the hold that it opens or resolves; 0: none.
     pub hold: u64,
 }
 
-const _: () = assert!(size_of::<Entry>() == 160);
+/// Where an entry hangs at one of its accounts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Side {
+    /// Number of the account.
+    pub account: u32,
+    /// Position plus one of the account's entry before; 0: none.
+    pub before: u64,
+    /// It is one of those that a walk can begin at.
+    pub is_mark: bool,
+}
+
+/// An entry's bytes: in memory, in a segment's file, in a snapshot.
+pub const ENTRY: [Field; 6] = [
+    field(0, 128, "transfer", "the record, see below"),
+    field(128, 8, "debit_before", BEFORE),
+    field(136, 8, "credit_before", "the same of the credit account"),
+    field(144, 4, "debit", "number of the debit account"),
+    field(148, 4, "credit", "number of the credit account"),
+    field(
+        152,
+        8,
+        "hold",
+        "number of the hold that it opens or resolves, plus 1; 0: none",
+    ),
+];
+const BEFORE: &str =
+    "position of the debit account's entry before, plus 1; 0: none; bit 63: a mark";
+const ENTRY_BYTES: usize = 160;
+const _: () = assert!(is_gapless(&ENTRY, ENTRY_BYTES));
+const MARK: u64 = 1 << 63;
 
 impl Entry {
+    pub fn sides(&self) -> [Side; 2] {
+        [self.debit, self.credit]
+    }
+
     /// Position plus one of the entry before of one of its accounts.
     pub fn before(&self, account: u32) -> u64 {
-        if self.debit == account {
-            self.debit_before
+        if self.debit.account == account {
+            self.debit.before
         } else {
-            self.credit_before
+            self.credit.before
         }
     }
+}
+
+impl Item for Entry {
+    type Encoded = [u8; ENTRY_BYTES];
+    const BYTES: usize = ENTRY_BYTES;
+    const SORT: Sorts = Sorts::Transfers;
+
+    fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let before = |side: Side| side.before | if side.is_mark { MARK } else { 0 };
+        let mut out = [0; ENTRY_BYTES];
+        out[..RECORD_BYTES].copy_from_slice(&self.record.encode());
+        out[128..136].copy_from_slice(&before(self.debit).to_le_bytes());
+        out[136..144].copy_from_slice(&before(self.credit).to_le_bytes());
+        out[144..148].copy_from_slice(&self.debit.account.to_le_bytes());
+        out[148..152].copy_from_slice(&self.credit.account.to_le_bytes());
+        out[152..].copy_from_slice(&self.hold.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Entry {
+        let (record, rest) = bytes.split_first_chunk().expect("160 bytes");
+        let (longs, _) = rest.as_chunks::<8>();
+        let (shorts, _) = rest[16..24].as_chunks::<4>();
+        let side = |before: [u8; 8], account: [u8; 4]| {
+            let before = u64::from_le_bytes(before);
+            Side {
+                account: u32::from_le_bytes(account),
+                before: before & !MARK,
+                is_mark: before & MARK != 0,
+            }
+        };
+        Entry {
+            record: Transfer::decode(record),
+            debit: side(longs[0], shorts[0]),
+            credit: side(longs[1], shorts[1]),
+            hold: u64::from_le_bytes(longs[3]),
+        }
+    }
+}
+
+const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
+    Field {
+        at,
+        len,
+        name,
+        meaning,
+    }
+}
+
+/// A used-up id.
+impl Item for u128 {
+    type Encoded = [u8; 16];
+    const BYTES: usize = 16;
+    const SORT: Sorts = Sorts::Burned;
+
+    fn encode(&self) -> [u8; 16] {
+        self.to_le_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> u128 {
+        id_of(bytes)
+    }
+}
+
+/// What an account, a transfer or a used-up id begins with.
+fn id_of(item: &[u8]) -> u128 {
+    u128::from_le_bytes(*item.first_chunk().expect("an id is sixteen bytes"))
 }
 
 /// What an id stands for.
@@ -58,20 +156,20 @@ pub(super) enum Known {
 
 #[derive(Debug)]
 pub(super) struct Transfers {
-    log: Segments<Entry>,
+    log: List<Entry>,
     index: Index,
-    burned: Segments<u128>,
+    burned: List<u128>,
     /// Positions of marked entries, ascending, by account.
     marks: BTreeMap<u32, Vec<u64>>,
     seed: u64,
 }
 
 impl Transfers {
-    pub fn new(seed: u64) -> Transfers {
+    pub fn new(seed: u64, shift: u32) -> Transfers {
         Transfers {
-            log: Segments::new(),
+            log: List::new(shift),
             index: Index::new(SHARD_BITS),
-            burned: Segments::new(),
+            burned: List::new(shift),
             marks: BTreeMap::new(),
             seed,
         }
@@ -88,8 +186,8 @@ impl Transfers {
     /// As `find`; `hash` is that of the id.
     pub fn find_hashed(&self, hash: u64, id: u128) -> Option<Known> {
         let found = self.index.find(hash, |at| match at.checked_sub(BURNED) {
-            Some(at) => *self.burned.at(at) == id,
-            None => self.log.at(at).record.id == id,
+            Some(at) => self.burned.at(at) == id,
+            None => id_of(self.log.bytes_at(at)) == id,
         })?;
         Some(if found >= BURNED {
             Known::Burned
@@ -98,15 +196,20 @@ impl Transfers {
         })
     }
 
-    pub fn at(&self, position: u64) -> &Entry {
+    pub fn at(&self, position: u64) -> Entry {
         self.log.at(position)
     }
 
-    pub fn iter_from(&self, position: u64) -> impl Iterator<Item = &Entry> {
-        self.log.iter_from(position)
+    /// All entries, in order.
+    pub fn log(&self) -> &List<Entry> {
+        &self.log
     }
 
-    pub fn newest(&self) -> Option<&Entry> {
+    pub fn log_mut(&mut self) -> &mut List<Entry> {
+        &mut self.log
+    }
+
+    pub fn newest(&self) -> Option<Entry> {
         self.log.last()
     }
 
@@ -122,11 +225,20 @@ impl Transfers {
         found.is_some_and(|entry| entry.record.timestamp == timestamp)
     }
 
-    pub fn push(&mut self, hash: u64, entry: Entry) -> u64 {
+    pub fn push(&mut self, hash: u64, entry: Entry) {
         let position = self.log.push(entry);
+        self.enlist(hash, position, &entry);
+    }
+
+    /// Lists an entry that stands in the log.
+    pub fn enlist(&mut self, hash: u64, position: u64, entry: &Entry) {
         assert!(position < BURNED, "2^39 transfers fit no memory so far");
         self.index.insert(hash, position);
-        position
+        for side in entry.sides() {
+            if side.is_mark {
+                self.mark(side.account, position);
+            }
+        }
     }
 
     /// Takes back the newest entry.
@@ -134,32 +246,49 @@ impl Transfers {
         let entry = self.log.pop().expect("only what was entered is withdrawn");
         let hash = hash_of(entry.record.id, self.seed);
         self.index.remove(hash, self.log.len());
+        for side in entry.sides() {
+            if side.is_mark {
+                self.unmark(side.account);
+            }
+        }
         entry
     }
 
     /// Uses an id up.
     pub fn burn(&mut self, id: u128) {
         let at = self.burned.push(id);
+        self.enlist_burned(id, at);
+    }
+
+    /// Lists a used-up id that stands in its list.
+    pub fn enlist_burned(&mut self, id: u128, at: u64) {
         self.index.insert(hash_of(id, self.seed), BURNED + at);
     }
 
     /// Used-up ids in the order in which they were.
-    pub fn burned(&self) -> &Segments<u128> {
+    pub fn burned(&self) -> &List<u128> {
         &self.burned
     }
 
-    /// Marks an entry of an account.
+    pub fn burned_mut(&mut self) -> &mut List<u128> {
+        &mut self.burned
+    }
+
+    /// Makes room in the index for so many ids.
+    pub fn reserve(&mut self, ids: u64) {
+        self.index.reserve(ids);
+    }
+
     #[cold]
-    pub fn mark(&mut self, account: u32, position: u64) {
+    fn mark(&mut self, account: u32, position: u64) {
         self.marks.entry(account).or_default().push(position);
     }
 
-    /// Takes back the newest mark of an account.
     #[cold]
-    pub fn unmark(&mut self, account: u32) {
+    fn unmark(&mut self, account: u32) {
         let marks = self.marks.get_mut(&account);
         let mark = marks.and_then(Vec::pop);
-        mark.expect("an account that counts from 0 has just been marked");
+        mark.expect("a marked entry is listed");
     }
 
     /// Positions of an account's marked entries, ascending.

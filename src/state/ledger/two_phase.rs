@@ -42,8 +42,8 @@ impl Ledger {
         if held.expires_at().is_some_and(|at| at <= time) {
             return Err(S::PendingTransferExpired);
         }
-        let from = self.accounts.record(entry.debit);
-        let to = self.accounts.record(entry.credit);
+        let from = self.accounts.record(entry.debit.account);
+        let to = self.accounts.record(entry.credit.account);
         if event.has(flag::IMPORTED) {
             self.accept_import(event, from, to)?;
         }
@@ -56,8 +56,8 @@ impl Ledger {
             }
         }
         let sides = Sides {
-            debit: entry.debit,
-            credit: entry.credit,
+            debit: entry.debit.account,
+            credit: entry.credit.account,
         };
         Ok((inherit(event, held, amount, time), sides, Some(hold)))
     }

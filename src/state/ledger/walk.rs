@@ -1,16 +1,17 @@
 //! The ledger at one LSN while transfers go on: its blocks of a snapshot.
 //!
-//! Everything but accounts is append-only, so the snapshot has the first so many of each. An
-//! account that changes ahead of the walk is saved first, once: its slot then carries the number
-//! of the snapshot.
+//! Everything but accounts is append-only, so the snapshot has the first so many of each. Of those
+//! it copies what no full segment has; full segments never change, and are referred to
+//! (`list.rs`). An account that changes ahead of the walk is saved first, once: its slot then
+//! carries the number of the snapshot.
 //!
 //! A block is the header of every state block ([`super::super::BLOCK_HEADER`]), the position of
 //! its first item (u64; accounts name themselves), and items of one size ([`super::ITEMS`]).
 
 use super::super::snapshot::{BLOCK_BYTES, Block, HEADER, VERSION};
 use super::Ledger;
-use super::accounts::Slot;
-use super::record::Account;
+use super::accounts::{SAVED_BYTES, Slot};
+use super::list::{Item, List};
 
 /// What a ledger's block holds: the number that its header carries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -102,7 +103,7 @@ impl Walk {
         let at = u64::from(number);
         if at < self.ends.accounts && at >= self.next.accounts && slot.saved != self.number {
             slot.saved = self.number;
-            self.saved.push_account(at, &slot.record);
+            self.saved.push(0, &slot.encode(at));
             self.saved.close_full(&mut self.closed);
         }
     }
@@ -144,13 +145,6 @@ impl Filling {
             bytes: Vec::new(),
             items: 0,
         }
-    }
-
-    fn push_account(&mut self, number: u64, record: &Account) {
-        let mut item = [0; 136];
-        item[..8].copy_from_slice(&number.to_le_bytes());
-        item[8..].copy_from_slice(&record.encode());
-        self.push(0, &item);
     }
 
     /// `position` is that of the item in its list; 0 where items name themselves.
@@ -207,7 +201,13 @@ impl Ledger {
                 expiries: self.holds.expiries().len(),
                 rows: self.history.rows().len(),
             },
-            next: Ends::default(),
+            next: Ends {
+                transfers: self.transfers.log().closed_len(),
+                burned: self.transfers.burned().closed_len(),
+                expiries: self.holds.expiries().closed_len(),
+                rows: self.history.rows().closed_len(),
+                ..Ends::default()
+            },
             filling: None,
             saved: Filling::new(Sorts::Accounts),
             closed: Vec::new(),
@@ -253,45 +253,36 @@ impl Ledger {
             let number = u32::try_from(next.accounts).expect("an account's number");
             let slot = self.accounts.slot(number);
             if slot.saved != walk.number {
-                let mut item = [0; 136];
-                item[..8].copy_from_slice(&next.accounts.to_le_bytes());
-                item[8..].copy_from_slice(&slot.record.encode());
-                walk.copy(Sorts::Accounts, 0, &item);
+                walk.copy(Sorts::Accounts, 0, &slot.encode(next.accounts));
             }
-            return 136;
+            return SAVED_BYTES;
         }
         if next.transfers < ends.transfers {
             walk.next.transfers += 1;
-            let record = &self.transfers.at(next.transfers).record;
-            return put(walk, Sorts::Transfers, next.transfers, &record.encode());
+            return copy_from(self.transfers.log(), walk, next.transfers);
         }
         if next.burned < ends.burned {
             walk.next.burned += 1;
-            let id = self.transfers.burned().at(next.burned).to_le_bytes();
-            return put(walk, Sorts::Burned, next.burned, &id);
+            return copy_from(self.transfers.burned(), walk, next.burned);
         }
         if next.expiries < ends.expiries {
             walk.next.expiries += 1;
-            let expiry = self.holds.expiries().at(next.expiries);
-            let mut item = [0; 16];
-            item[..8].copy_from_slice(&expiry.hold.to_le_bytes());
-            item[8..].copy_from_slice(&expiry.timestamp.to_le_bytes());
-            return put(walk, Sorts::Expiries, next.expiries, &item);
+            return copy_from(self.holds.expiries(), walk, next.expiries);
         }
         if next.rows < ends.rows {
             walk.next.rows += 1;
-            let row = self.history.rows().at(next.rows).encode();
-            return put(walk, Sorts::Rows, next.rows, &row);
+            return copy_from(self.history.rows(), walk, next.rows);
         }
         if next.last_event < ends.last_event {
             walk.next.last_event = ends.last_event;
-            return put(walk, Sorts::Head, 0, &ends.encode());
+            walk.copy(Sorts::Head, 0, &ends.encode());
+            return Ends::BYTES;
         }
         0
     }
 }
 
-fn put(walk: &mut Walk, sort: Sorts, position: u64, item: &[u8]) -> usize {
-    walk.copy(sort, position, item);
-    item.len()
+fn copy_from<T: Item>(list: &List<T>, walk: &mut Walk, position: u64) -> usize {
+    walk.copy(T::SORT, position, list.bytes_at(position));
+    T::BYTES
 }

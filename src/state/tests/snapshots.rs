@@ -1,25 +1,10 @@
 //! Snapshots: taken while the log goes on, loaded in any order, refused when damaged.
 
+use super::super::SnapshotHead;
 use super::super::command::*;
-use super::super::{Block, LoadError, SnapshotHead, load_block};
 use super::logs::{build, steps, visible};
 use super::*;
 use proptest::prelude::*;
-
-fn load(head: &SnapshotHead, blocks: &[Block]) -> Result<State, LoadError> {
-    let parts: Result<Vec<_>, _> = blocks
-        .iter()
-        .map(|block| load_block(&LIMITS, &block.bytes))
-        .collect();
-    State::assemble(LIMITS, head, parts?)
-}
-
-fn take(state: &mut State) -> (SnapshotHead, Vec<Block>) {
-    let head = state.begin_snapshot();
-    let mut blocks = Vec::new();
-    while !state.snapshot_step(1 << 20, &mut blocks) {}
-    (head, blocks)
-}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
@@ -34,22 +19,23 @@ proptest! {
         let begin = begin.index(records.len());
         let mut whole = State::new(LIMITS);
         apply_all(&mut whole, &records[..begin]);
-        let head = whole.begin_snapshot();
+        let mut taken = Taken::begin(&mut whole);
+        let head = taken.head;
         prop_assert_eq!(head.digest, whole.digest());
-        let mut blocks = Vec::new();
         let mut done = false;
         for (record, pause) in records[begin..].iter().zip(pauses.iter().cycle()) {
             whole.apply(record, |_, _| {});
             for _ in 0..*pause {
-                done = done || whole.snapshot_step(budget, &mut blocks);
+                done = done || whole.snapshot_step(budget, &mut taken.blocks);
             }
         }
         while !done {
-            done = whole.snapshot_step(budget, &mut blocks);
+            done = whole.snapshot_step(budget, &mut taken.blocks);
         }
         whole.check();
-        blocks.reverse();
-        let mut restored = load(&head, &blocks).expect("an undamaged snapshot");
+        taken.blocks.reverse();
+        taken.segments.reverse();
+        let mut restored = taken.load().expect("an undamaged snapshot");
         restored.check();
         prop_assert_eq!(restored.applied().lsn.0, head.lsn.0);
         prop_assert_eq!(restored.digest(), head.digest);
@@ -63,6 +49,54 @@ proptest! {
         prop_assert_eq!(restored.next_deadline(), whole.next_deadline());
         prop_assert_eq!(visible(&restored), visible(&whole));
         restored.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// Snapshot after snapshot of a state that goes on, each loaded from segments of which most are
+    /// those of the one before, whose bytes files hold by then.
+    #[test]
+    fn snapshots_share_their_segments_and_each_is_the_whole_state(
+        steps in steps(80),
+        stops in proptest::collection::vec(1usize..12, 8),
+    ) {
+        let records = build(&steps);
+        let mut state = State::new(LIMITS);
+        let mut left = &records[..];
+        let mut shared = 0;
+        let mut before: Vec<Segment> = Vec::new();
+        for stop in stops {
+            let (some, rest) = left.split_at(stop.min(left.len()));
+            left = rest;
+            apply_all(&mut state, some);
+            let taken = Taken::of(&mut state);
+            let restored = taken.load().expect("an undamaged snapshot");
+            restored.check();
+            prop_assert_eq!(restored.digest(), state.digest());
+            prop_assert_eq!(visible(&restored), visible(&state));
+            // What a snapshot refers to never changes again.
+            for (old, new) in before.iter().filter_map(|old| {
+                let is_it = |one: &&Segment| (one.sort, one.number) == (old.sort, old.number);
+                Some((old, taken.segments.iter().find(is_it)?))
+            }) {
+                prop_assert_eq!(&old.bytes, &new.bytes);
+                prop_assert!(new.stored.is_some());
+                shared += 1;
+            }
+            for segment in taken.segments.iter().filter(|one| one.stored.is_none()) {
+                let mapped = Bytes::copy_from_slice(&segment.bytes);
+                state.keep_segment(segment, mapped, [segment.sort; 32]);
+            }
+            before = taken.segments;
+            // As after a restart: the state goes on from what was loaded.
+            if stop % 3 == 0 {
+                let again = Taken::of(&mut state);
+                state = again.load().expect("an undamaged snapshot");
+            }
+        }
+        prop_assert!(shared >= before.len() / 2 || before.len() < 4);
+        state.check();
     }
 }
 
@@ -88,12 +122,12 @@ fn no_step_costs_much_more_than_its_budget_even_if_all_keys_share_a_slot() {
     for tag in ["", "{one}"] {
         let mut state = State::new(LIMITS);
         apply_all(&mut state, &many_keys(20_000, tag));
-        let head = state.begin_snapshot();
-        let mut blocks = Vec::new();
+        let mut taken = Taken::begin(&mut state);
+        let blocks = &mut taken.blocks;
         let (mut steps, mut emitted) = (0, 0);
         let mut done = false;
         while !done {
-            done = state.snapshot_step(100_000, &mut blocks);
+            done = state.snapshot_step(100_000, blocks);
             let total: usize = blocks.iter().map(|block| block.bytes.len()).sum();
             // A block that filled up over several steps comes out with the last of them.
             assert!(
@@ -111,10 +145,7 @@ fn no_step_costs_much_more_than_its_budget_even_if_all_keys_share_a_slot() {
                 .iter()
                 .all(|block| block.first_slot <= block.last_slot)
         );
-        assert_eq!(
-            load(&head, &blocks).expect("intact").digest(),
-            state.digest()
-        );
+        assert_eq!(taken.load().expect("intact").digest(), state.digest());
     }
 }
 
@@ -128,11 +159,10 @@ fn large_values_are_copied_piece_by_piece() {
         &(0..40).map(large).collect::<Vec<_>>(),
     );
     state.apply(&record, |_, _| {});
-    let head = state.begin_snapshot();
-    let mut blocks = Vec::new();
+    let mut taken = Taken::begin(&mut state);
     let mut steps = 0;
     let mut link = record.link();
-    while !state.snapshot_step(1, &mut blocks) {
+    while !state.snapshot_step(1, &mut taken.blocks) {
         // Changes ahead of the walk and behind it.
         let next = commands_record(
             link,
@@ -144,8 +174,8 @@ fn large_values_are_copied_piece_by_piece() {
         steps += 1;
     }
     assert!(steps >= 5, "{steps} steps of at most a few MiB");
-    let restored = load(&head, &blocks).expect("intact");
-    assert_eq!(restored.digest(), head.digest);
+    let restored = taken.load().expect("intact");
+    assert_eq!(restored.digest(), taken.head.digest);
     restored.check();
     state.check();
 }
@@ -155,9 +185,8 @@ fn flushall_in_the_middle_neither_waits_nor_harms_the_snapshot() {
     let mut state = State::new(LIMITS);
     let records = many_keys(5000, "");
     apply_all(&mut state, &records);
-    let head = state.begin_snapshot();
-    let mut blocks = Vec::new();
-    assert!(!state.snapshot_step(10_000, &mut blocks));
+    let mut taken = Taken::begin(&mut state);
+    assert!(!state.snapshot_step(10_000, &mut taken.blocks));
     let link = records.last().expect("not empty").link();
     let after = [
         Command::FlushAll,
@@ -171,8 +200,9 @@ fn flushall_in_the_middle_neither_waits_nor_harms_the_snapshot() {
     );
     state.check();
     assert_eq!(state.keys(), 1);
-    while !state.snapshot_step(10_000, &mut blocks) {}
-    assert_eq!(load(&head, &blocks).expect("intact").digest(), head.digest);
+    while !state.snapshot_step(10_000, &mut taken.blocks) {}
+    let restored = taken.load().expect("intact");
+    assert_eq!(restored.digest(), taken.head.digest);
     let mut rounds = 0;
     while state.reclaim(100) {
         rounds += 1;
@@ -193,9 +223,9 @@ fn tokens_survive_a_snapshot() {
     };
     let record = commands_record(Link::default(), 1_000_000, &[once(5)]);
     state.apply(&record, |_, _| {});
-    let (head, blocks) = take(&mut state);
-    assert_eq!((head.keys, head.tokens), (1, 1));
-    let mut restored = load(&head, &blocks).expect("intact");
+    let taken = Taken::of(&mut state);
+    assert_eq!((taken.head.keys, taken.head.tokens), (1, 1));
+    let mut restored = taken.load().expect("intact");
     let again = commands_record(record.link(), 2_000_000, &[once(5), once(6)]);
     let replies = apply_all(&mut restored, &[again]);
     assert_eq!(replies[0].1, Reply::Int(5));
@@ -220,35 +250,35 @@ fn a_damaged_snapshot_is_refused() {
         &commands_record(Link::default(), 1000, &commands),
         |_, _| {},
     );
-    let (head, blocks) = take(&mut state);
+    let taken = Taken::of(&mut state);
+    let blocks = &taken.blocks;
     assert_eq!(blocks.len(), 2, "one of keys, one of tokens");
-    assert!(load(&head, &blocks).is_ok());
-    for at in 0..blocks.len() {
-        let mut missing = blocks.clone();
-        missing.remove(at);
-        assert!(load(&head, &missing).is_err(), "block {at} is missing");
-        let mut doubled = blocks.clone();
-        doubled.push(blocks[at].clone());
-        assert!(load(&head, &doubled).is_err(), "block {at} comes twice");
-        for len in 0..blocks[at].bytes.len() {
+    assert!(taken.load().is_ok());
+    for (at, block) in blocks.iter().enumerate() {
+        let mut missing = taken.clone();
+        missing.blocks.remove(at);
+        assert!(missing.load().is_err(), "block {at} is missing");
+        let mut doubled = taken.clone();
+        doubled.blocks.push(block.clone());
+        assert!(doubled.load().is_err(), "block {at} comes twice");
+        for len in 0..block.bytes.len() {
             assert!(
-                load_block(&LIMITS, &blocks[at].bytes[..len]).is_err(),
+                load_block(&LIMITS, &block.bytes[..len]).is_err(),
                 "cut at {len}"
             );
         }
-        for bit in 0..blocks[at].bytes.len() * 8 {
-            let mut flipped = blocks.clone();
-            flipped[at].bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(load(&head, &flipped).is_err(), "bit {bit} of block {at}");
+        for bit in 0..block.bytes.len() * 8 {
+            let mut flipped = taken.clone();
+            flipped.blocks[at].bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(flipped.load().is_err(), "bit {bit} of block {at}");
         }
     }
-    let wrong = SnapshotHead {
-        keys: head.keys + 1,
-        ..head
+    let mut wrong = taken.clone();
+    wrong.head = SnapshotHead {
+        keys: taken.head.keys + 1,
+        ..taken.head
     };
-    let told = load(&wrong, &blocks)
-        .expect_err("a wrong count")
-        .to_string();
+    let told = wrong.load().expect_err("a wrong count").to_string();
     assert_eq!(
         told,
         "state: the number of keys is 2, the snapshot's head says 3"
@@ -264,9 +294,6 @@ fn an_aborted_snapshot_leaves_nothing_behind() {
     state.snapshot_step(1000, &mut Vec::new());
     state.abort_snapshot();
     assert!(!state.is_in_snapshot());
-    let (head, blocks) = take(&mut state);
-    assert_eq!(
-        load(&head, &blocks).expect("intact").digest(),
-        state.digest()
-    );
+    let restored = Taken::of(&mut state).load().expect("intact");
+    assert_eq!(restored.digest(), state.digest());
 }

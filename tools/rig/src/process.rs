@@ -51,14 +51,14 @@ pub fn signal(pid: u32, which: Signal) {
 
 /// Whether a process has ended; one that only waits to be collected by its parent has.
 pub fn is_gone(pid: u32) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // The state follows the command's name, which stands in parentheses.
-        Ok(stat) => stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim().starts_with('Z')),
-        Err(_) => true,
-    }
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // The state follows the command's name, which stands in parentheses.
+    let state = stat.rsplit(')').next().unwrap_or_default();
+    // Its ports are taken until the last of its threads is gone, the first one may be long before.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state.trim().starts_with('Z') && threads <= 1
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@ use standfast::node::directory::sim::SimDir;
 use standfast::node::engine::{Engine, EngineSettings, Event, Output};
 use standfast::node::meta::{self, MetaFile};
 use standfast::node::open::{self, LogFiles, Opened, Opening};
-use standfast::node::shelf::{self, Arriving};
+use standfast::node::parcel::{Arriving, Outgoing};
+use standfast::node::shelf;
 use standfast::node::wire::{Frame, Head, Piece};
 use standfast::replication::{Introduction, Replica, Time};
-use standfast_snapshot::{NewFile, Options as SnapshotOptions, Writer};
+use standfast_snapshot::{NewFile, Options as SnapshotOptions, SegmentRef, Writer};
 use standfast_wal::scribe::Command;
 use standfast_wal::{ClusterId, Log, Lsn, NodeId, Options, Record, Scribe, SimDisk, Storage};
 use std::collections::VecDeque;
@@ -315,20 +316,24 @@ impl Process {
                     }
                 }
             }
-            CopyOutput::Finish { keep } => {
+            CopyOutput::Finish { keep, segments } => {
                 if let Some((writer, lsn)) = self.writing.take() {
-                    let finished = shelf::finish(&self.dir, writer, lsn, &keep);
+                    let finished = shelf::finish(&self.dir, writer, lsn, &keep, &segments);
                     wants.taken = finished.is_ok().then_some(lsn);
                     let written = Event::Copy(CopyEvent::Written(finished));
                     wants.events.push(written);
                 }
             }
-            CopyOutput::Stream { to, lsn } => self.stream(to, lsn, wants),
+            CopyOutput::Free(_) => {}
+            CopyOutput::Stream { to, lsn, have } => self.stream(to, lsn, &have, wants),
             CopyOutput::Receive { from, lsn, total } => {
                 self.receiving = None;
                 let dir = self.dir.clone();
                 match Arriving::begin(dir, self.meta.core.cluster, lsn, total) {
-                    Ok(arriving) => self.receiving = Some((from, arriving)),
+                    Ok((arriving, have)) => {
+                        self.receiving = Some((from, arriving));
+                        tell(CopyEvent::Ready { from, lsn, have });
+                    }
                     Err(why) => tell(CopyEvent::ReceiveFailed { from, why }),
                 }
             }
@@ -352,28 +357,27 @@ impl Process {
         }
     }
 
-    fn stream(&self, to: NodeId, lsn: Lsn, wants: &mut Wants) {
+    fn stream(&self, to: NodeId, lsn: Lsn, have: &[SegmentRef], wants: &mut Wants) {
         wants.copies.push(to);
-        if let Err(why) = self.send_pieces(to, lsn, wants) {
+        if let Err(why) = self.send_pieces(to, lsn, have, wants) {
             let failed = CopyEvent::SendFailed { to, lsn, why };
             wants.events.push(Event::Copy(failed));
         }
     }
 
-    fn send_pieces(&self, to: NodeId, lsn: Lsn, wants: &mut Wants) -> Result<(), String> {
-        let reader = shelf::open(&self.dir, lsn)?;
-        let mut offset = 0;
-        loop {
-            let bytes = reader.chunk(offset, self.piece_bytes);
-            let bytes = bytes.map_err(|error| error.to_string())?;
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let length = bytes.len() as u64;
+    fn send_pieces(
+        &self,
+        to: NodeId,
+        lsn: Lsn,
+        have: &[SegmentRef],
+        wants: &mut Wants,
+    ) -> Result<(), String> {
+        let mut outgoing = Outgoing::open(&self.dir, lsn, have)?;
+        while let Some((offset, bytes)) = outgoing.next_piece(self.piece_bytes)? {
             let piece = Piece::Chunk { offset, bytes };
             wants.frames.push((to, Frame::plain(Head::Copy(piece))));
-            offset += length;
         }
+        Ok(())
     }
 
     fn receive(&mut self, offset: u64, bytes: &bytes::Bytes) -> Option<CopyEvent> {

@@ -80,6 +80,11 @@ impl Disk {
         })
     }
 
+    /// As [`File::map`], of a file in a directory that nothing is written to.
+    pub fn map_at(path: &Path, len: u64) -> io::Result<Bytes> {
+        super::map::map(&fs::File::open(path)?, len)
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

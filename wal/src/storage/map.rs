@@ -1,4 +1,4 @@
-//! The only unsafe code of the log: a sealed file as memory.
+//! The only unsafe code: a file that is not written any more as memory.
 #![expect(clippy::disallowed_types, reason = "maps a file that disk.rs opened")]
 
 use bytes::Bytes;
@@ -29,11 +29,13 @@ pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
 #[expect(
     unsafe_code,
     reason = "a map is sound while nobody changes the mapped bytes or shortens the file. Only \
-              sealed segments are mapped: this program never writes to one again and never \
-              truncates any file; repair and cut build a new file and rename it into place, which \
-              leaves the mapped one as it is; and the directory's lock keeps other processes of \
-              this program out. Whoever changes the file by other means can change what is read, \
-              but every record is verified by its checksums after it was taken from the map"
+              sealed segments of the log and full segments of the state are mapped: this program \
+              never writes to one again and never truncates any file; repair and cut build a new \
+              file and rename it into place, which leaves the mapped one as it is; and the \
+              directory's lock keeps other processes of this program out. Whoever changes the \
+              file by other means can change what is read, but every record is verified by its \
+              checksums after it was taken from the map, every segment of the state when it was \
+              mapped"
 )]
 fn map_shared(file: &File, len: usize) -> io::Result<Mmap> {
     // SAFETY: see the reason above.

@@ -13,6 +13,7 @@ use standfast::limits;
 use standfast::state::command::{iter, may_grow, push};
 use standfast::state::{
     Attestation, Command, Digest, Limits, LoadError, Reply, SnapshotHead, State, load_block,
+    load_segment,
 };
 use standfast_wal::{Epoch, Kind, Link, Lsn, Record};
 
@@ -38,7 +39,11 @@ const MEMORY: Bound = Bound {
     fixed: 160 << 10,
 };
 
-const LIMITS: Limits = Limits { seed: 5 };
+/// Small segments, so that short inputs fill some.
+const LIMITS: Limits = Limits {
+    seed: 5,
+    segment_shift: 1,
+};
 
 /// The choices of the first byte.
 const COMMANDS: u8 = 0;
@@ -155,11 +160,13 @@ fn apply(commands: &[Command], and_snapshot: bool) {
 /// What the state gives out is the same state when it is loaded.
 fn snapshot(state: &mut State) {
     let head = state.begin_snapshot();
+    let segments = state.segments();
     let mut blocks = Vec::new();
     while !state.snapshot_step(4096, &mut blocks) {}
     let loaded: Result<Vec<_>, LoadError> = blocks
         .iter()
         .map(|block| load_block(&LIMITS, &block.bytes))
+        .chain(segments.into_iter().map(load_segment))
         .collect();
     let loaded = loaded.expect("its own blocks");
     let back = State::assemble(LIMITS, &head, loaded).expect("its own snapshot");

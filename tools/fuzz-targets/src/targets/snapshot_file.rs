@@ -15,7 +15,7 @@ use standfast_snapshot::format::{
     BLOCK, BLOCK_BYTES, BLOCK_RAW_MAX, FOOTER, FOOTER_BYTES, HEADER, HEADER_BYTES, INDEX,
     INDEX_BYTES,
 };
-use standfast_snapshot::{Block, BlockHead, Header, Options, Reader, Writer};
+use standfast_snapshot::{Block, BlockHead, Header, Options, Reader, Writer, segment};
 use standfast_wal::{Chain, Epoch, Field, Link, Lsn, NodeId, Position};
 
 pub const TARGET: Target = Target {
@@ -102,6 +102,9 @@ fn look_at(reader: &Reader<Bytes>, file: &Bytes) {
 fn write_anew(reader: &Reader<Bytes>) {
     hit("written anew");
     let loaded = load(reader).expect("it loaded before");
+    let Ok(named) = reader.segments() else {
+        return;
+    };
     let options = Options {
         threads: 0,
         ..Options::default()
@@ -116,14 +119,18 @@ fn write_anew(reader: &Reader<Bytes>) {
         };
         writer.push(block).expect("memory takes it");
     }
+    for block in segment::blocks(&named) {
+        writer.push(block).expect("memory takes it");
+    }
     let (file, _) = writer.finish().expect("memory takes it");
     let again = Reader::new(Bytes::from(file), "again").expect("what was written");
     again.check_whole().expect("what was written");
     assert_eq!(again.header(), reader.header());
+    assert_eq!(again.segments().expect("what was written"), named);
     let again = load(&again).expect("what was written");
     assert_eq!(again.len(), loaded.len());
     for ((head, bytes), (first_head, first_bytes)) in again.iter().zip(&loaded) {
-        assert_eq!(head.number, first_head.number);
+        assert_eq!(head.section, first_head.section);
         assert_eq!(bytes, first_bytes);
     }
 }

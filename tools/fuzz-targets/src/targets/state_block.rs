@@ -28,7 +28,7 @@ const MEMORY: Bound = Bound {
     fixed: 64 << 10,
 };
 
-const LIMITS: Limits = Limits { seed: 5 };
+const LIMITS: Limits = Limits::new(5);
 
 fn run(input: &[u8]) {
     let Some((how, bytes)) = split(input) else {
@@ -78,7 +78,7 @@ fn align(block: &mut [u8]) {
         rest = &mut after[fits as usize..];
         count += 1;
     }
-    header[0] = 1;
+    header[0] = 2;
     header[1] &= 1;
     header[2..4].fill(0);
     header[4..].copy_from_slice(&count.to_le_bytes());
@@ -92,6 +92,6 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(join(How::of(How::ALIGNED, 0), &block));
         seeds.push(join(How::of(0, 1), &block));
     }
-    seeds.push(join(How::of(0, 0), &[1, 0, 0, 0, 0, 0, 0, 0]));
+    seeds.push(join(How::of(0, 0), &[2, 0, 0, 0, 0, 0, 0, 0]));
     seeds
 }

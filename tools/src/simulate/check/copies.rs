@@ -17,7 +17,7 @@ impl World {
             return Ok(());
         }
         let loaded = shelf::open(&this.disks, lsn).and_then(|reader| {
-            let loaded = shelf::load_checked(&reader, CLUSTER, 1);
+            let loaded = shelf::load_in(&this.disks, &reader, CLUSTER);
             loaded.map_err(|error| error.to_string())
         });
         match loaded {
@@ -47,7 +47,7 @@ impl World {
         // One of a newer history replaces all of the old one's: `rejoin`.
         let own = process.engine.replica().epochs().last();
         let passed = newest.and_then(|lsn| shelf::open(&this.disks, lsn).ok());
-        let header = passed.and_then(|reader| shelf::load_checked(&reader, CLUSTER, 1).ok());
+        let header = passed.and_then(|reader| shelf::load_in(&this.disks, &reader, CLUSTER).ok());
         let is_older = header.is_some_and(|(header, _)| {
             own.is_some_and(|own| header.history.generation < own.history.generation)
         });

@@ -110,6 +110,7 @@ impl<'a> Replay<'a> {
             ));
         }
         conserved(&state)?;
+        state.ledger().audit()?;
         raised_once(branch, &state)
     }
 

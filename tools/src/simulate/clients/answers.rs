@@ -132,10 +132,10 @@ impl World {
                 }
             }
             // Now and then once more, as if the answer had been lost.
-            (What::Data(_), script @ Script::Retry { token: None, .. }) if is_write => {
-                if !self.dice.ledger.one_in(6) {
-                    *script = Script::Nothing;
-                }
+            (What::Data(_), script @ Script::Retry { token: None, .. })
+                if is_write && !self.dice.ledger.one_in(6) =>
+            {
+                *script = Script::Nothing;
             }
             (What::Data(_), script @ Script::Nothing)
                 if is_write && self.dice.clients.one_in(40) =>

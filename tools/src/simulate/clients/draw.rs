@@ -1,4 +1,4 @@
-//! What a client asks next: of strings, tokens, transactions, old states, outcomes.
+//! What a client asks next: of strings, tokens, transactions, the books, old states, outcomes.
 //!
 //! Families of keys, by what they are good for: `k` strings whose history is searched, `p` keys
 //! that expire, `a` accounts that only guarded transactions change, `m` pairs that are only written
@@ -40,9 +40,10 @@ enum Step {
     Stale,
     Pipeline,
     Point,
+    Books,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::Write,
     Step::Read,
     Step::Expiring,
@@ -53,6 +54,7 @@ const STEPS: [Step; 10] = [
     Step::Stale,
     Step::Pipeline,
     Step::Point,
+    Step::Books,
 ];
 
 impl World {
@@ -131,6 +133,7 @@ impl World {
                 (0..many).map(|_| one(self)).collect()
             }
             Step::Point => vec![self.point(number)],
+            Step::Books => vec![self.books(number)],
         }
     }
 

@@ -1,6 +1,7 @@
 //! The clients of a world: each asks, waits, gives up, tries elsewhere; what they see is checked.
 
 mod answers;
+mod books;
 mod draw;
 mod ledger;
 

@@ -274,8 +274,9 @@ impl Model {
         if !account.has(account_flags::HISTORY) {
             return Expected::error("NO_HISTORY ");
         }
-        let mut found: Vec<Row> = self.rows.clone();
-        found.retain(|row| row.account == account.id && self.is_wanted(filter, row));
+        let rows = self.rows.iter().filter(|row| row.account == account.id);
+        let wanted = rows.filter(|row| self.is_wanted(filter, row));
+        let mut found: Vec<Row> = wanted.copied().collect();
         if filter.flags & filter_flags::REVERSED != 0 {
             found.reverse();
         }

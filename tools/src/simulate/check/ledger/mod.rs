@@ -324,6 +324,7 @@ impl Closed {
         let rows = self.model.rows.iter().filter(|row| row.account == account);
         let expected: Vec<_> = rows
             .map(|row| (row.kind, row.timestamp, row.happened, row.balances))
+            .take(books::ROWS_MAX)
             .collect();
         let asked = Filter {
             account_id: account,
