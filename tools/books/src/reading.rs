@@ -91,6 +91,11 @@ impl Books {
         ))
     }
 
+    /// Balances of an account with `history` right after the transfer of this time.
+    pub fn balance_after(&self, account: u128, timestamp: u64) -> Option<AccountBalance> {
+        self.history.get(&(account, timestamp)).copied()
+    }
+
     /// Balances of an account with `history` after each of these transfers, in the order of time.
     pub fn account_balances(
         &self,

@@ -41,6 +41,20 @@ impl Expected {
         }
     }
 
+    /// How a reply differs that does not fit, in few words.
+    pub fn unlike(&self, reply: &Reply) -> String {
+        match (self, reply) {
+            (Expected::Reply(expected), _) => unlike(expected, reply),
+            (Expected::Array(expected), Reply::Array(items)) if expected.len() == items.len() => {
+                let mut each = expected.iter().zip(items).enumerate();
+                let other = each.find(|(_, (expected, item))| !expected.fits(item));
+                let (at, (expected, item)) = other.expect("one of them does not fit");
+                format!("reply {at}: {}", expected.unlike(item))
+            }
+            _ => format!("{self:?} by the books, was {reply:?}"),
+        }
+    }
+
     fn error(begins: &str) -> Expected {
         Expected::Error {
             begins: begins.into(),
@@ -56,6 +70,39 @@ impl Expected {
         ];
         fields.extend(amount.map(|amount| ("amount", wide(amount))));
         Expected::Reply(map(fields))
+    }
+}
+
+/// The first difference.
+fn unlike(expected: &Reply, reply: &Reply) -> String {
+    match (expected, reply) {
+        (Reply::Array(ours), Reply::Array(items)) if ours.len() == items.len() => {
+            let mut each = ours.iter().zip(items).enumerate();
+            let other = each.find(|(_, (ours, item))| ours != item);
+            other.map_or_else(String::new, |(at, (ours, item))| {
+                format!("item {at}: {}", unlike(ours, item))
+            })
+        }
+        (Reply::Map(ours), Reply::Map(fields)) if ours.len() == fields.len() => {
+            let mut each = ours.iter().zip(fields);
+            let other = each.find(|(ours, field)| ours != field);
+            other.map_or_else(String::new, |(ours, field)| {
+                format!("{ours:?} by the books, was {field:?}")
+            })
+        }
+        (Reply::Bulk(ours), Reply::Bulk(bytes))
+            if ours.len() == bytes.len() && ours.len() >= 16 =>
+        {
+            // A batch's results: timestamp and status of each event.
+            let (ours, _) = ours.as_chunks::<8>();
+            let (bytes, _) = bytes.as_chunks::<8>();
+            let at = ours.iter().zip(bytes).position(|(ours, here)| ours != here);
+            let at = at.unwrap_or_default();
+            let number = |words: &[[u8; 8]]| u64::from_le_bytes(words[at]);
+            let (ours, here) = (number(ours), number(bytes));
+            format!("word {at} is {ours} by the books, was {here}")
+        }
+        _ => format!("{expected:?} by the books, was {reply:?}"),
     }
 }
 

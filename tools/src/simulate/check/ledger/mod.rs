@@ -129,7 +129,7 @@ impl<'a> Replay<'a> {
         while let Some(read) = self.reads.pop_if(|read| read.lsn < lsn) {
             let expected = model.read(&read.operation.command);
             if !expected.fits(read.reply) {
-                return Err(wrong(read.operation, &expected));
+                return Err(wrong(read.operation, &expected, read.reply));
             }
             if read.operation.asks == Asks::Stale {
                 model.counts.note(Rare::StaleRead);
@@ -166,15 +166,15 @@ impl<'a> Replay<'a> {
         }
         match self.writes.remove(&lsn) {
             Some(write) if write.epoch == epoch && !expected.fits(write.reply) => {
-                Err(wrong(write.operation, expected))
+                Err(wrong(write.operation, expected, write.reply))
             }
             _ => Ok(()),
         }
     }
 }
 
-fn wrong(operation: &Operation, expected: &Expected) -> String {
-    format!("I7: by the books the answer is {expected:?}: {operation:?}")
+fn wrong(operation: &Operation, expected: &Expected, reply: &Reply) -> String {
+    format!("I7: {}: {operation:?}", expected.unlike(reply))
 }
 
 /// The events of a batch of transfers, with what its client was told of each.

@@ -8,7 +8,7 @@
 use super::expected::Expected;
 use super::rare::{Counts, Rare};
 use books::{Account, Books, Outcome, Transfer, account_flags, transfer_flags};
-use books::{AccountFilter, AccountStatus, TransferStatus, filter_flags};
+use books::{AccountStatus, TransferStatus};
 use bytes::Bytes;
 use standfast::limits::LEDGER_EVENTS_MAX;
 use standfast::state::command::{Batch, BatchForm, Multi, Once, Set};
@@ -289,16 +289,8 @@ impl Model {
     /// The lines that a transfer has made: its balances stand under its timestamp.
     fn note_rows(&mut self, stored: &Transfer, happened: u64) {
         for account in [stored.debit_account_id, stored.credit_account_id] {
-            let filter = AccountFilter {
-                account_id: account,
-                timestamp_min: stored.timestamp,
-                timestamp_max: stored.timestamp,
-                limit: 1,
-                flags: filter_flags::DEBITS | filter_flags::CREDITS,
-                ..AccountFilter::default()
-            };
-            let found = self.books.account_balances(&filter);
-            for line in found.expect("a good filter") {
+            let line = self.books.balance_after(account, stored.timestamp);
+            if let Some(line) = line {
                 self.rows.push(Row {
                     account,
                     kind: "TRANSFER",
