@@ -7,6 +7,7 @@
 use super::super::LoadError;
 use super::super::digest::Digest;
 use super::accounts::{SAVED_BYTES, Slot, first};
+use super::batch::GROUP_EVENTS;
 use super::history::{ROW_BYTES, Row, kind_of};
 use super::holds::{Expiry, HoldStatus};
 use super::list::{Item, List, digest_of};
@@ -136,7 +137,8 @@ fn sum(sort: Sorts, items: &[u8]) -> Option<Digest> {
 #[derive(Default)]
 struct Sorted {
     ends: Option<Ends>,
-    accounts: Vec<(u64, Slot)>,
+    /// As they came: moved once only, for there may be gigabytes of them.
+    accounts: Vec<Vec<(u64, Slot)>>,
     /// By list and number.
     full: Vec<(Segment, Digest)>,
     /// By list and first position.
@@ -153,8 +155,8 @@ impl Sorted {
                     return Err(broken("a second ledger head"));
                 }
                 Items::Head(ends) => sorted.ends = Some(ends),
-                Items::Accounts(mut items) => {
-                    sorted.accounts.append(&mut items);
+                Items::Accounts(items) => {
+                    sorted.accounts.push(items);
                     sorted.digest_of_accounts.add(digest);
                 }
                 Items::Run { sort, first, items } => {
@@ -163,7 +165,6 @@ impl Sorted {
                 Items::Full(segment) => sorted.full.push((segment, digest)),
             }
         }
-        sorted.accounts.sort_unstable_by_key(|(number, _)| *number);
         sorted
             .runs
             .sort_unstable_by_key(|(sort, first, _)| (*sort, *first));
@@ -214,7 +215,7 @@ impl Ledger {
         drop(sorted);
         let counts = [
             (
-                accounts.len() as u64 != ends.accounts,
+                accounts.iter().map(Vec::len).sum::<usize>() as u64 != ends.accounts,
                 "another number of accounts",
             ),
             (
@@ -244,10 +245,18 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn load_accounts(&mut self, accounts: Vec<(u64, Slot)>) -> Result<(), LoadError> {
-        self.accounts.reserve(accounts.len() as u64);
+    fn load_accounts(&mut self, parts: Vec<Vec<(u64, Slot)>>) -> Result<(), LoadError> {
+        let mut order = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+        for (part, accounts) in parts.iter().enumerate() {
+            let numbers = accounts.iter().map(|(number, _)| *number);
+            order.extend(numbers.zip(0u32..).map(|(number, at)| (number, part, at)));
+        }
+        // Nearly all come in long runs, which a stable sort only merges.
+        order.sort();
+        self.accounts.reserve(order.len() as u64);
         let transfers = self.transfers.len();
-        for ((number, slot), expected) in accounts.into_iter().zip(0..) {
+        for ((number, part, at), expected) in order.into_iter().zip(0..) {
+            let slot = parts[part][at as usize].1;
             if number != expected {
                 return Err(broken("accounts with a gap or an overlap"));
             }
@@ -268,12 +277,23 @@ impl Ledger {
     fn list_transfers(&mut self) -> Result<(), LoadError> {
         let burned = self.transfers.burned().len();
         self.transfers.reserve(self.transfers.len() + burned);
-        for position in 0..self.transfers.len() {
-            let entry = self.transfers.at(position);
-            self.load_hold(position, &entry)
-                .ok_or(broken("a transfer without its accounts or its hold"))?;
-            let hash = hash_of(entry.record.id, self.seed);
-            self.transfers.enlist(hash, position, &entry);
+        let end = self.transfers.len();
+        let mut hashes = [0; GROUP_EVENTS];
+        for first in (0..end).step_by(GROUP_EVENTS) {
+            let group = first..end.min(first + GROUP_EVENTS as u64);
+            // As in `Ledger::look_up`: the waits for memory overlap.
+            let mut seen = 0;
+            for (hash, position) in hashes.iter_mut().zip(group.clone()) {
+                *hash = hash_of(self.transfers.id_at(position), self.seed);
+                seen ^= self.transfers.touch(*hash);
+            }
+            std::hint::black_box(seen);
+            for (hash, position) in hashes.iter().zip(group) {
+                let entry = self.transfers.at(position);
+                self.load_hold(position, &entry)
+                    .ok_or(broken("a transfer without its accounts or its hold"))?;
+                self.transfers.enlist(*hash, position, &entry);
+            }
         }
         for at in 0..burned {
             let id = self.transfers.burned().at(at);

@@ -200,6 +200,10 @@ impl Transfers {
         self.log.at(position)
     }
 
+    pub fn id_at(&self, position: u64) -> u128 {
+        id_of(self.log.bytes_at(position))
+    }
+
     /// All entries, in order.
     pub fn log(&self) -> &List<Entry> {
         &self.log
