@@ -91,9 +91,9 @@ fn unlike(expected: &Reply, reply: &Reply) -> String {
             })
         }
         (Reply::Bulk(ours), Reply::Bulk(bytes))
-            if ours.len() == bytes.len() && ours.len() >= 16 =>
+            if ours.len() == bytes.len() && ours.len().is_multiple_of(16) =>
         {
-            // A batch's results: timestamp and status of each event.
+            // A batch's results or records: of a result the first word is its time.
             let (ours, _) = ours.as_chunks::<8>();
             let (bytes, _) = bytes.as_chunks::<8>();
             let at = ours.iter().zip(bytes).position(|(ours, here)| ours != here);
