@@ -145,7 +145,7 @@ impl Client {
     }
 }
 
-/// Every so long after the faults have ended clients grow slower.
+/// How long after the faults have ended clients begin to grow slower.
 const EASE: u64 = 10 * SECOND;
 
 impl World {
@@ -263,8 +263,9 @@ impl World {
         };
         // Nothing holds up writes for an asynchronous backup: one with a narrow window and a long way
         // comes near only when less is asked.
-        let ease = self.calm.map_or(1, |calm| 1 + (self.now - calm) / EASE);
-        self.after((wait * ease).max(1), Happening::Client { client: number });
+        let calm = self.calm.map_or(0, |since| (self.now - since) / EASE);
+        let wait = wait * (1 + calm * calm);
+        self.after(wait.max(1), Happening::Client { client: number });
     }
 }
 
