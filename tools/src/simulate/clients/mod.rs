@@ -261,8 +261,8 @@ impl World {
                 _ => random.between(low, high),
             }
         };
-        // Nothing holds up writes for an asynchronous backup: one with a narrow window and a long way
-        // comes near only when less is asked.
+        // Nothing holds up writes for an asynchronous backup: one with a narrow window and a long
+        // way comes near only when less is asked.
         let calm = self.calm.map_or(0, |since| (self.now - since) / EASE);
         let wait = wait * (1 + calm * calm);
         self.after(wait.max(1), Happening::Client { client: number });
