@@ -45,8 +45,8 @@ pub enum Event {
     Link(LinkEvent),
     /// Appended records up to here are on disk.
     Durable(Lsn),
-    /// The oldest unanswered cut is done; the log ends here, this much of it is on disk, and this was
-    /// removed.
+    /// The oldest unanswered cut is done; the log ends here, this much of it is on disk, and this
+    /// was removed.
     Cut {
         end: Link,
         durable: Lsn,
