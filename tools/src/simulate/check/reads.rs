@@ -156,7 +156,8 @@ impl Observer {
     }
 
     /// A read that came in under an earlier reign of this primary: it is answered by a successor to
-    /// whom it was passed on, or anew, from what this reign has. What the earlier one saw may be old.
+    /// whom it was passed on, or anew, from what this reign has. What the earlier one saw may be
+    /// old.
     fn outlived_its_reign(
         &self,
         id: Id,
