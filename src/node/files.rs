@@ -15,7 +15,7 @@ use standfast_snapshot::{NewFile, Options, SegmentRef, Writer};
 use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -113,11 +113,11 @@ impl Files {
             CopyOutput::Adopt { lsn } => return self.adopt(lsn),
             CopyOutput::BackUp {
                 ticket,
-                dir,
+                to,
                 through,
                 who,
             } => {
-                self.back_up(ticket, dir, through, who);
+                self.back_up(ticket, to, through, who);
             }
             CopyOutput::Stream { .. } => unreachable!("the shell gives that one its link"),
         }
@@ -204,11 +204,11 @@ impl Files {
         }
     }
 
-    fn back_up(&self, ticket: u64, dir: PathBuf, through: Lsn, who: String) {
+    fn back_up(&self, ticket: u64, to: String, through: Lsn, who: String) {
         let (events, data, cluster) = (self.events.clone(), self.dir.0.clone(), self.cluster);
         let Some(log) = self.log.clone() else { return };
         spawn("backup", move || {
-            let result = crate::node::backup::back_up(&data, cluster, &log, &dir, through, &who);
+            let result = crate::node::backup::back_up(&data, cluster, &log, &to, through, &who);
             let _ = events.send(Event::Copy(CopyEvent::BackedUp { ticket, result }));
         });
     }
