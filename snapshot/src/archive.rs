@@ -56,8 +56,8 @@ pub enum Put {
 /// A put whose name nobody has and that did not come about is tried again so often.
 const PUTS_MAX: usize = 3;
 
-/// Ships one history into an archive. One per history and process; for a thread that may wait.
-#[derive(Debug)]
+/// Ships one history into an archive, from a thread that may wait.
+#[derive(Clone, Debug)]
 pub struct Shipper {
     store: Shared,
     dir: String,
@@ -99,6 +99,10 @@ impl Shipper {
             end: survey.end,
         };
         Ok((shipper, survey))
+    }
+
+    pub fn card(&self) -> &Card {
+        &self.card
     }
 
     /// Where the log in the archive ends, as far as this shipper knows. `None`: there is none.

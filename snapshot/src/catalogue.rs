@@ -228,6 +228,12 @@ fn read_history(
             Read::Unreadable(unreadable) => entry.unreadable.push(unreadable),
         }
     }
+    if objects.iter().all(|one| one.name != CARD_NAME) {
+        let path = join(&dir, CARD_NAME);
+        let reason = format!("{}: it is not there", store.place(&path));
+        let lsns = None;
+        entry.unreadable.push(Unreadable { path, lsns, reason });
+    }
     entry.snapshots.sort_unstable_by_key(|s| s.link.position);
     entry
         .logs

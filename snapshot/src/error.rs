@@ -85,7 +85,7 @@ impl Error {
     }
 
     /// True where the object is not there, or ends too early: nothing sound has its name.
-    pub(crate) fn is_absent(&self) -> bool {
+    pub fn is_absent(&self) -> bool {
         matches!(&self.reason, Reason::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 

@@ -93,8 +93,9 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Reads and proves everything that the archive in `store` has of `cluster`, with `threads` threads.
-/// An error is one of a store that does not answer; what is wrong with an object is a finding.
+/// Reads and proves everything that the archive in `store` has of `cluster`, with `threads`
+/// threads. An error is one of a store that does not answer; what is wrong with an object is a
+/// finding.
 pub fn verify(store: &Shared, cluster: ClusterId, threads: usize) -> crate::Result<Report> {
     let mut catalogue = catalogue::read(store, cluster)?;
     let mut report = Report {

@@ -4,10 +4,11 @@
 //! says through which LSN that is.
 
 use crate::limits;
+use crate::node::archiver::read_error;
 use crate::node::shelf;
 use serde_json::json;
 use standfast_snapshot::{Card, Reader as SnapshotReader, Shipper, store};
-use standfast_wal::{ClusterId, Disk, Lsn, ReadError, Reader, Record};
+use standfast_wal::{ClusterId, Disk, Lsn, Reader, Record};
 use std::io;
 use std::path::Path;
 
@@ -88,20 +89,5 @@ fn records(
                 Err(error) => return Some(Err(read_error(error))),
             }
         }
-    })
-}
-
-fn read_error(error: ReadError) -> io::Error {
-    io::Error::other(match error {
-        ReadError::Gone { first_lsn } => {
-            format!("the log begins at {first_lsn} by now: it was trimmed meanwhile; try again")
-        }
-        ReadError::Damaged(range) => {
-            format!(
-                "{} offset {} LSN {}: damaged",
-                range.file, range.offset, range.first_lsn
-            )
-        }
-        ReadError::Failed(error) => error.to_string(),
     })
 }

@@ -454,6 +454,9 @@ impl Engine {
         {
             through = through.min(*offered);
         }
+        if !is_mended {
+            through = through.min(self.archive_lets_go());
+        }
         if is_mended {
             // Whole segments go, and never the newest: it may hold the damaged part.
             self.damaged_through = Lsn::ZERO;

@@ -8,7 +8,7 @@ use standfast_wal::{NodeId, Record};
 
 fn snapshot(link: Link) -> SnapshotEntry {
     SnapshotEntry {
-        path: format!("snapshot-{}", link.position.lsn).into(),
+        path: format!("snapshot-{}", link.position.lsn),
         link,
         digest: 1,
         node: NodeId(1),
@@ -21,7 +21,7 @@ fn snapshot(link: Link) -> SnapshotEntry {
 fn piece(generation: u64, records: &[Record]) -> LogEntry {
     let (head, _) = encode_log(CLUSTER, history(generation), records);
     LogEntry {
-        path: format!("{generation}/log-{}-{}", head.first_lsn, head.last_lsn()).into(),
+        path: format!("{generation}/log-{}-{}", head.first_lsn, head.last_lsn()),
         head,
     }
 }

@@ -1,9 +1,10 @@
 //! A store behind a URL: S3 and its compatibles, Google Cloud Storage, Azure.
 //!
-//! The calls block while a thread of this store's own speaks to it. Each is tried a few times within
-//! a bound of time; whoever calls decides when to come again. An object longer than a part goes up
-//! in parts, and no such store can put parts only if nobody has the name: for those the name is
-//! looked at first. They are snapshots and segments, of which any two with one name are equal.
+//! The calls block while a thread of this store's own speaks to it. Each is tried a few times
+//! within a bound of time; whoever calls decides when to come again. An object longer than a part
+//! goes up in parts, and no such store can put parts only if nobody has the name: for those the
+//! name is looked at first. They are snapshots and segments, of which any two with one name are
+//! equal.
 
 use super::{Listed, Listing, Store, join, last_part};
 use bytes::Bytes;
@@ -33,7 +34,7 @@ const CONNECT_TIMEOUT: &str = "5s";
 /// One call of this store, with its retries; a request that has begun goes on to its own end.
 const RETRY_FOR: Duration = Duration::from_secs(10);
 const RETRIES_MAX: usize = 3;
-/// Names longer ago than this are asked for in one go.
+/// Heads of objects that are asked for at a time: each waits for the way there and back.
 const READERS: usize = 16;
 
 /// An object store, and the thread that speaks to it.
