@@ -29,6 +29,7 @@ pub mod write;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod frame;
 
 pub use archive::{Shipped, Shipper, ship};
 pub use catalogue::Catalogue;

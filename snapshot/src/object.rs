@@ -8,10 +8,10 @@
 
 use crate::error::{Error, Reason};
 use crate::format::{ANCESTOR_BYTES, put_ancestors, take_ancestors};
+use crate::frame::{self, unpack};
 use crate::layout::{
     Layout, VERSION, VERSION_AT, check_front, field, put, u32_at, u64_at, u128_at,
 };
-use crate::read::unpack;
 use bytes::Bytes;
 use standfast_wal::record::is_gapless;
 use standfast_wal::{
@@ -267,7 +267,9 @@ pub fn encode_log(cluster: ClusterId, history: History, records: &[Record]) -> (
         end = Some(record.link());
     }
     assert!(raw.len() <= LOG_RAW_MAX, "a piece of {} bytes", raw.len());
-    let frame = zstd::bulk::compress(&raw, LEVEL).expect("zstd takes any bytes into memory");
+    let mut frame = vec![0; frame::bound(raw.len())];
+    let stored = frame::pack(&raw, &mut frame, LEVEL).expect("zstd takes any bytes into memory");
+    frame.truncate(stored);
     let head = LogHead {
         cluster,
         history,

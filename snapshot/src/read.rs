@@ -9,6 +9,7 @@ use crate::error::{Error, Reason};
 use crate::format::{
     BLOCK_BYTES, BlockHead, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, INDEX_BYTES,
 };
+use crate::frame::unpack;
 use crate::segment::{self, SegmentRef};
 use crate::store::{Shared, Store};
 use bytes::Bytes;
@@ -423,20 +424,6 @@ pub fn side_by_side<I: Sync, O, T: Send>(
 struct Loader {
     stored: Vec<u8>,
     raw: Vec<u8>,
-}
-
-/// Unpacks a zstd frame of exactly `raw_bytes` into `raw`. The frame's checksum was proved.
-pub(crate) fn unpack(
-    frame: &[u8],
-    raw_bytes: usize,
-    raw: &mut Vec<u8>,
-) -> std::result::Result<(), Reason> {
-    raw.resize(raw_bytes, 0);
-    match zstd::bulk::decompress_to_buffer(frame, raw.as_mut_slice()) {
-        Ok(bytes) if bytes == raw_bytes => Ok(()),
-        Ok(bytes) => Err(Reason::Unpack(format!("{bytes} bytes, not {raw_bytes}"))),
-        Err(error) => Err(Reason::Unpack(error.to_string())),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use crate::error::Error;
 use crate::format::{BLOCK_BYTES, BLOCK_RAW_MAX, BlockHead, Entry, Footer, Header};
 use crate::new_file::NewFile;
-use crate::{Result, format};
+use crate::{Result, format, frame};
 use standfast_wal::{Disk, Storage};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
@@ -154,8 +154,8 @@ fn pack(number: u32, block: &Block, level: i32) -> io::Result<Packed> {
             let text = format!("block {number} has {} bytes", block.bytes.len());
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })?;
-    let mut bytes = vec![0; BLOCK_BYTES + zstd::zstd_safe::compress_bound(block.bytes.len())];
-    let stored = zstd::bulk::compress_to_buffer(&block.bytes, &mut bytes[BLOCK_BYTES..], level)?;
+    let mut bytes = vec![0; BLOCK_BYTES + frame::bound(block.bytes.len())];
+    let stored = frame::pack(&block.bytes, &mut bytes[BLOCK_BYTES..], level)?;
     bytes.truncate(BLOCK_BYTES + stored);
     let head = BlockHead {
         number,

@@ -137,19 +137,20 @@ impl MetaFile {
         // A file that lost its end still has its first block at the front.
         let candidates = halves.chain([bytes]);
         let mut newer = None;
-        let mut found: Option<MetaFile> = None;
+        let mut found = None;
         for block in candidates {
-            match decode_block(block) {
-                Ok(meta) => match &found {
+            match prove_block(block) {
+                Ok(contents) => match found {
                     // Both were written by one replacement: two that differ are not one file.
-                    Some(other) if *other != meta => return Err(MetaError::Damaged),
-                    _ => found = Some(meta),
+                    Some(other) if other != contents => return Err(MetaError::Damaged),
+                    _ => found = Some(contents),
                 },
                 Err(MetaError::Version(version)) => newer = Some(version),
                 Err(_) => {}
             }
         }
-        found.ok_or(newer.map_or(MetaError::Damaged, MetaError::Version))
+        let contents = found.ok_or(newer.map_or(MetaError::Damaged, MetaError::Version))?;
+        postcard::from_bytes(contents).map_err(|_| MetaError::Damaged)
     }
 }
 
@@ -160,7 +161,8 @@ fn crc_of(block: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn decode_block(block: &[u8]) -> Result<MetaFile, MetaError> {
+/// The contents of a block that is whole.
+fn prove_block(block: &[u8]) -> Result<&[u8], MetaError> {
     let head = block.get(..HEAD_BYTES).ok_or(MetaError::Damaged)?;
     let number = |field: Field| {
         u32::from_le_bytes(head[field.at..field.at + 4].try_into().expect("four bytes"))
@@ -175,7 +177,7 @@ fn decode_block(block: &[u8]) -> Result<MetaFile, MetaError> {
     if number(VERSION) != FORMAT {
         return Err(MetaError::Version(number(VERSION)));
     }
-    postcard::from_bytes(&whole[HEAD_BYTES..]).map_err(|_| MetaError::Damaged)
+    Ok(&whole[HEAD_BYTES..])
 }
 
 /// Reads the meta file of a data directory; `None` if there is none.

@@ -10,6 +10,10 @@ mod mutants;
 mod simulate;
 mod soak;
 
+/// The simulated nodes allocate with what real ones allocate with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 

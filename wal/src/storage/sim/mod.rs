@@ -128,6 +128,13 @@ impl Shared {
         io::Error::other("simulated: input/output error")
     }
 
+    fn free(&self) -> u64 {
+        match self.capacity {
+            u64::MAX => u64::MAX,
+            capacity => capacity.saturating_sub(self.used()),
+        }
+    }
+
     fn used(&self) -> u64 {
         let mut inodes: Vec<&u64> = self.names.values().collect();
         inodes.sort();
@@ -341,7 +348,7 @@ impl Storage for SimDisk {
 
     fn free_space(&self) -> io::Result<u64> {
         let shared = self.alive()?;
-        Ok(shared.capacity.saturating_sub(shared.used()))
+        Ok(shared.free())
     }
 
     fn lock(&self) -> io::Result<SimLock> {
@@ -417,7 +424,7 @@ impl File for SimFile {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let end = offset + len as u64;
         let growth = end.saturating_sub(shared.inode(self.inode).bytes.len() as u64);
-        if growth > shared.capacity.saturating_sub(shared.used()) {
+        if growth > shared.free() {
             shared.failed = true;
             return Err(ErrorKind::StorageFull.into());
         }
@@ -445,7 +452,7 @@ impl File for SimFile {
         shared.change()?;
         let end = offset + len;
         let growth = end.saturating_sub(shared.inode(self.inode).bytes.len() as u64);
-        if growth > shared.capacity.saturating_sub(shared.used()) {
+        if growth > shared.free() {
             return Err(ErrorKind::StorageFull.into());
         }
         let zeros = vec![0; memory(len)];
