@@ -225,18 +225,19 @@ impl Engine {
         }
     }
 
-    /// Never back: a node that has only begun to look knows less than is true.
+    /// Never back: a node that has only begun to look knows less than is true, and one that has not
+    /// reached the store yet knows nothing.
     fn learn_of_archive(&mut self, standing: Standing) {
+        let history = self.replica.history();
         let known = &mut self.archive.known;
-        let is_same = known.history == standing.history;
-        if is_same && standing.through < known.through {
+        if known.history != history {
+            *known = Standing::default();
+        }
+        if standing.history != history || standing.through < known.through {
             known.error = standing.error;
             return;
         }
-        let restorable_ns = standing.restorable_ns.max(match is_same {
-            true => known.restorable_ns,
-            false => 0,
-        });
+        let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
         *known = Standing {
             restorable_ns,
             ..standing
