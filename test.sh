@@ -22,11 +22,12 @@ if [ -n "$missing" ]; then
         $missing >/dev/null
 fi
 
-# redis-py is newer on PyPI than in Debian; what users install is what is tested.
-if ! .venv/bin/python -c 'import redis' 2>/dev/null; then
+# redis-py is newer on PyPI than in Debian; what users install is what is tested. moto is the S3
+# that the archive is tested with.
+if ! .venv/bin/python -c 'import redis, moto.server' 2>/dev/null; then
     rm -rf .venv
     python3 -m venv .venv
-    .venv/bin/pip install --quiet 'redis>=5,<9'
+    .venv/bin/pip install --quiet 'redis>=5,<9' 'moto[server]>=5,<6'
 fi
 
 # A test that was named is wanted alone; else the simulator's seeds come first, then every test.

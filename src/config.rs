@@ -12,7 +12,7 @@ pub mod value;
 pub use check::{check, voters_problem};
 pub use load::{Error, Loaded, Origin, Sources};
 pub use render::{example, reference};
-pub use value::{HostPort, LogFormat, LogLevel, MaxMemory, Name, Peer, Value};
+pub use value::{HostPort, LogFormat, LogLevel, MaxMemory, Name, Peer, Place, Value};
 
 use crate::limits;
 pub use crate::replication::config::MemberRole;
@@ -221,6 +221,16 @@ settings! {
         backup_dir: Option<PathBuf> = "",
             "Where `backup now` puts its files on this node when no directory is given; empty \
              means backups in data_dir.";
+    }
+    "Archive" {
+        archive: Option<Place> = "",
+            "Where snapshots and the committed log are archived all the time, off-site; the same \
+             on every node; empty is nowhere.";
+        archive_interval: Duration = "1s" in "10ms" to "1h",
+            "How often a piece of log is closed and archived: what a lost site costs at most.";
+        archive_required: bool = "false",
+            "Refuse writes rather than drop log that the archive lacks, once wal_keep is passed or \
+             the disk is 80 % full.";
     }
     "Memory" {
         max_memory: MaxMemory = "80%",

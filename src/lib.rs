@@ -9,7 +9,7 @@
 //! | room | what it is | pure | may use |
 //! | --- | --- | --- | --- |
 //! | `standfast_wal` | positions, records, the log on disk | `record` | nothing here |
-//! | `standfast_snapshot` | snapshot files, backup directories, restore plans | formats, plans | `wal::record` |
+//! | `standfast_snapshot` | snapshot files, archives, restore plans | formats, plans | `wal::record` |
 //! | [`limits`] | every bound, and how they hang together | yes | `wal::record` |
 //! | [`replication`] | who is primary, what is committed, who is a member | yes | `limits`, `wal::record` |
 //! | [`state`] | keys, values, expiry, tokens, the ledger, digests | yes | `limits`, `wal::record` |

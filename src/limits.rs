@@ -153,6 +153,22 @@ pub const SNAPSHOT_POLL: Duration = Duration::from_millis(1);
 pub const OFFERED_LOG_BYTES: u64 = 1 << 30;
 /// How long a node waits after a snapshot that could not be written before it tries again.
 pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
+/// Nodes tell each other of the archive so often.
+pub const ARCHIVE_TELL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a node goes on archiving without being told to, and is chosen without being heard.
+pub const ARCHIVE_DUTY_FOR: Duration = Duration::from_secs(3);
+/// Rounds that fail for so long call for another node, which is left alone as long as the other.
+pub const ARCHIVE_FAILING_AFTER: Duration = Duration::from_secs(10);
+pub const ARCHIVE_FAILED_FOR: Duration = Duration::from_secs(30);
+/// The pause after a round that failed; doubles with each in a row.
+pub const ARCHIVE_RETRY_MIN: Duration = Duration::from_millis(250);
+pub const ARCHIVE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Snapshots that the archiver asks for, and tries to put, are at least so far apart.
+pub const ARCHIVE_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+/// An archive that is so far behind is an alarm, or ten intervals if they are longer.
+pub const ARCHIVE_ALARM_AFTER: Duration = Duration::from_secs(10);
+/// Log that the archive lacks is kept while so much of the disk is free.
+pub const ARCHIVE_FREE_PERCENT: u64 = 20;
 /// A snapshot by time needs at least so many new commands.
 pub const SNAPSHOT_LSNS_MIN: u64 = 1000;
 

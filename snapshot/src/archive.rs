@@ -1,24 +1,27 @@
-//! Puts snapshots and committed log into an archive directory, where nothing is ever overwritten.
+//! Puts snapshots and committed log into an archive, where nothing is ever overwritten.
 //!
-//! `<dir>/<cluster>/<generation>-<history id>/` holds `history` (the card), `snapshot-<lsn>` and
-//! `log-<first>-<last>`; `<dir>/<cluster>/segments/` what the snapshots of all histories refer to
-//! (`segment.rs`), each segment once. Every object is written whole under a temporary name,
-//! fsynced, and then linked to its name if nobody has the name: two nodes that ship the same
-//! history cannot spoil each other's work. An object whose bytes were damaged meanwhile is
-//! replaced.
+//! `<cluster>/<generation>-<history id>/` holds `history` (the card), `snapshot-<lsn>` and
+//! `log-<first>-<last>`; `<cluster>/segments/` what the snapshots of all histories refer to
+//! (`segment.rs`), each segment once. What a name stands for follows from it: two nodes that ship
+//! the same history cannot spoil each other's work, whatever one of them slept through. An object
+//! whose bytes were damaged meanwhile is replaced.
 
 use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};
-use crate::new_file::TEMPORARY;
-use crate::object::{Card, LogHead, decode_log, encode_log};
+use crate::object::{Card, LogHead, encode_log};
 use crate::read::Reader;
 use crate::retention::Expiry;
 use crate::segment::{self, SegmentRef};
+use crate::store::{Shared, Store, join};
+use crate::survey::{self, Survey};
 use crate::{Result, object};
-use standfast_wal::{Link, Lsn, Record};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use bytes::Bytes;
+use standfast_wal::{Disk, Link, Lsn, Record};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 /// A piece of log is closed when the next record would make it longer than this.
 pub const LOG_CLOSE_BYTES: usize = 8 << 20;
@@ -50,10 +53,14 @@ pub enum Put {
     Repaired,
 }
 
-/// Ships one history into an archive directory. One per history and process; for a worker thread.
-#[derive(Debug)]
+/// A put whose name nobody has and that did not come about is tried again so often.
+const PUTS_MAX: usize = 3;
+
+/// Ships one history into an archive, from a thread that may wait.
+#[derive(Clone, Debug)]
 pub struct Shipper {
-    dir: PathBuf,
+    store: Shared,
+    dir: String,
     card: Card,
     end: Option<Link>,
 }
@@ -61,12 +68,12 @@ pub struct Shipper {
 /// Ships a snapshot (if given) and the records that the archive does not have yet. `head` names the
 /// history; the records are committed, of that history, and follow one another.
 pub fn ship(
-    dir: &Path,
+    store: &Shared,
     head: &Card,
     snapshot: Option<&Path>,
     records: impl IntoIterator<Item = io::Result<Record>>,
 ) -> Result<Shipped> {
-    let mut shipper = Shipper::open(dir, head)?;
+    let (mut shipper, _) = Shipper::open(store, head)?;
     let mut shipped = shipper.put_log(records)?;
     if let Some(path) = snapshot {
         let (lsn, bytes) = shipper.put_snapshot(path)?;
@@ -77,21 +84,25 @@ pub fn ship(
 }
 
 impl Shipper {
-    /// Makes the history's directory, puts its card there, and finds where its log ends.
-    pub fn open(dir: &Path, card: &Card) -> Result<Shipper> {
-        let dir = catalogue::history_dir(dir, card.cluster, card.history);
-        create_dirs(&dir).map_err(|e| Error::io(dir.display(), e))?;
-        let path = dir.join(CARD_NAME);
-        put_if_absent(&path, &card.encode(), |bytes| {
-            let there = Card::decode(&path.display().to_string(), bytes)?;
-            Ok(there == *card)
+    /// Puts the history's card there, and finds out what the archive has of it.
+    pub fn open(store: &Shared, card: &Card) -> Result<(Shipper, Survey)> {
+        let dir = catalogue::history_dir(card.cluster, card.history);
+        let path = join(&dir, CARD_NAME);
+        put(&**store, &path, &card.encode().into(), || {
+            Ok(catalogue::read_card(&**store, &path)? == *card)
         })?;
-        let end = catalogue::newest_log(&dir)?.map(|head| head.end);
-        Ok(Shipper {
+        let survey = survey::survey(store, card)?;
+        let shipper = Shipper {
+            store: Arc::clone(store),
             dir,
             card: card.clone(),
-            end,
-        })
+            end: survey.end,
+        };
+        Ok((shipper, survey))
+    }
+
+    pub fn card(&self) -> &Card {
+        &self.card
     }
 
     /// Where the log in the archive ends, as far as this shipper knows. `None`: there is none.
@@ -113,7 +124,7 @@ impl Shipper {
             match last {
                 Some(last) if record.last_lsn() <= last.position.lsn => continue,
                 Some(last) if record.first_lsn() > last.position.lsn.next() => {
-                    self.put_piece(&mut piece, &mut shipped)?;
+                    self.close(&mut piece, &mut shipped)?;
                     piece_bytes = 0;
                     shipped.gap = Some((last.position.lsn, record.first_lsn()));
                 }
@@ -121,13 +132,13 @@ impl Shipper {
                 None => {}
             }
             if piece_bytes + record.bytes().len() > LOG_CLOSE_BYTES {
-                self.put_piece(&mut piece, &mut shipped)?;
+                self.close(&mut piece, &mut shipped)?;
                 piece_bytes = 0;
             }
             piece_bytes += record.bytes().len();
             piece.push(record);
         }
-        self.put_piece(&mut piece, &mut shipped)?;
+        self.close(&mut piece, &mut shipped)?;
         shipped.end = self.end;
         Ok(shipped)
     }
@@ -135,34 +146,80 @@ impl Shipper {
     fn check_follows(&self, record: &Record, last: Link) -> Result<()> {
         record.follows(last).map_err(|damage| {
             let lsn = record.first_lsn();
-            let file = format!("{} (the log it is to hold)", self.dir.display());
+            let file = format!("{} (the log it is to hold)", self.store.place(&self.dir));
             Error::new(&file, None, Reason::Record { lsn, damage })
         })
     }
 
-    fn put_piece(&mut self, piece: &mut Vec<Record>, shipped: &mut Shipped) -> Result<()> {
+    fn close(&mut self, piece: &mut Vec<Record>, shipped: &mut Shipped) -> Result<()> {
         if piece.is_empty() {
             return Ok(());
         }
-        let (head, bytes) = encode_log(self.card.cluster, self.card.history, piece);
-        let name = catalogue::log_name(head.first_lsn, head.last_lsn());
-        let path = self.dir.join(name);
-        let put = put_if_absent(&path, &bytes, |bytes| {
-            let (there, _) = decode_log(&path.display().to_string(), bytes)?;
-            Ok(is_same_log(&there, &head))
-        })?;
+        let (head, put) = self.put_piece(piece)?;
         shipped.pieces += 1;
         shipped.records += head.records;
         if put != Put::Present {
-            shipped.stored_bytes += bytes.len() as u64;
+            shipped.stored_bytes += head.file_bytes();
         }
-        self.end = Some(head.end);
         piece.clear();
         Ok(())
     }
 
-    /// Copies the snapshot file at `path`, having proved it, and those of its segments beside it
-    /// that are not there yet. Answers its LSN and the bytes written.
+    /// Puts these records, which follow one another, as one piece of log: the archive's end is
+    /// theirs then.
+    pub fn put_piece(&mut self, records: &[Record]) -> Result<(LogHead, Put)> {
+        let (head, bytes) = encode_log(self.card.cluster, self.card.history, records);
+        let path = self.path_of(&head);
+        let put = put(&*self.store, &path, &bytes.into(), || {
+            let (there, _) = read_log(&*self.store, &path)?;
+            Ok(is_same_log(&there, &head))
+        })?;
+        self.end = Some(head.end);
+        Ok((head, put))
+    }
+
+    fn path_of(&self, head: &LogHead) -> String {
+        let name = catalogue::log_name(head.first_lsn, head.last_lsn());
+        join(&self.dir, &name)
+    }
+
+    /// Reads a piece back and proves it.
+    pub fn read_back(&self, head: &LogHead) -> Result<Vec<Record>> {
+        let path = self.path_of(head);
+        let (there, records) = read_log(&*self.store, &path)?;
+        if is_same_log(&there, head) {
+            return Ok(records);
+        }
+        Err(Error::new(&self.store.place(&path), None, Reason::Taken))
+    }
+
+    /// Goes on where another node has come further: it may have shipped while this one slept.
+    /// Answers the head of the newest piece of its, if there is one.
+    pub fn catch_up(&mut self) -> Result<Option<LogHead>> {
+        let next = self.end.map_or(Lsn(1), |end| end.position.lsn.next());
+        let mut newest = None;
+        for (first, last) in catalogue::pieces_from(&*self.store, &self.dir, next)? {
+            let end = self.end.unwrap_or_default();
+            if first != end.position.lsn.next() {
+                continue;
+            }
+            let path = join(&self.dir, &catalogue::log_name(first, last));
+            match catalogue::read_log_head(&*self.store, &path) {
+                Ok(head) if head.before == end.chain => {
+                    self.end = Some(head.end);
+                    newest = Some(head);
+                }
+                Ok(_) => return Err(Error::new(&self.store.place(&path), None, Reason::Taken)),
+                // The piece that is put there next repairs it, or goes beside it.
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Puts the snapshot file at `path`, having proved it, and those of its segments beside it that
+    /// are not there yet. Answers its LSN and the bytes put.
     pub fn put_snapshot(&self, path: &Path) -> Result<(Lsn, u64)> {
         let reader = Reader::open(path)?;
         reader.check_cluster(self.card.cluster)?;
@@ -177,50 +234,43 @@ impl Shipper {
         let named = reader.segments()?;
         let beside = path.parent().unwrap_or(Path::new("."));
         let mut written = self.put_segments(&named, beside)?;
-        let target = self.dir.join(catalogue::snapshot_name(lsn));
-        let name = target.display().to_string();
-        let (temporary, mut file) = temporary_for(&target).map_err(|e| Error::io(&name, e))?;
-        let copied = copy_and_prove(&reader, &mut file, &temporary.0);
-        copied?;
+        let target = join(&self.dir, &catalogue::snapshot_name(lsn));
         let is_same =
             || {
-                let there = Reader::open(&target)?;
+                let there = Reader::fetch(&*self.store, &target)?;
                 there.check_whole()?;
                 let (a, b) = (there.header(), header);
                 Ok((a.cluster, a.history, a.link, a.digest)
                     == (b.cluster, b.history, b.link, b.digest))
             };
-        let put = claim(&temporary.0, &target, is_same)?;
-        if put != Put::Present {
-            written += reader.file_bytes();
+        // Nothing is asked to take a snapshot only to say that it has it.
+        if !(is_there(&*self.store, &target)? && matches!(is_same(), Ok(true))) {
+            let bytes = map(path, reader.file_bytes())?;
+            let proved = Reader::new(bytes.clone(), reader.file())?;
+            proved.check_whole()?;
+            if put(&*self.store, &target, &bytes, is_same)? != Put::Present {
+                written += bytes.len() as u64;
+            }
         }
         // Until the snapshot had its name, whoever expired backups did not see what needs them.
         written += self.put_segments(&named, beside)?;
         Ok((lsn, written))
     }
 
-    /// Copies the segments in `from` that the archive lacks. What has the name and the length of
-    /// one is taken for it: `verify` reads it.
+    /// Puts the segments in `from` that the archive lacks. What has the name and the length of one
+    /// is taken for it: `verify` reads it.
     fn put_segments(&self, named: &[SegmentRef], from: &Path) -> Result<u64> {
+        if named.is_empty() {
+            return Ok(0);
+        }
         let dir = catalogue::segments_beside(&self.dir);
+        let there = BTreeSet::from_iter(catalogue::read_segments(&*self.store, &dir)?);
         let mut written = 0;
-        for reference in named {
-            let target = dir.join(reference.name());
-            if fs::metadata(&target).is_ok_and(|there| there.len() == reference.bytes) {
-                continue;
-            }
-            create_dirs(&dir).map_err(|e| Error::io(dir.display(), e))?;
+        for reference in named.iter().filter(|one| !there.contains(one)) {
             let bytes = segment::open_at(from, reference)?;
-            let is_same =
-                |there: &[u8]| match SegmentRef::of(reference.list, reference.number, there) {
-                    same if same == *reference => Ok(true),
-                    _ => Err(Error::new(
-                        &name_of(&target),
-                        None,
-                        Reason::Checksum("segment"),
-                    )),
-                };
-            put_if_absent(&target, &bytes, is_same)?;
+            put(&*self.store, &join(&dir, &reference.name()), &bytes, || {
+                segment::fetch(&*self.store, &dir, reference).map(|_| true)
+            })?;
             written += reference.bytes;
         }
         Ok(written)
@@ -231,127 +281,63 @@ fn is_same_log(a: &LogHead, b: &LogHead) -> bool {
     (a.cluster, a.history, a.blake3) == (b.cluster, b.history, b.blake3)
 }
 
-/// Copies the snapshot and proves the copy, not the original.
-fn copy_and_prove(reader: &Reader<File>, file: &mut File, temporary: &Path) -> Result<()> {
-    const STRIDE: usize = 1 << 20;
-    let fail = |e| Error::io(temporary.display(), e);
-    let mut at = 0;
-    while at < reader.file_bytes() {
-        let bytes = reader.chunk(at, STRIDE)?;
-        file.write_all(&bytes).map_err(fail)?;
-        at += bytes.len() as u64;
-    }
-    file.sync_all().map_err(fail)?;
-    Reader::open(temporary)?.check_whole()
+fn map(path: &Path, length: u64) -> Result<Bytes> {
+    let length_now = fs::metadata(path).map_or(length, |there| there.len());
+    Disk::map_at(path, length_now).map_err(|e| Error::io(path.display(), e))
 }
 
-/// Makes the directory entry of `path` durable.
-fn sync_dir(path: &Path) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
-    // Durable here: the names in this directory.
-    File::open(dir)?.sync_all()
-}
-
-/// Creates the directories down to `dir`, durably.
-fn create_dirs(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = dir.parent() {
-        create_dirs(parent)?;
-    }
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        // Durable here: the directory's entry in its parent.
-        _ => sync_dir(dir),
+fn is_there(store: &dyn Store, name: &str) -> Result<bool> {
+    match store.length(name) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(store.place(name), error)),
     }
 }
 
-/// Removes the temporary file when it goes.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Either linked to its name by now, or of no use.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// A new file beside `target` whose name no other process has taken.
-fn temporary_for(target: &Path) -> io::Result<(Temporary, File)> {
-    let mut n = 0;
+/// Puts an object, unless something sound has its name; `is_same` reads that back.
+fn put(
+    store: &dyn Store,
+    name: &str,
+    bytes: &Bytes,
+    is_same: impl Fn() -> Result<bool>,
+) -> Result<Put> {
+    let fail = |e| Error::io(store.place(name), e);
+    let mut tries = 0;
     loop {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}-{n}{TEMPORARY}", std::process::id()));
-        let path = PathBuf::from(name);
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((Temporary(path), file)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
+        tries += 1;
+        if store.put_if_absent(name, bytes).map_err(fail)? {
+            return Ok(Put::New);
+        }
+        match is_same() {
+            Ok(true) => return Ok(Put::Present),
+            Ok(false) => return Err(Error::new(&store.place(name), None, Reason::Taken)),
+            // Somebody else's put was under way, and came to nothing.
+            Err(error) if error.is_absent() && tries < PUTS_MAX => {}
+            Err(error) if error.is_damage() => {
+                // Whoever damaged it, its contents are ours: the name says what it holds.
+                store.replace(name, bytes).map_err(fail)?;
+                return Ok(Put::Repaired);
+            }
             Err(error) => return Err(error),
         }
     }
 }
 
-fn put_if_absent(
-    target: &Path,
-    bytes: &[u8],
-    is_same: impl Fn(&[u8]) -> Result<bool>,
-) -> Result<Put> {
-    let fail = |e| Error::io(target.display(), e);
-    let is_there = || is_same(&fs::read(target).map_err(fail)?);
-    if target.exists() && matches!(is_there(), Ok(true)) {
-        return Ok(Put::Present);
-    }
-    let (temporary, mut file) = temporary_for(target).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
-    file.sync_all().map_err(fail)?;
-    claim(&temporary.0, target, is_there)
-}
-
-/// Gives the durable file `temporary` the name `target`, unless something sound has it.
-fn claim(temporary: &Path, target: &Path, is_same: impl Fn() -> Result<bool>) -> Result<Put> {
-    let fail = |e| Error::io(target.display(), e);
-    let put = match fs::hard_link(temporary, target) {
-        Ok(()) => Put::New,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match is_same() {
-            Ok(true) => Put::Present,
-            Ok(false) => return Err(Error::new(&name_of(target), None, Reason::Taken)),
-            Err(error) if error.is_damage() => {
-                // Whoever damaged it, its records are ours: same history, same LSNs.
-                fs::rename(temporary, target).map_err(fail)?;
-                Put::Repaired
-            }
-            Err(error) => return Err(error),
-        },
-        Err(error) => return Err(fail(error)),
-    };
-    // Durable here: the object, whole, under its name.
-    sync_dir(target).map_err(fail)?;
-    Ok(put)
-}
-
-fn name_of(path: &Path) -> String {
-    path.display().to_string()
-}
-
 /// Removes what `retention` said may go; snapshots first, so that none is ever without its log or
 /// its segments.
-pub fn remove(expiry: &Expiry) -> Result<()> {
+pub fn remove(store: &dyn Store, expiry: &Expiry) -> Result<()> {
     for path in expiry.all() {
-        fs::remove_file(path).map_err(|e| Error::io(path.display(), e))?;
-        // Durable here: the object is gone, before another one goes that it would need.
-        sync_dir(path).map_err(|e| Error::io(path.display(), e))?;
+        let removed = store.delete(path);
+        removed.map_err(|e| Error::io(store.place(path), e))?;
     }
     Ok(())
 }
 
 /// Reads a piece of log from the archive and proves all of it.
-pub fn read_log(path: &Path) -> Result<(LogHead, Vec<Record>)> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path.display(), e))?;
-    object::decode_log(&name_of(path), &bytes)
+pub fn read_log(store: &dyn Store, path: &str) -> Result<(LogHead, Vec<Record>)> {
+    let place = store.place(path);
+    let bytes = store.get(path).map_err(|e| Error::io(&place, e))?;
+    object::decode_log(&place, &bytes)
 }
 
 #[cfg(test)]

@@ -1,30 +1,27 @@
-//! What lies in an archive directory: names, and the headers behind them.
+//! What lies in an archive: names, and the headers behind them.
 //!
 //! Only headers and indexes are read, so a listing is quick and proves little; `verify` proves the
 //! rest. What cannot be read is listed as that, with the reason: it is a hole until somebody looks.
 
 use crate::Result;
 use crate::error::Error;
-use crate::new_file::TEMPORARY;
 use crate::object::{Card, LOG_BYTES, LogHead};
-use crate::read::{Reader, header_of};
+use crate::read::{Reader, side_by_side};
 use crate::segment::{self, SegmentRef};
+use crate::store::{self, Listed, Shared, Store, join};
 use standfast_wal::{ClusterId, History, Link, Lsn, NodeId};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 
 /// The name of a history's card.
 pub const CARD_NAME: &str = "history";
-/// The directory of a cluster's segments.
+/// The name above a cluster's segments.
 const SEGMENTS_NAME: &str = "segments";
-/// What the names of a node's own snapshots end in.
-const LOCAL: &str = ".sfs";
+const SNAPSHOT_PREFIX: &str = "snapshot-";
+const LOG_PREFIX: &str = "log-";
 
 /// A snapshot that could be restored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SnapshotEntry {
-    pub path: PathBuf,
+    pub path: String,
     /// Where the log goes on behind it.
     pub link: Link,
     pub digest: u128,
@@ -39,16 +36,17 @@ pub struct SnapshotEntry {
 /// A piece of log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogEntry {
-    pub path: PathBuf,
+    pub path: String,
     pub head: LogHead,
 }
 
 /// A file that has a place in the archive but cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unreadable {
-    pub path: PathBuf,
+    pub path: String,
     /// First and last LSN, as its name says; the same for a snapshot. `None` for a card.
     pub lsns: Option<(Lsn, Lsn)>,
+    /// Names its place, too.
     pub reason: String,
 }
 
@@ -75,34 +73,28 @@ pub struct Catalogue {
     pub histories: Vec<HistoryEntry>,
     /// What lies there for snapshots of any history to need, and where.
     pub segments: Vec<SegmentRef>,
-    pub segments_dir: PathBuf,
+    pub segments_dir: String,
 }
 
-/// `<dir>/<cluster>/<generation>-<id>`; the generation is padded, so that names sort as numbers.
-pub fn history_dir(dir: &Path, cluster: ClusterId, history: History) -> PathBuf {
-    let name = format!("{:020}-{:032x}", history.generation, history.id);
-    dir.join(cluster.to_string()).join(name)
+/// `<cluster>/<generation>-<id>`; the generation is padded, so that names sort as numbers.
+pub fn history_dir(cluster: ClusterId, history: History) -> String {
+    format!("{cluster}/{:020}-{:032x}", history.generation, history.id)
 }
 
 /// Where the segments lie that a history's snapshots, and those of all others of its cluster, need:
 /// beside the histories' directories.
-pub fn segments_beside(history_dir: &Path) -> PathBuf {
-    history_dir.with_file_name(SEGMENTS_NAME)
+pub fn segments_beside(history_dir: &str) -> String {
+    join(store::parent(history_dir), SEGMENTS_NAME)
 }
 
 /// The archive's name of a snapshot.
 pub fn snapshot_name(lsn: Lsn) -> String {
-    format!("snapshot-{:020}", lsn.0)
+    format!("{SNAPSHOT_PREFIX}{:020}", lsn.0)
 }
 
 /// The archive's name of a piece of log.
 pub fn log_name(first: Lsn, last: Lsn) -> String {
-    format!("log-{:020}-{:020}", first.0, last.0)
-}
-
-/// The name of a node's own snapshot.
-pub fn local_name(lsn: Lsn) -> String {
-    format!("{}{LOCAL}", snapshot_name(lsn))
+    format!("{LOG_PREFIX}{:020}-{:020}", first.0, last.0)
 }
 
 fn parse_lsn(digits: &str) -> Option<Lsn> {
@@ -111,102 +103,72 @@ fn parse_lsn(digits: &str) -> Option<Lsn> {
 }
 
 fn parse_snapshot_name(name: &str) -> Option<Lsn> {
-    parse_lsn(name.strip_prefix("snapshot-")?)
+    parse_lsn(name.strip_prefix(SNAPSHOT_PREFIX)?)
 }
 
 fn parse_log_name(name: &str) -> Option<(Lsn, Lsn)> {
-    let (first, last) = name.strip_prefix("log-")?.split_once('-')?;
+    let (first, last) = name.strip_prefix(LOG_PREFIX)?.split_once('-')?;
     Some((parse_lsn(first)?, parse_lsn(last)?))
 }
 
-/// A node's own snapshots, the newest first; the files are not opened.
-pub fn list_local(dir: &Path) -> io::Result<Vec<(Lsn, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let lsn = name
-            .and_then(|name| name.strip_suffix(LOCAL))
-            .and_then(parse_snapshot_name);
-        found.extend(lsn.map(|lsn| (lsn, path)));
-    }
-    found.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(found)
-}
-
 /// The clusters that have something in the archive.
-pub fn clusters(dir: &Path) -> Result<Vec<ClusterId>> {
-    let mut found = Vec::new();
-    for name in names(dir)? {
-        if name.len() == 32 {
-            found.extend(name.parse::<ClusterId>().ok());
-        }
-    }
+pub fn clusters(store: &dyn Store) -> Result<Vec<ClusterId>> {
+    let listing = store.list("").map_err(|e| Error::io(store.place(""), e))?;
+    let names = listing.below.iter().filter(|name| name.len() == 32);
+    let mut found: Vec<ClusterId> = names.filter_map(|name| name.parse().ok()).collect();
     found.sort_unstable();
     Ok(found)
 }
 
-/// Names in `dir`, without what is still being written.
-fn names(dir: &Path) -> Result<Vec<String>> {
-    let fail = |e| Error::io(dir.display(), e);
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name();
-        if let Some(name) = name.to_str()
-            && !name.ends_with(TEMPORARY)
-        {
-            found.push(name.to_string());
-        }
-    }
+/// The histories of a cluster that have something in the archive, by generation, then id.
+pub fn histories(store: &dyn Store, cluster: ClusterId) -> Result<Vec<History>> {
+    let home = cluster.to_string();
+    let listing = store.list(&home);
+    let listing = listing.map_err(|e| Error::io(store.place(&home), e))?;
+    let mut found: Vec<History> = listing
+        .below
+        .iter()
+        .filter_map(|name| parse_history(name))
+        .collect();
+    found.sort_unstable();
     Ok(found)
 }
 
 /// Everything that the archive has of one cluster.
-pub fn read(dir: &Path, cluster: ClusterId) -> Result<Catalogue> {
-    let home = dir.join(cluster.to_string());
-    let mut histories = Vec::new();
-    let mut cluster_name = (0, String::new());
-    for name in names(&home)? {
-        let Some(history) = parse_history(&name) else {
-            continue;
-        };
-        let (entry, name) = read_history(&home.join(name), cluster, history)?;
-        if let Some(name) = name
-            && history.generation >= cluster_name.0
-        {
-            cluster_name = (history.generation, name);
-        }
-        histories.push(entry);
+pub fn read(store: &Shared, cluster: ClusterId) -> Result<Catalogue> {
+    let mut entries = Vec::new();
+    let mut cluster_name = String::new();
+    for history in histories(&**store, cluster)? {
+        let (entry, name) = read_history(store, cluster, history)?;
+        cluster_name = name.unwrap_or(cluster_name);
+        entries.push(entry);
     }
-    histories.sort_unstable_by_key(|entry| entry.history);
-    let segments_dir = home.join(SEGMENTS_NAME);
+    let segments_dir = join(&cluster.to_string(), SEGMENTS_NAME);
     Ok(Catalogue {
         cluster,
-        cluster_name: cluster_name.1,
-        histories,
-        segments: read_segments(&segments_dir)?,
+        cluster_name,
+        histories: entries,
+        segments: read_segments(&**store, &segments_dir)?,
         segments_dir,
     })
 }
 
-fn read_segments(dir: &Path) -> Result<Vec<SegmentRef>> {
-    if !dir.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for name in names(dir)? {
-        let path = dir.join(&name);
-        let length = || fs::metadata(&path).map_err(|e| Error::io(path.display(), e));
-        if let Some((list, number, blake3)) = segment::parse(&name) {
-            let bytes = length()?.len();
-            found.push(SegmentRef {
-                list,
-                number,
-                bytes,
-                blake3,
-            });
-        }
-    }
+/// The segments in the archive, in order.
+pub(crate) fn read_segments(store: &dyn Store, dir: &str) -> Result<Vec<SegmentRef>> {
+    let listing = store
+        .list(dir)
+        .map_err(|e| Error::io(store.place(dir), e))?;
+    let segment = |one: &Listed| {
+        let (list, number, blake3) = segment::parse(&one.name)?;
+        let bytes = one.bytes;
+        Some(SegmentRef {
+            list,
+            number,
+            bytes,
+            blake3,
+        })
+    };
+    let mut found: Vec<SegmentRef> = listing.objects.iter().filter_map(segment).collect();
     found.sort_unstable();
     Ok(found)
 }
@@ -221,9 +183,17 @@ fn parse_history(name: &str) -> Option<History> {
     })
 }
 
+/// What an object turned out to be.
+enum Read {
+    Card(Card),
+    Snapshot(SnapshotEntry),
+    Log(LogEntry),
+    Unreadable(Unreadable),
+}
+
 /// One history, and the cluster's name if its card can be read.
 fn read_history(
-    dir: &Path,
+    store: &Shared,
     cluster: ClusterId,
     history: History,
 ) -> Result<(HistoryEntry, Option<String>)> {
@@ -235,39 +205,33 @@ fn read_history(
         unreadable: Vec::new(),
     };
     let mut cluster_name = None;
-    for name in names(dir)? {
-        let path = dir.join(&name);
-        let read = if name == CARD_NAME {
-            read_card(&path).map(|card| {
-                let mine = card.cluster == cluster && card.history == history;
+    let dir = history_dir(cluster, history);
+    let listing = store.list(&dir);
+    let mut objects = listing
+        .map_err(|e| Error::io(store.place(&dir), e))?
+        .objects;
+    objects.retain(|one| is_known(&one.name));
+    let all = side_by_side(
+        store.readers(),
+        &objects,
+        || (),
+        |(), one| read_one(store, &dir, &one.name, (cluster, history)),
+    )?;
+    for read in all {
+        match read {
+            Read::Card(card) => {
                 entry.ancestors = card.ancestors;
                 cluster_name = Some(card.cluster_name);
-                mine
-            })
-        } else if let Some(lsn) = parse_snapshot_name(&name) {
-            read_snapshot(&path).map(|(found, whose)| {
-                let mine = found.link.position.lsn == lsn && whose == (cluster, history);
-                entry.snapshots.push(found);
-                mine
-            })
-        } else if let Some(range) = parse_log_name(&name) {
-            read_log_head(&path).map(|head| {
-                let path = path.clone();
-                entry.logs.push(LogEntry { path, head });
-                (head.first_lsn, head.last_lsn()) == range
-                    && (head.cluster, head.history) == (cluster, history)
-            })
-        } else {
-            continue;
-        };
-        let reason = match read {
-            Ok(true) => continue,
-            Ok(false) => "it is not what its name and directory say".to_string(),
-            Err(error) => error.to_string(),
-        };
-        entry.snapshots.retain(|s| s.path != path);
-        entry.logs.retain(|l| l.path != path);
-        let lsns = parse_log_name(&name).or(parse_snapshot_name(&name).map(|lsn| (lsn, lsn)));
+            }
+            Read::Snapshot(snapshot) => entry.snapshots.push(snapshot),
+            Read::Log(log) => entry.logs.push(log),
+            Read::Unreadable(unreadable) => entry.unreadable.push(unreadable),
+        }
+    }
+    if objects.iter().all(|one| one.name != CARD_NAME) {
+        let path = join(&dir, CARD_NAME);
+        let reason = format!("{}: it is not there", store.place(&path));
+        let lsns = None;
         entry.unreadable.push(Unreadable { path, lsns, reason });
     }
     entry.snapshots.sort_unstable_by_key(|s| s.link.position);
@@ -280,48 +244,92 @@ fn read_history(
     Ok((entry, cluster_name))
 }
 
-fn read_card(path: &Path) -> Result<Card> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path.display(), e))?;
-    Card::decode(&path.display().to_string(), &bytes)
+fn is_known(name: &str) -> bool {
+    name == CARD_NAME || parse_snapshot_name(name).is_some() || parse_log_name(name).is_some()
 }
 
-fn read_snapshot(path: &Path) -> Result<(SnapshotEntry, (ClusterId, History))> {
-    let header = header_of(path)?;
-    let size = fs::metadata(path).map_err(|e| Error::io(path.display(), e))?;
+/// Reads the head of one object. What it is not is no error; that the store does not answer is.
+fn read_one(store: &Shared, dir: &str, name: &str, whose: (ClusterId, History)) -> Result<Read> {
+    let path = join(dir, name);
+    let snapshot_lsn = parse_snapshot_name(name);
+    let read = if name == CARD_NAME {
+        let card = read_card(&**store, &path);
+        card.map(|card| ((card.cluster, card.history) == whose, Read::Card(card)))
+    } else if let Some(lsn) = snapshot_lsn {
+        read_snapshot(store, &path).map(|(found, of)| {
+            let is_right = found.link.position.lsn == lsn && of == whose;
+            (is_right, Read::Snapshot(found))
+        })
+    } else {
+        read_log_head(&**store, &path).map(|head| {
+            let range = (head.first_lsn, head.last_lsn());
+            let is_right =
+                parse_log_name(name) == Some(range) && (head.cluster, head.history) == whose;
+            let path = path.clone();
+            (is_right, Read::Log(LogEntry { path, head }))
+        })
+    };
+    let reason = match read {
+        Ok((true, read)) => return Ok(read),
+        Ok((false, _)) => {
+            let place = store.place(&path);
+            format!("{place}: it is not what its name and directory say")
+        }
+        Err(error) if error.is_unanswered() => return Err(error),
+        Err(error) => error.to_string(),
+    };
+    let lsns = parse_log_name(name).or(snapshot_lsn.map(|lsn| (lsn, lsn)));
+    Ok(Read::Unreadable(Unreadable { path, lsns, reason }))
+}
+
+pub(crate) fn read_card(store: &dyn Store, path: &str) -> Result<Card> {
+    let bytes = store
+        .get(path)
+        .map_err(|e| Error::io(store.place(path), e))?;
+    Card::decode(&store.place(path), &bytes)
+}
+
+pub(crate) fn read_snapshot(
+    store: &Shared,
+    path: &str,
+) -> Result<(SnapshotEntry, (ClusterId, History))> {
+    let reader = Reader::open_object(store, path)?;
+    let header = reader.header();
     let entry = SnapshotEntry {
-        path: path.to_path_buf(),
+        path: path.to_string(),
         link: header.link,
         digest: header.digest,
         node: header.node,
         counts: header.counts,
-        file_bytes: size.len(),
-        segments: Reader::open(path)?.segments()?,
+        file_bytes: reader.file_bytes(),
+        segments: reader.segments()?,
     };
     Ok((entry, (header.cluster, header.history)))
 }
 
-fn read_log_head(path: &Path) -> Result<LogHead> {
-    let fail = |e| Error::io(path.display(), e);
-    let file = File::open(path).map_err(fail)?;
-    let mut bytes = Vec::with_capacity(LOG_BYTES);
-    let mut front = file.take(LOG_BYTES as u64);
-    front.read_to_end(&mut bytes).map_err(fail)?;
-    LogHead::decode(&path.display().to_string(), &bytes)
+pub(crate) fn read_log_head(store: &dyn Store, path: &str) -> Result<LogHead> {
+    let front = store.get_range(path, 0, LOG_BYTES as u64);
+    let front = front.map_err(|e| Error::io(store.place(path), e))?;
+    LogHead::decode(&store.place(path), &front)
 }
 
-/// The head of the piece of log that reaches furthest, by name; pieces that cannot be read are
-/// passed over.
-pub(crate) fn newest_log(dir: &Path) -> Result<Option<LogHead>> {
-    let mut ranges: Vec<(Lsn, Lsn)> = names(dir)?
-        .iter()
-        .filter_map(|name| parse_log_name(name))
-        .map(|(first, last)| (last, first))
-        .collect();
-    ranges.sort_unstable();
-    for (last, first) in ranges.into_iter().rev() {
-        if let Ok(head) = read_log_head(&dir.join(log_name(first, last))) {
-            return Ok(Some(head));
-        }
-    }
-    Ok(None)
+/// First and last LSN of each piece of log that begins at `from` or behind it, by name only, in
+/// order.
+pub(crate) fn pieces_from(store: &dyn Store, dir: &str, from: Lsn) -> Result<Vec<(Lsn, Lsn)>> {
+    // Right before every name of a piece that begins there.
+    let behind = format!("{LOG_PREFIX}{:020}", from.0);
+    let listed = store.list_behind(dir, &behind);
+    let listed = listed.map_err(|e| Error::io(store.place(dir), e))?;
+    let names = listed.iter();
+    Ok(names.filter_map(|one| parse_log_name(&one.name)).collect())
+}
+
+/// The LSNs of the snapshots in a history's directory, by name only.
+pub(crate) fn snapshots_in(store: &dyn Store, dir: &str) -> Result<Vec<Lsn>> {
+    let listing = store.list_behind(dir, SNAPSHOT_PREFIX);
+    let listing = listing.map_err(|e| Error::io(store.place(dir), e))?;
+    let names = listing.iter();
+    Ok(names
+        .filter_map(|one| parse_snapshot_name(&one.name))
+        .collect())
 }

@@ -73,6 +73,22 @@ impl Error {
         }
     }
 
+    /// True where nothing was learnt of the bytes: whoever holds them did not answer.
+    pub fn is_unanswered(&self) -> bool {
+        match &self.reason {
+            Reason::Io(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+            ),
+            _ => false,
+        }
+    }
+
+    /// True where the object is not there, or ends too early: nothing sound has its name.
+    pub fn is_absent(&self) -> bool {
+        matches!(&self.reason, Reason::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// True where the bytes are at fault, not the disk or the caller: another copy may be good.
     pub fn is_damage(&self) -> bool {
         !matches!(

@@ -4,11 +4,13 @@ use crate::archive::Shipper;
 use crate::format::Header;
 use crate::object::Card;
 use crate::segment::{self, SegmentRef};
+use crate::store::{Directory, Shared};
 use crate::write::{Block, Options, Writer};
 use bytes::Bytes;
 use standfast_wal::{ClusterId, Disk, Epoch, History, Kind, Link, Lsn, NodeId, Record};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub const CLUSTER: ClusterId = ClusterId(0xabcd);
 
@@ -109,7 +111,10 @@ pub fn write_all(header: &Header, blocks: &[Block], threads: usize) -> Vec<u8> {
 }
 
 pub fn snapshot_file(dir: &Path, link: Link, generation: u64) -> PathBuf {
-    let path = dir.join(crate::catalogue::local_name(link.position.lsn));
+    let path = dir.join(format!(
+        "{}.sfs",
+        crate::catalogue::snapshot_name(link.position.lsn)
+    ));
     let options = Options::default();
     let mut writer = Writer::create(&path, &header(link, generation), options).unwrap();
     writer.push(blocks(1, 100).remove(0)).unwrap();
@@ -119,7 +124,10 @@ pub fn snapshot_file(dir: &Path, link: Link, generation: u64) -> PathBuf {
 
 /// As `snapshot_file`, with segments of these bytes beside it; numbered in their order.
 pub fn snapshot_with(dir: &Path, link: Link, segments: &[&[u8]]) -> PathBuf {
-    let path = dir.join(crate::catalogue::local_name(link.position.lsn));
+    let path = dir.join(format!(
+        "{}.sfs",
+        crate::catalogue::snapshot_name(link.position.lsn)
+    ));
     let disk = Disk::open(dir).unwrap();
     let mut named = Vec::new();
     for (number, bytes) in (0..).zip(segments) {
@@ -136,12 +144,19 @@ pub fn snapshot_with(dir: &Path, link: Link, segments: &[&[u8]]) -> PathBuf {
     path
 }
 
+/// The archive in this directory.
+pub fn stored(dir: &Path) -> Shared {
+    Arc::new(Directory::new(dir))
+}
+
 /// Ships `records` as one piece, whatever the archive has already.
 pub fn put_piece(dir: &Path, card: &Card, records: &[Record]) -> PathBuf {
     let (head, bytes) = crate::object::encode_log(card.cluster, card.history, records);
-    Shipper::open(dir, card).unwrap();
-    let home = crate::catalogue::history_dir(dir, card.cluster, card.history);
-    let path = home.join(crate::catalogue::log_name(head.first_lsn, head.last_lsn()));
+    Shipper::open(&stored(dir), card).unwrap();
+    let home = crate::catalogue::history_dir(card.cluster, card.history);
+    let path = dir
+        .join(home)
+        .join(crate::catalogue::log_name(head.first_lsn, head.last_lsn()));
     std::fs::write(&path, bytes).unwrap();
     path
 }

@@ -1,9 +1,10 @@
-//! Snapshot files, the archive directory, and plans for restoring from them.
+//! Snapshot files, the archive, and plans for restoring from them.
 //!
 //! One snapshot is the whole state at one LSN: `write` makes it, `read` refuses it or loads it,
 //! `format` is its layout; what never changes again lies beside it (`segment`) and is referred to.
 //! The archive holds snapshots and the committed log between them: `object` is the layout of one
-//! piece of log, `archive` puts pieces where nobody overwrites them, `catalogue` says what lies
+//! piece of log, `store` is where objects lie (a directory, an object store), `archive` puts them
+//! there so that nobody overwrites them, `survey` finds where to go on, `catalogue` says what lies
 //! there, `plan` (pure) says what a restore to a target reads, `verify` proves that it can be read,
 //! `retention` (pure) says what may go. Nothing here knows what a block of state means.
 
@@ -20,6 +21,8 @@ pub mod plan;
 pub mod read;
 pub mod retention;
 pub mod segment;
+pub mod store;
+pub mod survey;
 pub mod verify;
 pub mod write;
 
@@ -38,6 +41,8 @@ pub use object::{Card, LogHead};
 pub use plan::{Plan, Target, plan};
 pub use read::{Reader, Source, Stored};
 pub use segment::SegmentRef;
+pub use store::{Shared, Store};
+pub use survey::Survey;
 pub use write::{Block, Options, Summary, Writer};
 
 /// What this crate's functions return.

@@ -161,6 +161,11 @@ impl LogHead {
         self.end.position.lsn
     }
 
+    /// Bytes of the whole piece.
+    pub fn file_bytes(&self) -> u64 {
+        self.stored_bytes + LOG_BYTES as u64
+    }
+
     fn encode(&self) -> [u8; LOG_BYTES] {
         let mut out = [0; LOG_BYTES];
         put(&mut out, MAGIC, LOG_MAGIC);

@@ -10,7 +10,6 @@ use crate::catalogue::{Catalogue, HistoryEntry, SnapshotEntry};
 use crate::object::LogHead;
 use standfast_wal::{Chain, History, Link, Lsn, Position};
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 /// What to restore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +42,7 @@ pub enum Stop {
 /// One piece of log to be replayed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
-    pub path: PathBuf,
+    pub path: String,
     pub head: LogHead,
     /// Commands behind this LSN belong to a past that was given up; a record may be cut by it.
     pub through: Lsn,
@@ -253,12 +252,12 @@ impl<'a> Lineage<'a> {
     }
 
     /// The pieces of log that hold something of this lineage behind `lsn`.
-    pub(crate) fn logs_behind(&self, lsn: Lsn) -> impl Iterator<Item = &'a Path> {
+    pub(crate) fn logs_behind(&self, lsn: Lsn) -> impl Iterator<Item = &'a str> {
         self.segments.iter().flat_map(move |segment| {
             let (above, through) = (segment.above.max(lsn), segment.through);
             let logs = segment.entry.into_iter().flat_map(|e| &e.logs);
             logs.filter(move |l| l.head.last_lsn() > above && l.head.first_lsn <= through)
-                .map(|log| log.path.as_path())
+                .map(|log| log.path.as_str())
         })
     }
 

@@ -11,14 +11,15 @@ use crate::format::{
 };
 use crate::frame::unpack;
 use crate::segment::{self, SegmentRef};
+use crate::store::{Shared, Store};
 use bytes::Bytes;
 use standfast_wal::{ClusterId, Storage};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// How much is read at once where the file is read from end to end.
 const STRIDE_BYTES: usize = 1 << 20;
@@ -67,6 +68,33 @@ impl<F: standfast_wal::File> Source for Stored<F> {
     }
 }
 
+/// An object of a store, read in parts.
+#[derive(Debug)]
+pub struct Object {
+    store: Shared,
+    name: String,
+}
+
+impl Source for Object {
+    fn length(&self) -> io::Result<u64> {
+        self.store.length(&self.name)
+    }
+
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if into.is_empty() {
+            return Ok(());
+        }
+        let bytes = self
+            .store
+            .get_range(&self.name, offset, into.len() as u64)?;
+        if bytes.len() != into.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        into.copy_from_slice(&bytes);
+        Ok(())
+    }
+}
+
 /// A snapshot whose header, footer and index are proved.
 #[derive(Debug)]
 pub struct Reader<S> {
@@ -87,21 +115,32 @@ impl Reader<File> {
     }
 }
 
+impl Reader<Object> {
+    /// Opens an object of a store: only what is asked for is fetched.
+    pub fn open_object(store: &Shared, name: &str) -> Result<Reader<Object>> {
+        let source = Object {
+            store: Arc::clone(store),
+            name: name.to_string(),
+        };
+        Reader::new(source, &store.place(name))
+    }
+}
+
+impl Reader<Bytes> {
+    /// Fetches an object of a store whole.
+    pub fn fetch(store: &dyn Store, name: &str) -> Result<Reader<Bytes>> {
+        let place = store.place(name);
+        let bytes = store.get(name).map_err(|e| Error::io(&place, e))?;
+        Reader::new(bytes, &place)
+    }
+}
+
 impl<F: standfast_wal::File> Reader<Stored<F>> {
     /// Opens the file of this name in a storage.
     pub fn open_in<S: Storage<File = F>>(storage: &S, name: &str) -> Result<Reader<Stored<F>>> {
         let file = storage.open(name).map_err(|e| Error::io(name, e))?;
         Reader::new(Stored(file), name)
     }
-}
-
-/// Reads only the header of the file at `path`: what a listing shows. Its own checksums are proved,
-/// nothing behind it is.
-pub fn header_of(path: &Path) -> Result<Header> {
-    let name = path.display().to_string();
-    let file = File::open(path).map_err(|e| Error::io(&name, e))?;
-    let length = file.length().map_err(|e| Error::io(&name, e))?;
-    Ok(read_header(&file, &name, length)?.0)
 }
 
 /// The header, its own checksum and its length.

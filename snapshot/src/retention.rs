@@ -8,9 +8,9 @@
 
 use crate::catalogue::Catalogue;
 use crate::plan::{Lineage, Reach};
+use crate::store::join;
 use standfast_wal::Lsn;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 /// How much to keep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,14 +24,14 @@ pub struct Policy {
 /// What may go.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expiry {
-    pub snapshots: Vec<PathBuf>,
-    pub logs: Vec<PathBuf>,
-    pub segments: Vec<PathBuf>,
+    pub snapshots: Vec<String>,
+    pub logs: Vec<String>,
+    pub segments: Vec<String>,
 }
 
 impl Expiry {
     /// In the order in which they may go.
-    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+    pub fn all(&self) -> impl Iterator<Item = &String> {
         self.snapshots
             .iter()
             .chain(&self.logs)
@@ -44,7 +44,7 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
     let from_ns = now_ns.saturating_sub(policy.keep_for_ns);
     let generations = catalogue.histories.iter().map(|e| e.history.generation);
     let highest = generations.max().unwrap_or(0);
-    let mut kept: BTreeSet<&Path> = BTreeSet::new();
+    let mut kept: BTreeSet<&str> = BTreeSet::new();
     for entry in &catalogue.histories {
         let Some(lineage) = Lineage::of(catalogue, entry.history) else {
             continue;
@@ -57,7 +57,7 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
             keep(&lineage, policy, from_ns, &mut kept);
         }
     }
-    let may_go = |path: &&PathBuf| !kept.contains(path.as_path());
+    let may_go = |path: &&String| !kept.contains(path.as_str());
     let all = || catalogue.histories.iter();
     let snapshots = all().flat_map(|e| e.snapshots.iter().map(|s| &s.path));
     let logs = all().flat_map(|e| e.logs.iter().map(|l| &l.path));
@@ -70,24 +70,24 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
 
 /// The segments that no snapshot of those kept refers to; none where a file cannot be read, for it
 /// may refer to any of them.
-fn unneeded(catalogue: &Catalogue, kept: &BTreeSet<&Path>) -> Vec<PathBuf> {
+fn unneeded(catalogue: &Catalogue, kept: &BTreeSet<&str>) -> Vec<String> {
     let all = || catalogue.histories.iter();
     if all().any(|entry| !entry.unreadable.is_empty()) {
         return Vec::new();
     }
     let snapshots = all().flat_map(|entry| &entry.snapshots);
-    let needed = snapshots.filter(|snapshot| kept.contains(snapshot.path.as_path()));
+    let needed = snapshots.filter(|snapshot| kept.contains(snapshot.path.as_str()));
     let needed: BTreeSet<_> = needed.flat_map(|snapshot| &snapshot.segments).collect();
     let unneeded = catalogue
         .segments
         .iter()
         .filter(|one| !needed.contains(one));
     unneeded
-        .map(|one| catalogue.segments_dir.join(one.name()))
+        .map(|one| join(&catalogue.segments_dir, &one.name()))
         .collect()
 }
 
-fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTreeSet<&'a Path>) {
+fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTreeSet<&'a str>) {
     let reaches = lineage.reaches();
     let count = reaches.len();
     let furthest = reaches.iter().map(|reach| reach.to.lsn).max();
@@ -105,7 +105,7 @@ fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTre
         let is_last_resort = Some(reach.to.lsn) == furthest
             && reaches[i + 1..].iter().all(|r| Some(r.to.lsn) != furthest);
         if is_kept(i, reach) || is_last_resort {
-            kept.extend(reach.snapshot.map(|s| s.path.as_path()));
+            kept.extend(reach.snapshot.map(|s| s.path.as_str()));
             oldest.get_or_insert(reach.snapshot.map_or(Lsn::ZERO, |s| s.link.position.lsn));
         }
     }

@@ -10,6 +10,7 @@ use crate::Result;
 use crate::error::{Error, Reason};
 use crate::layout::{Layout, field, put, u32_at, u64_at};
 use crate::new_file::NewFile;
+use crate::store::{self, Store};
 use crate::write::Block;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -180,6 +181,12 @@ pub fn open_at(dir: &Path, reference: &SegmentRef) -> Result<Bytes> {
     let path = dir.join(reference.name());
     let mapped = Disk::map_at(&path, reference.bytes);
     prove(&path.display().to_string(), reference, mapped.map(Some))
+}
+
+/// As `open`, of an object in a store: the segment, below `dir`.
+pub fn fetch(store: &dyn Store, dir: &str, reference: &SegmentRef) -> Result<Bytes> {
+    let name = store::join(dir, &reference.name());
+    prove(&store.place(&name), reference, store.get(&name).map(Some))
 }
 
 fn prove(name: &str, reference: &SegmentRef, mapped: io::Result<Option<Bytes>>) -> Result<Bytes> {

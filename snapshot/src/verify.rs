@@ -9,20 +9,21 @@ use crate::catalogue::{self, Catalogue, HistoryEntry, Unreadable};
 use crate::plan::{Gap, Lineage, Point};
 use crate::read::Reader;
 use crate::segment::{self, SegmentRef};
+use crate::store::Shared;
 use standfast_wal::{Chain, ClusterId, History, Lsn, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What is wrong with an archive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Finding {
-    /// The file cannot be read, or lies.
-    Damaged { path: PathBuf, reason: String },
+    /// The object cannot be read, or lies. The reason names its place.
+    Damaged { path: String, reason: String },
     /// Two sound files tell different stories of one LSN. One of them is another history's.
     Disagreement {
-        path: PathBuf,
-        other: PathBuf,
+        path: String,
+        other: String,
         lsn: Lsn,
     },
     /// No log between these two points.
@@ -80,14 +81,11 @@ impl Report {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Finding::Damaged { path, reason } => {
-                write!(f, "damaged: {}: {reason}", path.display())
-            }
+            Finding::Damaged { reason, .. } => write!(f, "damaged: {reason}"),
             Finding::Disagreement { path, other, lsn } => write!(
                 f,
                 "{} and {} disagree on the record that ends at LSN {lsn}",
-                path.display(),
-                other.display()
+                path, other
             ),
             Finding::Hole(gap) => write!(f, "{gap}"),
             Finding::Nothing => write!(f, "no snapshot, and no log from LSN 1: nothing to restore"),
@@ -95,10 +93,11 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Reads and proves everything that the archive in `dir` has of `cluster`, with `threads` threads.
-/// An error is one of reading the directories; what is wrong with a file is a finding.
-pub fn verify(dir: &std::path::Path, cluster: ClusterId, threads: usize) -> crate::Result<Report> {
-    let mut catalogue = catalogue::read(dir, cluster)?;
+/// Reads and proves everything that the archive in `store` has of `cluster`, with `threads`
+/// threads. An error is one of a store that does not answer; what is wrong with an object is a
+/// finding.
+pub fn verify(store: &Shared, cluster: ClusterId, threads: usize) -> crate::Result<Report> {
+    let mut catalogue = catalogue::read(store, cluster)?;
     let mut report = Report {
         cluster,
         cluster_name: catalogue.cluster_name.clone(),
@@ -108,11 +107,12 @@ pub fn verify(dir: &std::path::Path, cluster: ClusterId, threads: usize) -> crat
     };
     let mut findings = BTreeMap::new();
     let mut segments = Segments {
+        store: Arc::clone(store),
         dir: catalogue.segments_dir.clone(),
-        proved: BTreeMap::new(),
+        sound: BTreeSet::new(),
     };
     for entry in &mut catalogue.histories {
-        let found = prove_files(entry, threads, &mut segments, &mut report);
+        let found = prove_files(entry, threads, &mut segments, &mut report)?;
         findings.insert(entry.history, found);
     }
     for entry in &catalogue.histories {
@@ -130,45 +130,36 @@ fn prove_files(
     threads: usize,
     segments: &mut Segments,
     report: &mut Report,
-) -> Vec<Finding> {
+) -> crate::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut damaged: Vec<Unreadable> = Vec::new();
     let probes = Probes::of(entry);
     for snapshot in &entry.snapshots {
         report.files += 1;
         report.file_bytes += snapshot.file_bytes;
-        let proved = Reader::open(&snapshot.path).and_then(|reader| {
+        let proved = Reader::fetch(&*segments.store, &snapshot.path).and_then(|reader| {
             reader.check_whole()?;
             reader.load(threads, |_, _| Ok(()))?;
-            reader.segments()
+            segments.prove(&reader.segments()?, report)
         });
-        let whole = proved
-            .map_err(|error| error.to_string())
-            .and_then(|named| segments.prove(&named, report));
-        if let Err(reason) = whole {
-            let lsn = snapshot.link.position.lsn;
-            damaged.push(Unreadable {
-                path: snapshot.path.clone(),
-                lsns: Some((lsn, lsn)),
-                reason,
-            });
-        }
+        let lsn = snapshot.link.position.lsn;
+        let unreadable = refused(&snapshot.path, (lsn, lsn), proved)?;
+        damaged.extend(unreadable);
     }
     for log in &entry.logs {
         report.files += 1;
-        match read_log(&log.path) {
+        match read_log(&*segments.store, &log.path) {
             Ok((head, records)) => {
-                report.file_bytes += head.stored_bytes + crate::object::LOG_BYTES as u64;
+                report.file_bytes += head.file_bytes();
                 probes.check(&log.path, head.before, &records, &mut findings);
             }
-            Err(error) => damaged.push(Unreadable {
-                path: log.path.clone(),
-                lsns: Some((log.head.first_lsn, log.head.last_lsn())),
-                reason: error.to_string(),
-            }),
+            Err(error) => {
+                let lsns = (log.head.first_lsn, log.head.last_lsn());
+                damaged.extend(refused(&log.path, lsns, Err(error))?);
+            }
         }
     }
-    let is_sound = |path: &PathBuf| damaged.iter().all(|bad| bad.path != *path);
+    let is_sound = |path: &String| damaged.iter().all(|bad| bad.path != *path);
     entry.snapshots.retain(|snapshot| is_sound(&snapshot.path));
     entry.logs.retain(|log| is_sound(&log.path));
     entry.unreadable.append(&mut damaged);
@@ -178,37 +169,54 @@ fn prove_files(
             reason: bad.reason.clone(),
         });
     }
-    findings
+    Ok(findings)
+}
+
+/// What is refused is listed with its reason; that the store does not answer proves nothing.
+fn refused(
+    path: &str,
+    lsns: (Lsn, Lsn),
+    proved: crate::Result<()>,
+) -> crate::Result<Option<Unreadable>> {
+    match proved {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_unanswered() => Err(error),
+        Err(error) => Ok(Some(Unreadable {
+            path: path.to_string(),
+            lsns: Some(lsns),
+            reason: error.to_string(),
+        })),
+    }
 }
 
 /// The segments of a cluster, each read once.
 struct Segments {
-    dir: PathBuf,
-    proved: BTreeMap<SegmentRef, Result<(), String>>,
+    store: Shared,
+    dir: String,
+    sound: BTreeSet<SegmentRef>,
 }
 
 impl Segments {
     /// Proves what a snapshot refers to; the error names the first that is damaged or not there.
-    fn prove(&mut self, named: &[SegmentRef], report: &mut Report) -> Result<(), String> {
+    fn prove(&mut self, named: &[SegmentRef], report: &mut Report) -> crate::Result<()> {
         for reference in named {
-            let proved = self.proved.entry(*reference).or_insert_with(|| {
+            if !self.sound.contains(reference) {
                 report.files += 1;
                 report.file_bytes += reference.bytes;
-                let opened = segment::open_at(&self.dir, reference);
-                opened.map(|_| ()).map_err(|error| error.to_string())
-            });
-            proved.clone()?;
+                segment::fetch(&*self.store, &self.dir, reference)?;
+                self.sound.insert(*reference);
+            }
         }
         Ok(())
     }
 }
 
 /// What the files' headers say of the chain, by LSN.
-struct Probes(BTreeMap<Lsn, Vec<(Chain, PathBuf)>>);
+struct Probes(BTreeMap<Lsn, Vec<(Chain, String)>>);
 
 impl Probes {
     fn of(entry: &HistoryEntry) -> Probes {
-        let mut probes: BTreeMap<Lsn, Vec<(Chain, PathBuf)>> = BTreeMap::new();
+        let mut probes: BTreeMap<Lsn, Vec<(Chain, String)>> = BTreeMap::new();
         let ends = entry.logs.iter().map(|log| (log.head.end, &log.path));
         let snapshots = entry.snapshots.iter().map(|s| (s.link, &s.path));
         for (link, path) in snapshots.chain(ends) {
@@ -219,13 +227,7 @@ impl Probes {
     }
 
     /// Holds a piece of log, and the chain value before it, against what others say.
-    fn check(
-        &self,
-        path: &std::path::Path,
-        before: Chain,
-        records: &[Record],
-        findings: &mut Vec<Finding>,
-    ) {
+    fn check(&self, path: &str, before: Chain, records: &[Record], findings: &mut Vec<Finding>) {
         let first = records.first().expect("a piece of log holds a record");
         let start = Lsn(first.first_lsn().0 - 1);
         let ends = records.iter().map(|r| (r.last_lsn(), r.chain()));
@@ -239,7 +241,7 @@ impl Probes {
                     .find(|(claim, _)| *at != lsn || *claim != chain);
                 if let Some((_, other)) = other {
                     findings.push(Finding::Disagreement {
-                        path: path.to_path_buf(),
+                        path: path.to_string(),
                         other: other.clone(),
                         lsn: *at,
                     });

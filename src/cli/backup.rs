@@ -1,30 +1,30 @@
-//! `backup …`: `now` asks a node; the others read what a backup directory holds and can restore.
+//! `backup …`: `now` asks a node; the others read what an archive holds and can restore.
 
 use super::exit::{ExitCode, Failure, Outcome};
 use serde_json::{Value, json};
 use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry};
 use standfast_snapshot::plan::{Lineage, Point};
 use standfast_snapshot::retention::{Expiry, Policy, expire};
+use standfast_snapshot::store::{self, Shared};
 use standfast_snapshot::verify::{HistoryReport, Report, verify};
 use standfast_wal::ClusterId;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which backups of whom.
 #[derive(clap::Args, Debug)]
 pub struct Where {
-    /// The backup directory
-    #[arg(long, alias = "from", value_name = "DIR")]
-    dir: PathBuf,
-    /// Which cluster, where the directory has several
+    /// The archive: a directory, file:///DIR, s3://BUCKET/PREFIX, gs://… or az://…
+    #[arg(long, alias = "dir", value_name = "PLACE")]
+    from: String,
+    /// Which cluster, where the archive has several
     #[arg(long, value_name = "ID")]
     cluster: Option<ClusterId>,
     #[arg(long)]
     json: bool,
 }
 
-/// Makes, shows, proves and expires backups; all but `now` read the directory and ask no node
+/// Makes, shows, proves and expires backups; all but `now` read the archive and ask no node
 #[derive(clap::Subcommand, Debug)]
 pub enum Backup {
     Now(super::backup_now::Now),
@@ -71,26 +71,32 @@ pub fn run(command: &Backup) -> Outcome {
 }
 
 /// The cluster asked for, or the only one there is.
-pub fn choose_cluster(dir: &Path, wanted: Option<ClusterId>) -> Result<ClusterId, Failure> {
-    let found = catalogue::clusters(dir).map_err(unreadable)?;
+pub fn choose_cluster(store: &Shared, wanted: Option<ClusterId>) -> Result<ClusterId, Failure> {
+    let found = catalogue::clusters(&**store).map_err(unreadable)?;
+    let place = store.place("");
     match (wanted, &found[..]) {
         (Some(wanted), _) if found.contains(&wanted) => Ok(wanted),
         (Some(wanted), _) => {
-            let text = format!("{} holds nothing of cluster {wanted}", dir.display());
+            let text = format!("{place} holds nothing of cluster {wanted}");
             Err(Failure::new(ExitCode::Failed, text))
         }
         (None, [one]) => Ok(*one),
         (None, []) => {
-            let text = format!("{} holds no backup", dir.display());
+            let text = format!("{place} holds no backup");
             Err(Failure::new(ExitCode::Failed, text))
         }
         (None, several) => {
             let ids: Vec<String> = several.iter().map(ClusterId::to_string).collect();
-            let text = format!("{} holds backups of several clusters", dir.display());
+            let text = format!("{place} holds backups of several clusters");
             let hint = format!("name one with --cluster: {}", ids.join(", "));
             Err(Failure::new(ExitCode::Usage, text).hint(hint))
         }
     }
+}
+
+/// Opens the archive that an operator names.
+pub fn open_store(place: &str) -> Result<Shared, Failure> {
+    store::open(place).map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))
 }
 
 fn unreadable(error: impl ToString) -> Failure {
@@ -122,8 +128,9 @@ fn point_json(point: &Point) -> Value {
 }
 
 fn list(place: &Where) -> Outcome {
-    let cluster = choose_cluster(&place.dir, place.cluster)?;
-    let catalogue = catalogue::read(&place.dir, cluster).map_err(unreadable)?;
+    let store = open_store(&place.from)?;
+    let cluster = choose_cluster(&store, place.cluster)?;
+    let catalogue = catalogue::read(&store, cluster).map_err(unreadable)?;
     if place.json {
         println!("{}", list_json(&catalogue));
     } else {
@@ -156,13 +163,13 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
                 "node": s.node,
                 "keys": s.counts[0],
                 "bytes": s.file_bytes,
-                "path": s.path.display().to_string(),
+                "path": s.path,
             })
         });
         let unreadable = entry
             .unreadable
             .iter()
-            .map(|u| json!({"path": u.path.display().to_string(), "reason": u.reason}));
+            .map(|u| json!({"path": u.path, "reason": u.reason}));
         json!({
             "history": entry.history.to_string(),
             "generation": entry.history.generation,
@@ -222,20 +229,17 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
             line(format!("  HOLE       {gap}"));
         }
         for bad in &entry.unreadable {
-            line(format!(
-                "  UNREADABLE {}: {}",
-                bad.path.display(),
-                bad.reason
-            ));
+            line(format!("  UNREADABLE {}", bad.reason));
         }
     }
     out
 }
 
 fn prove(place: &Where) -> Outcome {
-    let cluster = choose_cluster(&place.dir, place.cluster)?;
+    let store = open_store(&place.from)?;
+    let cluster = choose_cluster(&store, place.cluster)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = verify(&place.dir, cluster, threads).map_err(unreadable)?;
+    let report = verify(&store, cluster, threads).map_err(unreadable)?;
     if place.json {
         println!("{}", report_json(&report));
     } else {
@@ -317,15 +321,16 @@ pub(super) fn report_text(report: &Report) -> String {
 }
 
 fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
-    let cluster = choose_cluster(&place.dir, place.cluster)?;
-    let catalogue = catalogue::read(&place.dir, cluster).map_err(unreadable)?;
+    let store = open_store(&place.from)?;
+    let cluster = choose_cluster(&store, place.cluster)?;
+    let catalogue = catalogue::read(&store, cluster).map_err(unreadable)?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     let expiry = expire(&catalogue, policy, now_ns);
     if !dry_run {
-        let removed = standfast_snapshot::archive::remove(&expiry);
+        let removed = standfast_snapshot::archive::remove(&*store, &expiry);
         removed.map_err(unreadable)?;
     }
     if place.json {
@@ -333,7 +338,7 @@ fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
     } else {
         let verb = if dry_run { "would remove" } else { "removed" };
         for path in expiry.all() {
-            println!("{verb} {}", path.display());
+            println!("{verb} {path}");
         }
         let (snapshots, logs) = (expiry.snapshots.len(), expiry.logs.len());
         let segments = expiry.segments.len();
@@ -343,16 +348,10 @@ fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
 }
 
 fn expiry_json(expiry: &Expiry, dry_run: bool) -> Value {
-    let names = |paths: &[PathBuf]| -> Vec<String> {
-        paths
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect()
-    };
     json!({
         "dry_run": dry_run,
-        "snapshots": names(&expiry.snapshots),
-        "logs": names(&expiry.logs),
-        "segments": names(&expiry.segments),
+        "snapshots": expiry.snapshots,
+        "logs": expiry.logs,
+        "segments": expiry.segments,
     })
 }

@@ -1,4 +1,4 @@
-//! `backup now`: asks a running node for a snapshot and the committed log in a directory of its.
+//! `backup now`: asks a running node for a snapshot and the committed log in an archive.
 
 use super::connect::{Node, Target};
 use super::exit::{ExitCode, Failure, Outcome};
@@ -13,14 +13,15 @@ const BACKUP: Duration = Duration::from_secs(6 * 3600);
 /// How long a node may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// Puts a snapshot and the committed log into a directory on the node's machine.
+/// Puts a snapshot and the committed log into an archive.
 #[derive(clap::Args, Debug)]
 pub struct Now {
     #[command(flatten)]
     target: Target,
-    /// The directory, on the node's machine; with --config the setting `backup_dir` by default
-    #[arg(long, value_name = "DIR", required_unless_present = "config")]
-    to: Option<PathBuf>,
+    /// A directory on the node's machine, or a URL as for `backup list`; with --config the setting
+    /// `backup_dir` by default
+    #[arg(long, value_name = "PLACE", required_unless_present = "config")]
+    to: Option<String>,
     #[command(flatten)]
     reason: Reason,
     #[arg(long)]
@@ -28,37 +29,35 @@ pub struct Now {
 }
 
 pub fn run(args: &Now) -> Outcome {
-    let dir = std::path::absolute(directory(args)?)?;
+    let to = place(args)?;
     let (mut node, answer) = args.target.any()?;
     // A node that was named is asked itself; else a backup, so that the primary does not pay.
     let named = !args.target.node.is_empty() || args.target.config.is_some();
     if let (false, Some(member)) = (named, choose(&answer.status)) {
         node = Node::open(&member.client, CONNECT)?;
     }
-    let dir = dir.display().to_string();
     let [_, who, ..] = args.reason.words()?;
-    let done = node.ask(&["BACKUP", &dir, "WHO", &who], BACKUP)?;
+    let done = node.ask(&["BACKUP", &to, "WHO", &who], BACKUP)?;
     if args.json {
         println!("{done}");
     } else {
-        println!(
-            "backed up to {dir} by {}: {}",
-            node.address,
-            readable(&done)
-        );
+        println!("backed up to {to} by {}: {}", node.address, readable(&done));
     }
     Ok(ExitCode::Done)
 }
 
-fn directory(args: &Now) -> Result<PathBuf, Failure> {
-    match (&args.to, &args.target.config) {
-        (Some(dir), _) => Ok(dir.clone()),
+/// Where to, in words that the node reads as we do: it may run in another directory.
+fn place(args: &Now) -> Result<String, Failure> {
+    let dir = match (&args.to, &args.target.config) {
+        (Some(url), _) if url.contains("://") => return Ok(url.clone()),
+        (Some(dir), _) => PathBuf::from(dir),
         (None, Some(file)) => {
             let sources = Sources::with_environment(Some(file.clone()), Vec::new());
-            Ok(Config::load(&sources)?.config.backup_dir())
+            Config::load(&sources)?.config.backup_dir()
         }
         (None, None) => unreachable!("--to is required unless --config is given"),
-    }
+    };
+    Ok(std::path::absolute(dir)?.display().to_string())
 }
 
 /// The node that pays least for a backup: a synchronous backup, an asynchronous one, the primary.

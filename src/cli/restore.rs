@@ -5,7 +5,7 @@ mod rebuild;
 #[cfg(test)]
 mod tests;
 
-use super::backup::{choose_cluster, point, rfc3339};
+use super::backup::{choose_cluster, open_store, point, rfc3339};
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use super::settings::Settings;
@@ -15,7 +15,7 @@ use crate::state::Digest;
 use directory::Building;
 use rebuild::{Progress, Tally, rebuild};
 use standfast_snapshot::plan::{Plan, Point, Unmet};
-use standfast_snapshot::{Target, catalogue, plan};
+use standfast_snapshot::{Shared, Target, catalogue, plan};
 use standfast_wal::{ClusterId, Disk, History, Incarnation, Link, Lsn, NodeId, Nonce, Storage};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -27,16 +27,16 @@ use std::time::Instant;
 /// cluster that the backup is of, and refuses writes until it is activated.
 #[derive(clap::Args, Debug)]
 pub struct Restore {
-    /// The backup directory
-    #[arg(long, value_name = "DIR")]
-    from: PathBuf,
+    /// The archive: a directory, file:///DIR, s3://BUCKET/PREFIX, gs://… or az://…
+    #[arg(long, value_name = "PLACE")]
+    from: String,
     /// The data directory to make; it must not hold anything
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// latest, lsn:N (the state right after LSN N), or time:RFC3339 (every command up to then)
     #[arg(long, value_parser = parse_target, default_value = "latest")]
     target: Target,
-    /// Which cluster, where the backup directory has several
+    /// Which cluster, where the archive has several
     #[arg(long, value_name = "ID")]
     cluster: Option<ClusterId>,
     /// Which history (GENERATION-ID as `backup list` shows it); the newest by default
@@ -60,7 +60,7 @@ pub struct Restore {
 
 /// Which data directory to make from what.
 pub struct Order {
-    pub from: PathBuf,
+    pub from: Shared,
     pub to: PathBuf,
     pub target: Target,
     pub cluster: Option<ClusterId>,
@@ -101,7 +101,7 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
         .map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
     let plan = plan(&listed, order.history, order.target).map_err(unmet)?;
     let building = Building::begin(&order.to)?;
-    let mut rebuilt = rebuild(cluster, &plan, order.threads, on_progress)?;
+    let mut rebuilt = rebuild(&order.from, cluster, &plan, order.threads, on_progress)?;
     let generations = listed.histories.iter().map(|e| e.history.generation);
     let history = History {
         generation: generations.max().unwrap_or(0) + 1,
@@ -150,7 +150,7 @@ fn ancestors(plan: &Plan, lsn: Lsn) -> Vec<(History, u64)> {
 fn unmet(unmet: Unmet) -> Failure {
     let (text, hint) = match &unmet {
         Unmet::Nothing => {
-            let hint = "`standfast backup list` shows what a directory holds";
+            let hint = "`standfast backup list` shows what an archive holds";
             (unmet.to_string(), hint.to_owned())
         }
         Unmet::Ambiguous(_) => (unmet.to_string(), "name one with --history".to_owned()),
@@ -231,7 +231,7 @@ pub fn run(args: &Restore) -> Outcome {
     };
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let order = Order {
-        from: args.from.clone(),
+        from: open_store(&args.from)?,
         to: args.to.clone(),
         target: args.target,
         cluster: args.cluster,

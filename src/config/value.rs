@@ -187,6 +187,33 @@ impl Value for Name {
     }
 }
 
+/// Where an archive lies: a directory, or the URL of an object store.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place(String);
+
+impl Place {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Place {
+    const KIND: &'static str = "directory, file:///DIR, s3://BUCKET/PREFIX, gs://… or az://…";
+    fn parse(text: &str) -> Option<Self> {
+        let is_known = match text.split_once("://") {
+            None => !text.is_empty(),
+            Some(("file", path)) => path.starts_with('/'),
+            // Nobody's password belongs into a file of settings.
+            Some(("s3" | "gs" | "az", rest)) => !rest.is_empty() && !rest.contains('@'),
+            Some(_) => false,
+        };
+        is_known.then(|| Place(text.to_owned()))
+    }
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// What log lines look like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
@@ -353,6 +380,19 @@ impl Value for PathBuf {
 }
 
 /// Empty text is `None`.
+impl Value for bool {
+    const KIND: &'static str = "true or false";
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn toml(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl<V: Value> Value for Option<V> {
     const KIND: &'static str = V::KIND;
     fn parse(text: &str) -> Option<Self> {

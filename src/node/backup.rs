@@ -1,22 +1,23 @@
-//! `backup now`: the newest snapshot, and the committed log behind the last backup, in a directory.
+//! `backup now`: the newest snapshot, and the committed log behind the last backup, in an archive.
 //!
 //! Runs on a thread of its own. Only what is committed and durable here is shipped (I6): the engine
 //! says through which LSN that is.
 
 use crate::limits;
+use crate::node::archiver::read_error;
 use crate::node::shelf;
 use serde_json::json;
-use standfast_snapshot::{Card, Reader as SnapshotReader, Shipper};
-use standfast_wal::{ClusterId, Disk, Lsn, ReadError, Reader, Record};
+use standfast_snapshot::{Card, Reader as SnapshotReader, Shipper, store};
+use standfast_wal::{ClusterId, Disk, Lsn, Reader, Record};
 use std::io;
 use std::path::Path;
 
-/// Ships into `dir` and says what it did, as JSON.
+/// Ships to `to`, a directory or a URL, and says what it did, as JSON.
 pub fn back_up(
     data: &Path,
     cluster: ClusterId,
     log: &Reader<Disk>,
-    dir: &Path,
+    to: &str,
     through: Lsn,
     who: &str,
 ) -> Result<String, String> {
@@ -32,15 +33,16 @@ pub fn back_up(
         history: header.history,
         ancestors: header.ancestors.clone(),
     };
-    let mut shipper = Shipper::open(dir, &card).map_err(text)?;
+    let store = store::open(to).map_err(|error| error.to_string())?;
+    let (mut shipper, _) = Shipper::open(&store, &card).map_err(text)?;
     let mut shipped = shipper
         .put_log(records(log, start(&shipper, &card, log), through))
         .map_err(text)?;
     let (lsn, bytes) = shipper.put_snapshot(path).map_err(text)?;
     shipped.stored_bytes += bytes;
-    tracing::info!(dir = %dir.display(), %lsn, %through, %who, "backup written");
+    tracing::info!(%to, %lsn, %through, %who, "backup written");
     Ok(json!({
-        "dir": dir.display().to_string(),
+        "to": to,
         "history": card.history.to_string(),
         "snapshot_lsn": lsn.0,
         "log_through_lsn": shipper.end().map(|end| end.position.lsn.0),
@@ -87,20 +89,5 @@ fn records(
                 Err(error) => return Some(Err(read_error(error))),
             }
         }
-    })
-}
-
-fn read_error(error: ReadError) -> io::Error {
-    io::Error::other(match error {
-        ReadError::Gone { first_lsn } => {
-            format!("the log begins at {first_lsn} by now: it was trimmed meanwhile; try again")
-        }
-        ReadError::Damaged(range) => {
-            format!(
-                "{} offset {} LSN {}: damaged",
-                range.file, range.offset, range.first_lsn
-            )
-        }
-        ReadError::Failed(error) => error.to_string(),
     })
 }

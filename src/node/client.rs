@@ -111,9 +111,9 @@ pub enum Control {
         bytes: u64,
         who: String,
     },
-    /// Snapshot and committed log into a directory on this node.
+    /// Snapshot and committed log into an archive: a directory on this node, or a URL.
     BackupNow {
-        dir: std::path::PathBuf,
+        to: String,
         who: String,
     },
     /// Takes a local snapshot (BGSAVE).

@@ -22,7 +22,6 @@ use standfast_snapshot::{Header, SegmentRef};
 use standfast_wal::scribe::Command;
 use standfast_wal::{Link, Lsn, Mark, NodeId};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// What the shell tells of snapshot work.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ pub enum CopyEvent {
         lsn: Lsn,
         why: String,
     },
-    /// A backup is in its directory; the text is JSON.
+    /// A backup is in its archive; the text is JSON.
     BackedUp {
         ticket: u64,
         result: Result<String, String>,
@@ -95,10 +94,10 @@ pub enum CopyOutput {
     Adopt {
         lsn: Lsn,
     },
-    /// Put the newest snapshot and the committed log through `through` into a directory.
+    /// Put the newest snapshot and the committed log through `through` into an archive.
     BackUp {
         ticket: u64,
-        dir: PathBuf,
+        to: String,
         through: Lsn,
         who: String,
     },
@@ -125,7 +124,7 @@ struct Job {
 #[derive(Debug)]
 struct Backup {
     client: Client,
-    dir: PathBuf,
+    to: String,
     who: String,
 }
 
@@ -207,9 +206,9 @@ impl Copies {
         self.asked.extend(client);
     }
 
-    pub fn want_backup(&mut self, client: Client, dir: PathBuf, who: String) {
+    pub fn want_backup(&mut self, client: Client, to: String, who: String) {
         self.wanted = true;
-        self.backups.push(Backup { client, dir, who });
+        self.backups.push(Backup { client, to, who });
     }
 }
 
@@ -422,10 +421,10 @@ impl Engine {
             let ticket = self.copies.next_ticket;
             self.copies.shipping.insert(ticket, backup.client);
             let through = self.copies.applied.position.lsn;
-            let Backup { dir, who, .. } = backup;
+            let Backup { to, who, .. } = backup;
             self.emit(Output::Snapshot(CopyOutput::BackUp {
                 ticket,
-                dir,
+                to,
                 through,
                 who,
             }));
@@ -455,6 +454,9 @@ impl Engine {
             && self.log_bytes <= most
         {
             through = through.min(*offered);
+        }
+        if !is_mended {
+            through = through.min(self.archive_lets_go());
         }
         if is_mended {
             // Whole segments go, and never the newest: it may hold the damaged part.

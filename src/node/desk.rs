@@ -281,12 +281,12 @@ impl Engine {
                 self.note(format!("max_memory is {bytes} bytes now, by {who}"));
                 self.tell(client, Reply::Ok);
             }
-            Control::BackupNow { dir, who } => {
+            Control::BackupNow { to, who } => {
                 if self.is_witness {
                     let text = "a witness has no data to back up; ask a data node".to_string();
                     return self.pending.refuse(client, Refusal::Operator(text));
                 }
-                self.copies.want_backup(client, dir, who);
+                self.copies.want_backup(client, to, who);
             }
             Control::Snapshot => {
                 if self.is_witness || self.copies.is_running() {

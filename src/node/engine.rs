@@ -14,6 +14,7 @@ mod showing;
 mod time;
 
 use crate::limits;
+use crate::node::archive::{ArchiveSettings, Archiving};
 use crate::node::client::{Answer, Request, SessionId};
 use crate::node::clock::{LogClock, Now};
 use crate::node::copies::Copies;
@@ -66,10 +67,14 @@ pub enum Event {
     LogSize {
         log_bytes: u64,
         free_bytes: u64,
+        /// What the disk has in all; 0: not known.
+        disk_bytes: u64,
     },
     /// `Output::StoreMeta` of this number is on disk, and all before it.
     MetaStored(u64),
     Copy(crate::node::copies::CopyEvent),
+    /// This node's archiver has done a round.
+    Archived(Box<crate::node::archiver::Standing>),
     Random(u128),
     /// The scrubber read a sealed segment or a snapshot and found it damaged; of the log, up to
     /// this LSN.
@@ -124,6 +129,8 @@ pub enum Output {
     /// Whom to keep connected, by peer address.
     Peers(BTreeMap<NodeId, String>),
     Snapshot(crate::node::copies::CopyOutput),
+    /// Archive this; the newest counts. `None`: another node does.
+    Archive(Option<Box<crate::node::archiver::Order>>),
     /// A file for people in `divergent/`, written once.
     LossStatement {
         name: String,
@@ -154,6 +161,8 @@ pub struct EngineSettings {
     /// Log kept for members that lag.
     pub wal_keep: u64,
     pub max_memory: u64,
+    /// `None`: there is no continuous archive.
+    pub archive: Option<ArchiveSettings>,
     /// Peer addresses by which this node finds its cluster.
     pub seeds: BTreeMap<NodeId, String>,
     /// Milliseconds since 1970.
@@ -223,6 +232,7 @@ pub struct Engine {
     pub(super) outcomes: Outcomes,
     pub(super) desk: Desk,
     pub(super) copies: Copies,
+    pub(super) archive: Archiving,
     batch: Batch,
     /// The newest write of each session that may not be applied yet.
     pub(super) last_write: BTreeMap<SessionId, Lsn>,
@@ -245,6 +255,7 @@ pub struct Engine {
     pub(super) damaged_through: Lsn,
     pub(super) log_bytes: u64,
     pub(super) free_bytes: u64,
+    pub(super) disk_bytes: u64,
     pub(super) is_witness: bool,
     /// The log keeps a mark that it must not be believed.
     is_log_suspect: bool,
@@ -291,6 +302,7 @@ impl Engine {
             outcomes: Outcomes::default(),
             desk: Desk::default(),
             copies,
+            archive: Archiving::default(),
             batch: Batch::default(),
             last_write: BTreeMap::new(),
             gathered_by: None,
@@ -306,6 +318,7 @@ impl Engine {
             damaged_through: Lsn::ZERO,
             log_bytes: 0,
             free_bytes: u64::MAX,
+            disk_bytes: 0,
             is_witness,
             is_log_suspect,
             effects: Vec::new(),
@@ -375,12 +388,15 @@ impl Engine {
             Event::LogSize {
                 log_bytes,
                 free_bytes,
+                disk_bytes,
             } => {
                 self.log_bytes = log_bytes;
                 self.free_bytes = free_bytes;
+                self.disk_bytes = disk_bytes;
             }
             Event::MetaStored(serial) => self.step(Input::Persisted(serial)),
             Event::Copy(event) => self.on_copy(event),
+            Event::Archived(standing) => self.on_archived(*standing),
             Event::Random(number) => self.step(Input::Random(number)),
             Event::Damage { story, through } => self.on_damage(story, through),
             Event::DiskFailed(story) => self.halt(story),
@@ -412,6 +428,7 @@ impl Engine {
         self.mind_forwarded();
         self.desk_turn();
         self.copies_turn();
+        self.archive_turn();
         self.stop_turn();
         self.show();
         (std::mem::take(&mut self.out), self.take_answers())
@@ -437,6 +454,7 @@ impl Engine {
             self.pending.deadline(self.settings.write_timeout),
             self.desk.deadline(),
             self.copies.deadline(),
+            self.archive_deadline(),
             self.next_tick(),
             stalls,
             held,

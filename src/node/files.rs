@@ -2,12 +2,15 @@
 //!
 //! Shell only: threads and files, no decisions. Each job tells the engine what became of it.
 
+use crate::config::Config;
 use crate::limits;
+use crate::node::archiver::Order;
 use crate::node::copies::{CopyEvent, CopyOutput};
 use crate::node::directory::{DataDir, wal_dir};
 use crate::node::engine::Event;
 use crate::node::parcel::{Arriving, Outgoing};
 use crate::node::shelf;
+use crate::node::ship::{self, Word};
 use crate::node::wire::{Frame, Head, Piece};
 use crate::state::Segment;
 use bytes::Bytes;
@@ -15,7 +18,6 @@ use standfast_snapshot::{NewFile, Options, SegmentRef, Writer};
 use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -34,16 +36,18 @@ pub struct Files {
     receiving: Option<std::sync::mpsc::Sender<Receiving>>,
     /// The task that last sent each peer a snapshot.
     sending: BTreeMap<NodeId, AbortHandle>,
+    archiver: Option<ship::Orders>,
 }
 
 impl Files {
     pub fn new(
-        dir: &Path,
+        config: &Config,
         cluster: ClusterId,
         events: mpsc::UnboundedSender<Event>,
         log: Option<Reader<Disk>>,
     ) -> Files {
-        let dir = DataDir(dir.to_path_buf());
+        let dir = DataDir(config.data_dir.clone());
+        let archiver = start_archiver(config, log.as_ref(), &events);
         if let Some(log) = log.clone() {
             scrub(dir.clone(), log, events.clone());
         }
@@ -55,6 +59,7 @@ impl Files {
             writing: None,
             receiving: None,
             sending: BTreeMap::new(),
+            archiver,
         }
     }
 
@@ -78,11 +83,14 @@ impl Files {
                 .map(|m| m.len())
                 .sum()
         });
-        let free_bytes =
-            rustix::fs::statvfs(&self.dir.0).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
+        let disk = rustix::fs::statvfs(&self.dir.0);
+        let (free_bytes, disk_bytes) = disk.map_or((u64::MAX, 0), |disk| {
+            (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+        });
         events.push(Event::LogSize {
             log_bytes,
             free_bytes,
+            disk_bytes,
         });
     }
 
@@ -113,11 +121,11 @@ impl Files {
             CopyOutput::Adopt { lsn } => return self.adopt(lsn),
             CopyOutput::BackUp {
                 ticket,
-                dir,
+                to,
                 through,
                 who,
             } => {
-                self.back_up(ticket, dir, through, who);
+                self.back_up(ticket, to, through, who);
             }
             CopyOutput::Stream { .. } => unreachable!("the shell gives that one its link"),
         }
@@ -204,11 +212,19 @@ impl Files {
         }
     }
 
-    fn back_up(&self, ticket: u64, dir: PathBuf, through: Lsn, who: String) {
+    /// Tells the archiver what to archive, or that another node does.
+    pub fn archive(&self, order: Option<Box<Order>>) {
+        if let Some(orders) = &self.archiver {
+            // The thread ends only with the process.
+            let _ = orders.send(order.map_or(Word::StandDown, Word::Order));
+        }
+    }
+
+    fn back_up(&self, ticket: u64, to: String, through: Lsn, who: String) {
         let (events, data, cluster) = (self.events.clone(), self.dir.0.clone(), self.cluster);
         let Some(log) = self.log.clone() else { return };
         spawn("backup", move || {
-            let result = crate::node::backup::back_up(&data, cluster, &log, &dir, through, &who);
+            let result = crate::node::backup::back_up(&data, cluster, &log, &to, through, &who);
             let _ = events.send(Event::Copy(CopyEvent::BackedUp { ticket, result }));
         });
     }
@@ -224,8 +240,26 @@ impl Files {
     }
 }
 
+/// A node that holds no log has nothing to archive.
+fn start_archiver(
+    config: &Config,
+    log: Option<&Reader<Disk>>,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Option<ship::Orders> {
+    let place = config.archive.as_ref()?;
+    let (interval, data) = (config.archive_interval, &config.data_dir);
+    let log = log?.clone();
+    Some(ship::spawn(
+        place.as_str(),
+        interval,
+        data,
+        log,
+        events.clone(),
+    ))
+}
+
 /// Runs a job of its own; without a thread the node cannot go on, and says so by panicking.
-fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
+pub(in crate::node) fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new()
         .name(name.to_string())
         .spawn(job)

@@ -5,14 +5,17 @@
 //! | `engine` | one node's turn: events in, order, step the core, apply, answer |
 //! | `pending`, `desk`, `outcomes` | what clients and operators wait for, and are told |
 //! | `copies` | snapshots: taken, sent, received, installed |
+//! | `archive`, `archiver` | the continuous archive: who ships, what, and what that proves |
 //! | `show`, `view`, `status` | what the node shows of itself |
 //! | `clock` | log time |
 //! | `wire` | peer frames, pure |
 //! | `run` | the shell: thread, clock, queues |
 //! | `link` | connections to peers |
 //! | `directory`, `open`, `meta`, `shelf`, `parcel` | what lies in the data directory, on disks real or simulated |
-//! | `files`, `backup` | threads that write and read it |
+//! | `files`, `backup`, `ship` | threads that write, read and archive it |
 //! | `client`, `refusal` | the door between sessions and the engine |
+pub mod archive;
+pub mod archiver;
 pub mod backup;
 pub mod client;
 pub mod clock;
@@ -30,6 +33,7 @@ pub mod pending;
 pub mod refusal;
 pub mod run;
 pub mod shelf;
+pub mod ship;
 mod show;
 pub mod status;
 pub mod view;

@@ -57,6 +57,8 @@ pub enum Refusal {
     },
     /// The log's disk has no room but the reserve.
     DiskFull,
+    /// `archive_required`: the archive is too far behind.
+    Unarchived,
     /// The log's disk does not answer in time.
     DiskStalled,
     /// A SEEN point is not in this node's history.
@@ -171,6 +173,10 @@ impl fmt::Display for Refusal {
                 "MISCONF the log's disk is full, so nothing can be made durable; free space or \
                  trim the retention, writes go on by themselves then",
             ),
+            Refusal::Unarchived => f.write_str(
+                "MISCONF the archive is required and too far behind; see `standfast status`, or \
+                 set archive_required = false",
+            ),
             Refusal::DiskStalled => f.write_str(
                 "MISCONF the log's disk does not answer; look at `standfast status`, or switch \
                  over to another node",
@@ -249,6 +255,7 @@ impl Refusal {
                 limit_bytes: 1 << 30,
             },
             Refusal::DiskFull,
+            Refusal::Unarchived,
             Refusal::DiskStalled,
             Refusal::TimeTravel {
                 generation: 2,

@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::limits;
+use crate::node::archive::ArchiveSettings;
 use crate::node::client::{Answer, Call, Door, Handle, SessionId};
 use crate::node::clock::Now;
 use crate::node::copies::{Copies, CopyEvent, CopyOutput};
@@ -141,6 +142,10 @@ fn engine_settings(config: &Config, meta: &MetaFile) -> EngineSettings {
         snapshot_after: (config.snapshot_after.0 > 0).then_some(config.snapshot_after.0),
         wal_keep: config.wal_keep.0,
         max_memory: config.max_memory_bytes(),
+        archive: config.archive.as_ref().map(|_| ArchiveSettings {
+            interval: config.archive_interval,
+            required: config.archive_required,
+        }),
         seeds: config
             .peers
             .iter()
@@ -241,7 +246,7 @@ impl Shell {
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
         let meta_writer = spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;
-        let files = Files::new(&config.data_dir, identity.cluster, events.clone(), reader);
+        let files = Files::new(config, identity.cluster, events.clone(), reader);
         Ok(Shell {
             engine,
             door,
@@ -382,6 +387,7 @@ impl Shell {
                     self.engine.set_snapshot_bytes(bytes);
                 }
             }
+            Output::Archive(order) => self.files.archive(order),
             Output::LossStatement { name, text } => self.files.loss_statement(&name, &text),
             Output::Random => {
                 let _ = self.events.send(Event::Random(random()));

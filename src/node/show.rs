@@ -47,6 +47,7 @@ impl Engine {
                 text,
             });
         }
+        alarms.append(&mut self.archive_alarms());
         let applied = self.state.applied();
         let backup_age = self.staleness().filter(|_| !self.replica.is_primary());
         View {
@@ -104,11 +105,13 @@ impl Engine {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        vec![Metric {
+        let mut metrics = self.archive_metrics();
+        metrics.push(Metric {
             name: "loss_statements_total",
             help: "Cut log tails for which a loss statement was written in this process's life.",
             value: self.desk.losses() as f64,
-        }]
+        });
+        metrics
     }
 
     /// Everything `standfast status` shows: `node::status` reads it, people do.
@@ -161,6 +164,7 @@ impl Engine {
                 "lost_commands": core.forecast.lost_commands,
                 "outage_ms": core.forecast.outage.map(ms),
             },
+            "archive": self.archive_status(),
             "alarms": alarms.collect::<Vec<_>>(),
             "events": events.collect::<Vec<_>>(),
             "started_ms": view.started_ms,

@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::limits;
+use crate::node::archive::Note;
 use crate::replication::message::{Message, SnapshotHead};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ pub const HEADER_BYTES: usize = 12;
 const _: () = assert!(is_gapless(&HEADER, HEADER_BYTES));
 
 /// The version of this layout and of the messages in it; peers of another version are refused.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;
 
 /// Binds a connection to one life of one node. Sent first by the dialler; the accepter answers
 /// with its own, after which frames flow from dialler to accepter only.
@@ -78,6 +79,8 @@ pub enum Head {
     },
     /// A snapshot on its way to a member that lags.
     Copy(Piece),
+    /// Who archives, and how far the archive is.
+    Archive(Note),
 }
 
 /// A snapshot's way from one node to another.

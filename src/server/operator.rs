@@ -12,7 +12,7 @@
 //! | `MEMBER REMOVE node [WHO text]` | one member less |
 //! | `ACKS all\|majority [WHO text]` | another acknowledgement rule |
 //! | `PROTECTION mode [WHO text]` | another protection mode |
-//! | `BACKUP directory [WHO text]` | snapshot and log into a directory of this node |
+//! | `BACKUP place [WHO text]` | snapshot and log into an archive: a directory of this node, or a URL |
 //! | `SNAPSHOT` | a local snapshot |
 //! | `SHUTDOWN` | hand over, then stop |
 
@@ -121,10 +121,10 @@ pub fn standfast(args: &[Bytes], who: String) -> Parse<Control> {
             }
         }
         "BACKUP" => {
-            let dir = words.next("a directory")?.into();
+            let to = words.next("a directory or URL")?.to_string();
             words.no_more_options()?;
             Control::BackupNow {
-                dir,
+                to,
                 who: std::mem::take(&mut words.who),
             }
         }

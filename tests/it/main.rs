@@ -9,6 +9,8 @@
 )]
 
 #[cfg(test)]
+mod archive;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod clients;

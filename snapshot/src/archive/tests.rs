@@ -4,11 +4,12 @@ use super::*;
 use crate::catalogue::{clusters, read};
 use crate::fixtures::{
     CLUSTER, card, fine, flip, history, link_at, log, put_piece, record, snapshot_file,
-    snapshot_with,
+    snapshot_with, stored,
 };
 use crate::retention::{Policy, expire};
 use crate::verify::verify;
 use standfast_wal::{ClusterId, Damage, Kind};
+use std::path::PathBuf;
 
 #[test]
 fn what_was_shipped_is_listed() {
@@ -16,12 +17,18 @@ fn what_was_shipped_is_listed() {
     let dir = scratch.path().join("a/b/archive");
     let records = log(Link::default(), 2, 40);
     let snapshot = snapshot_file(scratch.path(), link_at(&records, 20), 1);
-    let shipped = ship(&dir, &card(1, &[]), Some(&snapshot), fine(&records)).unwrap();
+    let shipped = ship(
+        &stored(&dir),
+        &card(1, &[]),
+        Some(&snapshot),
+        fine(&records),
+    )
+    .unwrap();
     assert_eq!(shipped.snapshot_lsn, Some(Lsn(20)));
     assert_eq!((shipped.pieces, shipped.records), (1, 20));
     assert_eq!(shipped.end, Some(link_at(&records, 40)));
-    assert_eq!(clusters(&dir).unwrap(), [CLUSTER]);
-    let catalogue = read(&dir, CLUSTER).unwrap();
+    assert_eq!(clusters(&*stored(&dir)).unwrap(), [CLUSTER]);
+    let catalogue = read(&stored(&dir), CLUSTER).unwrap();
     assert_eq!(catalogue.cluster_name, "bank");
     let [entry] = &catalogue.histories[..] else {
         panic!("one history: {catalogue:?}")
@@ -29,8 +36,11 @@ fn what_was_shipped_is_listed() {
     assert_eq!(entry.history, history(1));
     assert_eq!(entry.unreadable, []);
     assert_eq!(entry.snapshots[0].link, link_at(&records, 20));
-    assert_eq!(read_log(&entry.logs[0].path).unwrap().1, records);
-    let home = catalogue::history_dir(&dir, CLUSTER, history(1));
+    assert_eq!(
+        read_log(&*stored(&dir), &entry.logs[0].path).unwrap().1,
+        records
+    );
+    let home = dir.join(catalogue::history_dir(CLUSTER, history(1)));
     let names = fs::read_dir(home).unwrap().count();
     assert_eq!(names, 3, "card, snapshot, log, and nothing left over");
 }
@@ -42,12 +52,12 @@ fn what_the_archive_has_is_not_sent_again() {
     let records = log(Link::default(), 2, 40);
     let snapshot = snapshot_file(scratch.path(), link_at(&records, 20), 1);
     let card = card(1, &[]);
-    ship(&dir, &card, Some(&snapshot), fine(&records[..10])).unwrap();
-    let again = ship(&dir, &card, Some(&snapshot), fine(&records[..10])).unwrap();
+    ship(&stored(&dir), &card, Some(&snapshot), fine(&records[..10])).unwrap();
+    let again = ship(&stored(&dir), &card, Some(&snapshot), fine(&records[..10])).unwrap();
     assert_eq!((again.pieces, again.stored_bytes), (0, 0));
-    let more = ship(&dir, &card, None, fine(&records)).unwrap();
+    let more = ship(&stored(&dir), &card, None, fine(&records)).unwrap();
     assert_eq!((more.pieces, more.records), (1, 10));
-    let logs = &read(&dir, CLUSTER).unwrap().histories[0].logs;
+    let logs = &read(&stored(&dir), CLUSTER).unwrap().histories[0].logs;
     assert_eq!(logs.len(), 2);
     assert_eq!(logs[1].head.first_lsn, Lsn(21));
 }
@@ -57,8 +67,8 @@ fn two_nodes_ship_the_same_history_side_by_side() {
     let scratch = tempfile::tempdir().unwrap();
     let records = log(Link::default(), 2, 40);
     let card = card(1, &[]);
-    let mut one = Shipper::open(scratch.path(), &card).unwrap();
-    let mut two = Shipper::open(scratch.path(), &card).unwrap();
+    let (mut one, _) = Shipper::open(&stored(scratch.path()), &card).unwrap();
+    let (mut two, _) = Shipper::open(&stored(scratch.path()), &card).unwrap();
     one.put_log(fine(&records[..10])).unwrap();
     let same = two.put_log(fine(&records[..10])).unwrap();
     assert_eq!(
@@ -68,7 +78,7 @@ fn two_nodes_ship_the_same_history_side_by_side() {
     );
     one.put_log(fine(&records[..15])).unwrap();
     two.put_log(fine(&records[..20])).unwrap();
-    let logs = &read(scratch.path(), CLUSTER).unwrap().histories[0].logs;
+    let logs = &read(&stored(scratch.path()), CLUSTER).unwrap().histories[0].logs;
     let ranges: Vec<(u64, u64)> = logs
         .iter()
         .map(|l| (l.head.first_lsn.0, l.head.last_lsn().0))
@@ -82,13 +92,16 @@ fn threads_that_race_for_one_name_write_it_once() {
     let records = log(Link::default(), 2, 400);
     let bytes: u64 = std::thread::scope(|scope| {
         let ship = || {
-            let shipped = ship(scratch.path(), &card(1, &[]), None, fine(&records)).unwrap();
+            let shipped =
+                ship(&stored(scratch.path()), &card(1, &[]), None, fine(&records)).unwrap();
             shipped.stored_bytes
         };
         let racers: Vec<_> = (0..8).map(|_| scope.spawn(ship)).collect();
         racers.into_iter().map(|racer| racer.join().unwrap()).sum()
     });
-    let home = catalogue::history_dir(scratch.path(), CLUSTER, history(1));
+    let home = scratch
+        .path()
+        .join(catalogue::history_dir(CLUSTER, history(1)));
     let name = catalogue::log_name(Lsn(1), Lsn(400));
     assert_eq!(bytes, fs::metadata(home.join(name)).unwrap().len());
     assert_eq!(fs::read_dir(home).unwrap().count(), 2);
@@ -102,21 +115,91 @@ fn a_damaged_object_is_replaced_and_a_different_one_is_not() {
     let records = log(Link::default(), 2, 40);
     let path = put_piece(dir, &card, &records);
     flip(&path, 300);
-    let (head, bytes) = encode_log(CLUSTER, history(1), &records);
-    let put = |bytes: &[u8]| {
-        put_if_absent(&path, bytes, |there| {
-            Ok(is_same_log(&decode_log("there", there)?.0, &head))
-        })
-    };
-    assert_eq!(put(&bytes).unwrap(), Put::Repaired);
-    assert_eq!(put(&bytes).unwrap(), Put::Present);
-    assert_eq!(read_log(&path).unwrap().1, records);
+    let (mut shipper, _) = Shipper::open(&stored(dir), &card).unwrap();
+    let mut put = || shipper.put_piece(&records).map(|(_, put)| put);
+    assert_eq!(put().unwrap(), Put::Repaired);
+    assert_eq!(put().unwrap(), Put::Present);
+    let there = || object::decode_log("there", &fs::read(&path).unwrap());
+    assert_eq!(there().unwrap().1, records);
 
     let other = [record(Link::default(), 40, Kind::Operator)];
     put_piece(dir, &card, &other);
-    let error = put(&bytes).unwrap_err();
+    let error = put().unwrap_err();
     assert!(matches!(error.reason, Reason::Taken), "{error}");
-    assert_eq!(read_log(&path).unwrap().1, other, "it was left alone");
+    assert_eq!(there().unwrap().1, other, "it was left alone");
+}
+
+#[test]
+fn an_answer_that_was_lost_or_false_does_no_harm() {
+    let memory = Arc::new(crate::store::Memory::default());
+    let store: Shared = memory.clone();
+    let records = log(Link::default(), 2, 40);
+    let (mut shipper, _) = Shipper::open(&store, &card(1, &[])).unwrap();
+    memory.lose_answers(true);
+    assert!(shipper.put_log(fine(&records[..10])).is_err());
+    memory.lose_answers(false);
+    let again = shipper.put_log(fine(&records[..10])).unwrap();
+    assert_eq!((again.pieces, again.stored_bytes), (1, 0));
+    memory.set_down(true);
+    assert!(shipper.put_log(fine(&records)).is_err());
+    assert!(shipper.catch_up().is_err());
+    memory.set_down(false);
+    // Whoever is told that the name is taken finds nobody there, and tries again.
+    memory.deny_puts(1);
+    shipper.put_log(fine(&records)).unwrap();
+    let entry = &read(&store, CLUSTER).unwrap().histories[0];
+    assert_eq!(entry.logs.len(), 2);
+    assert_eq!(entry.logs[1].head.end, link_at(&records, 40));
+}
+
+#[test]
+fn whoever_slept_goes_on_where_the_others_have_come() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = stored(scratch.path());
+    let records = log(Link::default(), 2, 60);
+    let (mut one, _) = Shipper::open(&store, &card(1, &[])).unwrap();
+    let (mut two, survey) = Shipper::open(&store, &card(1, &[])).unwrap();
+    assert_eq!(survey.end, None);
+    assert!(!survey.is_whole, "nothing can be restored");
+    one.put_log(fine(&records[..10])).unwrap();
+    one.put_log(fine(&records[..20])).unwrap();
+    assert_eq!(two.catch_up().unwrap().unwrap().last_lsn(), Lsn(40));
+    two.put_log(fine(&records)).unwrap();
+    one.catch_up().unwrap();
+    assert_eq!(one.put_log(fine(&records)).unwrap().pieces, 0);
+    let logs = &read(&store, CLUSTER).unwrap().histories[0].logs;
+    let ranges: Vec<(u64, u64)> = logs
+        .iter()
+        .map(|l| (l.head.first_lsn.0, l.head.last_lsn().0))
+        .collect();
+    assert_eq!(ranges, [(1, 20), (21, 40), (41, 60)]);
+}
+
+#[test]
+fn a_survey_says_whether_the_end_can_be_restored() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = stored(&scratch.path().join("archive"));
+    let records = log(Link::default(), 2, 60);
+    let card = card(1, &[]);
+    let survey = || Shipper::open(&store, &card).unwrap().1;
+    let (mut shipper, _) = Shipper::open(&store, &card).unwrap();
+    shipper.put_log(fine(&records[..10])).unwrap();
+    assert!(survey().is_whole, "from LSN 1 on");
+    let gap = shipper.put_log(fine(&records[15..])).unwrap().gap;
+    assert_eq!(gap, Some((Lsn(20), Lsn(31))));
+    let found = survey();
+    assert_eq!(
+        (found.end, found.is_whole),
+        (Some(link_at(&records, 60)), false)
+    );
+    let snapshot = |lsn| {
+        let path = snapshot_file(scratch.path(), link_at(&records, lsn), 1);
+        shipper.put_snapshot(&path).unwrap();
+        survey()
+    };
+    assert!(!snapshot(20).is_whole, "before the hole");
+    let found = snapshot(40);
+    assert_eq!((found.snapshot_lsn, found.is_whole), (Some(Lsn(40)), true));
 }
 
 #[test]
@@ -124,13 +207,13 @@ fn another_past_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("archive");
     let records = log(Link::default(), 2, 40);
-    ship(&dir, &card(1, &[]), None, fine(&records[..10])).unwrap();
+    ship(&stored(&dir), &card(1, &[]), None, fine(&records[..10])).unwrap();
     // Records that do not follow the archive's end, although their LSNs do.
     let other = Link {
         chain: standfast_wal::Chain(99),
         ..link_at(&records, 20)
     };
-    let error = ship(&dir, &card(1, &[]), None, fine(&log(other, 2, 30))).unwrap_err();
+    let error = ship(&stored(&dir), &card(1, &[]), None, fine(&log(other, 2, 30))).unwrap_err();
     let damage = Damage::Order;
     assert!(
         matches!(error.reason, Reason::Record { lsn: Lsn(21), damage: d } if d == damage),
@@ -138,14 +221,14 @@ fn another_past_is_refused() {
     );
     // A snapshot of another history, or of another cluster.
     let foreign = snapshot_file(scratch.path(), link_at(&records, 20), 2);
-    assert!(ship(&dir, &card(1, &[]), Some(&foreign), []).is_err());
+    assert!(ship(&stored(&dir), &card(1, &[]), Some(&foreign), []).is_err());
     let stranger = Card {
         cluster: ClusterId(3),
         ..card(2, &[])
     };
-    assert!(ship(&dir, &stranger, Some(&foreign), []).is_err());
+    assert!(ship(&stored(&dir), &stranger, Some(&foreign), []).is_err());
     // The same history with other ancestors.
-    assert!(ship(&dir, &card(1, &[(0, 5)]), None, []).is_err());
+    assert!(ship(&stored(&dir), &card(1, &[(0, 5)]), None, []).is_err());
 }
 
 #[test]
@@ -155,8 +238,8 @@ fn a_damaged_snapshot_is_not_shipped() {
     let records = log(Link::default(), 2, 20);
     let path = snapshot_file(scratch.path(), link_at(&records, 20), 1);
     flip(&path, 290);
-    assert!(ship(&dir, &card(1, &[]), Some(&path), []).is_err());
-    let home = catalogue::history_dir(&dir, CLUSTER, history(1));
+    assert!(ship(&stored(&dir), &card(1, &[]), Some(&path), []).is_err());
+    let home = dir.join(catalogue::history_dir(CLUSTER, history(1)));
     assert_eq!(fs::read_dir(home).unwrap().count(), 1, "only the card");
 }
 
@@ -165,8 +248,8 @@ fn a_hole_is_told_and_long_logs_are_cut_into_pieces() {
     let scratch = tempfile::tempdir().unwrap();
     let records = log(Link::default(), 2, 40);
     let card = card(1, &[]);
-    ship(scratch.path(), &card, None, fine(&records[..5])).unwrap();
-    let shipped = ship(scratch.path(), &card, None, fine(&records[8..])).unwrap();
+    ship(&stored(scratch.path()), &card, None, fine(&records[..5])).unwrap();
+    let shipped = ship(&stored(scratch.path()), &card, None, fine(&records[8..])).unwrap();
     assert_eq!(shipped.gap, Some((Lsn(10), Lsn(17))));
 
     let big = vec![7u8; 3 << 20];
@@ -184,15 +267,15 @@ fn a_hole_is_told_and_long_logs_are_cut_into_pieces() {
         link = one.link();
         long.push(one);
     }
-    let shipped = ship(scratch.path(), &card, None, fine(&long)).unwrap();
+    let shipped = ship(&stored(scratch.path()), &card, None, fine(&long)).unwrap();
     assert_eq!((shipped.pieces, shipped.records), (3, 5));
     assert_eq!(shipped.end, Some(link));
 }
 
 /// Names of the segments in an archive.
 fn segments(dir: &Path) -> Vec<String> {
-    let home = catalogue::history_dir(dir, CLUSTER, history(1));
-    let found = fs::read_dir(catalogue::segments_beside(&home)).unwrap();
+    let home = catalogue::history_dir(CLUSTER, history(1));
+    let found = fs::read_dir(dir.join(catalogue::segments_beside(&home))).unwrap();
     let mut names: Vec<_> = found
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -208,41 +291,42 @@ fn with_segments(scratch: &Path) -> (PathBuf, [u64; 2]) {
     let (shared, first) = ([7; 9000], [8; 9000]);
     let one = of(20, &[&shared, &first]);
     let two = of(40, &[&shared, &[9; 9000], &[10; 9000]]);
-    let stored = [&one, &two].map(|path| {
-        let shipped = ship(&dir, &card(1, &[]), Some(path), fine(&records)).unwrap();
+    let bytes = [&one, &two].map(|path| {
+        let shipped = ship(&stored(&dir), &card(1, &[]), Some(path), fine(&records)).unwrap();
         shipped.stored_bytes
     });
-    (dir, stored)
+    (dir, bytes)
 }
 
 #[test]
 fn a_segment_is_put_once_and_proved_with_every_snapshot() {
     let scratch = tempfile::tempdir().unwrap();
-    let (dir, stored) = with_segments(scratch.path());
+    let (dir, bytes) = with_segments(scratch.path());
     assert_eq!(segments(&dir).len(), 4);
     assert!(
-        stored[0] > 18_000 && stored[1] > 18_000 && stored[1] < 27_000,
-        "{stored:?}"
+        bytes[0] > 18_000 && bytes[1] > 18_000 && bytes[1] < 27_000,
+        "{bytes:?}"
     );
-    let report = verify(&dir, CLUSTER, 2).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
     assert!(report.is_sound());
     assert_eq!(report.files, 1 + 2 + 4);
-    let catalogue = read(&dir, CLUSTER).unwrap();
+    let catalogue = read(&stored(&dir), CLUSTER).unwrap();
     let counts = catalogue.histories[0].snapshots.iter();
     assert!(counts.map(|one| one.segments.len()).eq([2, 3]));
     // One that only the second snapshot needs, then the one that both need.
     for (at, damaged) in [(2, 1), (0, 2)] {
-        let home = catalogue.segments_dir.join(&segments(&dir)[at]);
+        let home = dir.join(&catalogue.segments_dir).join(&segments(&dir)[at]);
         flip(&home, 100);
-        let report = verify(&dir, CLUSTER, 2).unwrap();
+        let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
         let findings = report.histories[0].findings.iter().map(ToString::to_string);
         let name = segments(&dir)[at].clone();
         let named = findings.filter(|story| story.contains(&name)).count();
         assert_eq!(named, damaged, "{:?}", report.histories[0].findings);
         flip(&home, 100);
     }
-    fs::remove_file(catalogue.segments_dir.join(&segments(&dir)[0])).unwrap();
-    assert!(!verify(&dir, CLUSTER, 2).unwrap().is_sound());
+    let home = dir.join(&catalogue.segments_dir);
+    fs::remove_file(home.join(&segments(&dir)[0])).unwrap();
+    assert!(!verify(&stored(&dir), CLUSTER, 2).unwrap().is_sound());
 }
 
 #[test]
@@ -253,16 +337,16 @@ fn segments_go_with_the_last_snapshot_that_needs_them() {
         keep_full: 1,
         keep_for_ns: 0,
     };
-    let catalogue = read(&dir, CLUSTER).unwrap();
+    let catalogue = read(&stored(&dir), CLUSTER).unwrap();
     let expiry = expire(&catalogue, policy, u64::MAX);
     assert_eq!((expiry.snapshots.len(), expiry.segments.len()), (1, 1));
-    remove(&expiry).unwrap();
+    remove(&*stored(&dir), &expiry).unwrap();
     assert_eq!(segments(&dir).len(), 3);
-    assert!(verify(&dir, CLUSTER, 2).unwrap().is_sound());
+    assert!(verify(&stored(&dir), CLUSTER, 2).unwrap().is_sound());
     // What cannot be read may need any of them.
-    let last = &read(&dir, CLUSTER).unwrap().histories[0].snapshots[0];
-    flip(&last.path, 20);
-    let catalogue = read(&dir, CLUSTER).unwrap();
+    let last = &read(&stored(&dir), CLUSTER).unwrap().histories[0].snapshots[0];
+    flip(&dir.join(&last.path), 20);
+    let catalogue = read(&stored(&dir), CLUSTER).unwrap();
     let expiry = expire(&catalogue, policy, u64::MAX);
     assert!(expiry.segments.is_empty(), "{expiry:?}");
 }

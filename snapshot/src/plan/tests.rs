@@ -8,7 +8,7 @@ use standfast_wal::{NodeId, Record};
 
 fn snapshot(link: Link) -> SnapshotEntry {
     SnapshotEntry {
-        path: format!("snapshot-{}", link.position.lsn).into(),
+        path: format!("snapshot-{}", link.position.lsn),
         link,
         digest: 1,
         node: NodeId(1),
@@ -21,7 +21,7 @@ fn snapshot(link: Link) -> SnapshotEntry {
 fn piece(generation: u64, records: &[Record]) -> LogEntry {
     let (head, _) = encode_log(CLUSTER, history(generation), records);
     LogEntry {
-        path: format!("{generation}/log-{}-{}", head.first_lsn, head.last_lsn()).into(),
+        path: format!("{generation}/log-{}-{}", head.first_lsn, head.last_lsn()),
         head,
     }
 }
@@ -61,15 +61,13 @@ fn show(catalogue: &Catalogue, target: Target) -> String {
     match plan(catalogue, None, target) {
         Err(unmet) => unmet.to_string(),
         Ok(plan) => {
-            let start = plan
-                .snapshot
-                .map_or("nothing".into(), |s| s.path.display().to_string());
+            let start = plan.snapshot.map_or("nothing".into(), |s| s.path.clone());
             let steps = plan.steps.iter().map(|step| {
                 let cut = match step.through == step.head.last_lsn() {
                     true => String::new(),
                     false => format!(" through {}", step.through),
                 };
-                format!(" {}{cut}", step.path.display())
+                format!(" {}{cut}", step.path)
             });
             format!("from {start}:{}", steps.collect::<String>())
         }
@@ -229,10 +227,7 @@ fn a_history_owns_the_log_of_its_ancestors_up_to_the_forks() {
     let of = |generation, target| {
         let plan = plan(&all, Some(history(generation)), target).unwrap();
         let start = plan.snapshot.map(|s| s.link.position.lsn.0);
-        let steps = plan
-            .steps
-            .iter()
-            .map(|s| (s.path.display().to_string(), s.through.0));
+        let steps = plan.steps.iter().map(|s| (s.path.clone(), s.through.0));
         (start, steps.collect::<Vec<_>>())
     };
     let step = |path: &str, through| (path.to_string(), through);

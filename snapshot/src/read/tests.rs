@@ -174,7 +174,7 @@ fn a_file_has_its_name_only_when_it_is_whole() {
     );
     let reader = Reader::open(&path).unwrap();
     reader.check_whole().unwrap();
-    assert_eq!(header_of(&path).unwrap(), a_header());
+    assert_eq!(Reader::open(&path).unwrap().header(), &a_header());
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use super::*;
 use crate::archive::ship;
 use crate::catalogue;
-use crate::fixtures::{CLUSTER, card, fine, flip, link_at, log, put_piece, snapshot_file};
+use crate::fixtures::{CLUSTER, card, fine, flip, link_at, log, put_piece, snapshot_file, stored};
 use crate::plan::{Target, plan};
 use standfast_wal::{Link, Record};
+use std::path::Path;
 
 /// Snapshots at 20, 40, 60 and 80 (191, 391, 591, 791 ns), log 1..=100 in pieces of twenty.
 fn build(dir: &Path) -> Vec<Record> {
@@ -16,7 +17,7 @@ fn build(dir: &Path) -> Vec<Record> {
     }
     for lsn in [20, 40, 60, 80] {
         let path = snapshot_file(dir, link_at(&records, lsn), 1);
-        ship(dir, &card, Some(&path), []).unwrap();
+        ship(&stored(dir), &card, Some(&path), []).unwrap();
         std::fs::remove_file(path).unwrap();
     }
     records
@@ -24,14 +25,14 @@ fn build(dir: &Path) -> Vec<Record> {
 
 /// LSNs of the snapshots, first LSNs of the pieces that may go.
 fn gone(dir: &Path, keep_full: usize, keep_for_ns: u64, now_ns: u64) -> (Vec<u64>, Vec<u64>) {
-    let catalogue = catalogue::read(dir, CLUSTER).unwrap();
+    let catalogue = catalogue::read(&stored(dir), CLUSTER).unwrap();
     let policy = Policy {
         keep_full,
         keep_for_ns,
     };
     let expiry = expire(&catalogue, policy, now_ns);
-    let lsn = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_str().unwrap();
+    let lsn = |path: &String| {
+        let name = crate::store::last_part(path);
         name.split('-').nth(1).unwrap().parse().unwrap()
     };
     let snapshots = expiry.snapshots.iter().map(lsn).collect();
@@ -61,16 +62,14 @@ fn the_newest_and_the_young_are_kept_with_their_log() {
 fn the_last_way_to_the_newest_point_never_goes() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    let catalogue = catalogue::read(dir.path(), CLUSTER).unwrap();
+    let catalogue = catalogue::read(&stored(dir.path()), CLUSTER).unwrap();
     let policy = Policy {
         keep_full: 1,
         keep_for_ns: 0,
     };
     let expiry = expire(&catalogue, policy, u64::MAX);
-    for path in expiry.snapshots.iter().chain(&expiry.logs) {
-        std::fs::remove_file(path).unwrap();
-    }
-    let left = catalogue::read(dir.path(), CLUSTER).unwrap();
+    crate::archive::remove(&*stored(dir.path()), &expiry).unwrap();
+    let left = catalogue::read(&stored(dir.path()), CLUSTER).unwrap();
     let plan = plan(&left, None, Target::Latest).unwrap();
     assert_eq!(plan.newest.lsn, Lsn(100));
     assert_eq!(expire(&left, policy, u64::MAX), Expiry::default());
@@ -80,7 +79,8 @@ fn the_last_way_to_the_newest_point_never_goes() {
 fn what_cannot_be_read_is_left_for_somebody_to_look_at() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    let home = catalogue::history_dir(dir.path(), CLUSTER, crate::fixtures::history(1));
+    let home = catalogue::history_dir(CLUSTER, crate::fixtures::history(1));
+    let home = dir.path().join(home);
     flip(&home.join(catalogue::snapshot_name(Lsn(80))), 50);
     flip(&home.join(catalogue::log_name(Lsn(1), Lsn(20))), 50);
     assert_eq!(gone(dir.path(), 1, 0, 10_000), (vec![20, 40], vec![21, 41]));
@@ -92,14 +92,20 @@ fn a_new_history_keeps_the_past_that_it_needs() {
     let records = build(dir.path());
     // Forked from LSN 90 on, without a snapshot of its own yet.
     let second = log(link_at(&records, 90), 2, 120);
-    ship(dir.path(), &card(2, &[(1, 90)]), None, fine(&second)).unwrap();
+    ship(
+        &stored(dir.path()),
+        &card(2, &[(1, 90)]),
+        None,
+        fine(&second),
+    )
+    .unwrap();
     assert_eq!(
         gone(dir.path(), 1, 0, 10_000),
         (vec![20, 40, 60], vec![1, 21, 41, 61])
     );
     // With its own snapshot the old history may go, once it is old.
     let path = snapshot_file(dir.path(), link_at(&second, 120), 2);
-    ship(dir.path(), &card(2, &[(1, 90)]), Some(&path), []).unwrap();
+    ship(&stored(dir.path()), &card(2, &[(1, 90)]), Some(&path), []).unwrap();
     std::fs::remove_file(path).unwrap();
     assert_eq!(
         gone(dir.path(), 1, 0, 10_000),

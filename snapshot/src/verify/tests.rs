@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::archive::ship;
-use crate::fixtures::{CLUSTER, card, fine, flip, history, link_at, log, put_piece, snapshot_file};
+use crate::fixtures::{
+    CLUSTER, card, fine, flip, history, link_at, log, put_piece, snapshot_file, stored,
+};
 use standfast_wal::Link;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Snapshots at 20 and 40, log 1..=60 in pieces of twenty.
 fn build(dir: &Path) -> Vec<Record> {
@@ -15,21 +17,22 @@ fn build(dir: &Path) -> Vec<Record> {
     }
     for lsn in [20, 40] {
         let path = snapshot_file(dir, link_at(&records, lsn), 1);
-        ship(dir, &card, Some(&path), []).unwrap();
+        ship(&stored(dir), &card, Some(&path), []).unwrap();
         std::fs::remove_file(path).unwrap();
     }
     records
 }
 
 fn findings(dir: &Path) -> Vec<String> {
-    let report = verify(dir, CLUSTER, 2).unwrap();
+    let report = verify(&stored(dir), CLUSTER, 2).unwrap();
     assert_eq!(report.is_sound(), report.histories[0].findings.is_empty());
     let one = &report.histories[0];
     one.findings.iter().map(Finding::to_string).collect()
 }
 
 fn file(dir: &Path, name: &str) -> PathBuf {
-    catalogue::history_dir(dir, CLUSTER, history(1)).join(name)
+    dir.join(catalogue::history_dir(CLUSTER, history(1)))
+        .join(name)
 }
 
 fn piece(dir: &Path, first: u64, last: u64) -> PathBuf {
@@ -40,7 +43,7 @@ fn piece(dir: &Path, first: u64, last: u64) -> PathBuf {
 fn a_sound_archive_has_no_findings() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    let report = verify(dir.path(), CLUSTER, 2).unwrap();
+    let report = verify(&stored(dir.path()), CLUSTER, 2).unwrap();
     assert!(report.is_sound());
     assert_eq!((report.files, report.cluster_name.as_str()), (5, "bank"));
     let on_disk: u64 = std::fs::read_dir(file(dir.path(), ""))
@@ -169,12 +172,12 @@ fn a_file_under_a_wrong_name_is_found() {
 #[test]
 fn an_archive_of_nothing_is_not_sound() {
     let dir = tempfile::tempdir().unwrap();
-    ship(dir.path(), &card(1, &[]), None, []).unwrap();
+    ship(&stored(dir.path()), &card(1, &[]), None, []).unwrap();
     assert_eq!(
         findings(dir.path()),
         ["no snapshot, and no log from LSN 1: nothing to restore"]
     );
     let records = log(Link::default(), 2, 20);
-    ship(dir.path(), &card(1, &[]), None, fine(&records)).unwrap();
+    ship(&stored(dir.path()), &card(1, &[]), None, fine(&records)).unwrap();
     assert_eq!(findings(dir.path()), [""; 0]);
 }

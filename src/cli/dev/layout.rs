@@ -3,7 +3,7 @@
 use crate::cli::create::{Draws, first_config, member_of};
 use crate::cli::exit::{ExitCode, Failure};
 use crate::cli::random;
-use crate::config::{Config, HostPort, MaxMemory, MemberRole, Peer, Value, voters_problem};
+use crate::config::{Config, HostPort, MaxMemory, MemberRole, Peer, Place, Value, voters_problem};
 use crate::limits;
 use crate::node::status::Role;
 use crate::replication::config::{Acks, Member, Protection};
@@ -206,6 +206,18 @@ impl Layout {
             ..Config::default()
         }
     }
+}
+
+/// A directory is the same one for every node.
+pub fn place(text: &str) -> Result<Place, String> {
+    let absolute = match text.contains("://") {
+        true => text.to_owned(),
+        false => std::path::absolute(text)
+            .map_err(|error| error.to_string())?
+            .display()
+            .to_string(),
+    };
+    Place::parse(&absolute).ok_or_else(|| format!("expected {}", Place::KIND))
 }
 
 /// Where a node's settings, log lines and data lie.

@@ -6,10 +6,11 @@ mod truth;
 
 use super::create;
 use super::exit::{ExitCode, Failure, Outcome};
+use crate::config::{Config, Place};
 use crate::node::meta::NewNode;
 use crate::node::status::{Role, Status};
 use crate::replication::config::{Acks, Protection};
-use layout::{Asked, Layout, Plan, node_dir};
+use layout::{Asked, Layout, Plan, node_dir, place};
 use processes::Process;
 use standfast_wal::{Incarnation, NodeId};
 use std::os::fd::OwnedFd;
@@ -53,6 +54,9 @@ pub struct Dev {
     /// all or majority [default: all with two data nodes, majority with more]
     #[arg(long, value_name = "RULE", value_parser = word::<Acks>)]
     acks: Option<Acks>,
+    /// Where the cluster archives its snapshots and log all the time: a directory or a URL
+    #[arg(long, value_name = "PLACE", value_parser = place)]
+    archive: Option<Place>,
     /// Nodes tell each other a peer port two above the one they listen at; whoever asks for this
     /// puts a proxy there that can lose, hold back and break what passes
     #[arg(long, hide = true)]
@@ -78,12 +82,12 @@ pub fn run(args: &Dev) -> Outcome {
     std::fs::create_dir_all(&args.dir)?;
     let dir = args.dir.canonicalize()?;
     let _lock = lock(&dir)?;
-    let (plan, fresh) = prepare(&dir, &asked)?;
+    let (plan, fresh) = prepare(&dir, &asked, args.archive.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut cluster = Running::start(dir, plan)?;
+        let mut cluster = Running::start(dir, plan, args.archive.as_ref())?;
         let outcome = cluster.foreground(fresh).await;
         cluster.stop().await;
         outcome
@@ -105,7 +109,7 @@ fn lock(dir: &Path) -> Result<OwnedFd, Failure> {
 }
 
 /// Finds the cluster of the directory or makes it; also says whether it was made now.
-fn prepare(dir: &Path, asked: &Asked) -> Result<(Plan, bool), Failure> {
+fn prepare(dir: &Path, asked: &Asked, archive: Option<&Place>) -> Result<(Plan, bool), Failure> {
     let mut plan = match Plan::read(dir)? {
         Some(plan) if plan.made => {
             let layout = plan.layout.reconcile(asked)?;
@@ -126,7 +130,8 @@ fn prepare(dir: &Path, asked: &Asked) -> Result<(Plan, bool), Failure> {
         store(dir, &plan)?;
     }
     for node in 0..plan.layout.nodes() {
-        let settings = plan.layout.settings(dir, node, plan.cluster()?);
+        let mut settings = plan.layout.settings(dir, node, plan.cluster()?);
+        settings.archive = archive.cloned();
         std::fs::create_dir_all(node_dir(dir, node))?;
         let text = format!(
             "# Written by `standfast dev` at every start.\n{}",
@@ -187,7 +192,7 @@ fn new_node(
 ) -> Result<NewNode, Failure> {
     Ok(NewNode {
         cluster: plan.cluster()?,
-        cluster_name: crate::config::Config::default().cluster.to_string(),
+        cluster_name: Config::default().cluster.to_string(),
         node,
         incarnation,
         initial: Some(initial.clone()),
@@ -204,14 +209,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(dir: PathBuf, plan: Plan) -> Result<Running, Failure> {
+    fn start(dir: PathBuf, plan: Plan, archive: Option<&Place>) -> Result<Running, Failure> {
         let program = std::env::current_exe()?;
         let mut running = Running {
             processes: Vec::new(),
             watches: Vec::new(),
             cluster: Cluster {
                 nodes: Vec::new(),
-                offsite: None,
+                offsite: archive.map(|place| place.as_str().to_owned()),
             },
             dir,
             plan,
@@ -503,7 +508,7 @@ mod tests {
         std::fs::write(dir.path().join("lock"), "").expect("a scratch file");
         refuse_foreign(dir.path()).expect("only the lock");
         std::fs::write(dir.path().join("photo.jpg"), "").expect("a scratch file");
-        let refused = prepare(dir.path(), &Asked::default()).expect_err("not empty");
+        let refused = prepare(dir.path(), &Asked::default(), None).expect_err("not empty");
         assert_eq!(refused.code, ExitCode::Exists);
         assert!(refused.message.contains("photo.jpg"), "{refused}");
     }

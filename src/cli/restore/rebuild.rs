@@ -13,10 +13,9 @@ use crate::state::{Attestation, Digest, State};
 use standfast_snapshot::catalogue::{SnapshotEntry, segments_beside};
 use standfast_snapshot::object::{LogHead, link_inside};
 use standfast_snapshot::plan::{Plan, Step, Stop};
-use standfast_snapshot::{Reader, SegmentRef, archive, segment};
+use standfast_snapshot::{Reader, SegmentRef, Shared, Store, archive, segment, store};
 use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Digests kept while replaying: an Attestation names a point that is applied, not far behind it.
@@ -56,6 +55,7 @@ pub enum Progress {
 
 /// Does what `plan` says, with `threads` threads to load with.
 pub fn rebuild(
+    store: &Shared,
     cluster: ClusterId,
     plan: &Plan,
     threads: usize,
@@ -65,7 +65,7 @@ pub fn rebuild(
         Some(snapshot) => {
             let file_bytes = snapshot.file_bytes;
             on_progress(Progress::Loading { file_bytes });
-            load(cluster, plan, snapshot, threads)?
+            load(&**store, cluster, plan, snapshot, threads)?
         }
         None => Replay::new(State::new(state_limits(cluster)), plan.stop),
     };
@@ -76,7 +76,7 @@ pub fn rebuild(
         scope.spawn(move || {
             for path in paths {
                 // Nobody listens any more once the target is reached or something failed.
-                if sender.send(archive::read_log(&path)).is_err() {
+                if sender.send(archive::read_log(&**store, &path)).is_err() {
                     return;
                 }
             }
@@ -92,12 +92,13 @@ pub fn rebuild(
 
 /// Reads one snapshot of the plan's history or of one that it forked from, and proves it.
 fn load(
+    store: &dyn Store,
     cluster: ClusterId,
     plan: &Plan,
     entry: &SnapshotEntry,
     threads: usize,
 ) -> Result<Replay, Failure> {
-    let reader = Reader::open(&entry.path).map_err(damaged)?;
+    let reader = Reader::fetch(store, &entry.path).map_err(damaged)?;
     reader.check_cluster(cluster).map_err(damaged)?;
     let header = reader.header();
     let known = |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
@@ -108,9 +109,8 @@ fn load(
         )));
     }
     reader.check_whole().map_err(damaged)?;
-    let home = entry.path.parent().unwrap_or(Path::new("."));
-    let segments = segments_beside(home);
-    let open = |reference: &SegmentRef| segment::open_at(&segments, reference);
+    let segments = segments_beside(store::parent(&entry.path));
+    let open = |reference: &SegmentRef| segment::fetch(store, &segments, reference);
     let loaded = shelf::load_checked(&reader, open, state_limits(cluster), threads);
     let (header, state) = loaded.map_err(damaged)?;
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
@@ -167,7 +167,7 @@ impl Replay {
             let read = pieces.recv().expect("one answer for each path");
             let (head, records) = read.map_err(damaged)?;
             if head != step.head || head.cluster != cluster {
-                let file = step.path.display();
+                let file = &step.path;
                 return Err(damaged(format!(
                     "{file}: it is not the one that was listed"
                 )));
@@ -202,7 +202,7 @@ impl Replay {
         }
         let through = wanted.min(step.through).min(last);
         record.follows(self.done.link).map_err(|damage| {
-            let file = step.path.display();
+            let file = &step.path;
             damaged(format!("{file}: the record at LSN {first}: {damage}"))
         })?;
         self.apply(step, record, through)?;
@@ -213,7 +213,7 @@ impl Replay {
 
     fn apply(&mut self, step: &Step, record: &Record, through: Lsn) -> Result<(), Failure> {
         let refuse = |what: &str| {
-            let (file, lsn) = (step.path.display(), record.first_lsn());
+            let (file, lsn) = (&step.path, record.first_lsn());
             Err(damaged(format!("{file}: the record at LSN {lsn}: {what}")))
         };
         self.done.state.apply_prefix(record, through, |_, _| ());

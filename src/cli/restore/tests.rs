@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+fn stored(dir: &Path) -> Shared {
+    standfast_snapshot::store::open(dir.to_str().unwrap()).unwrap()
+}
+
 const CLUSTER: ClusterId = ClusterId(0x1111_2222_3333_4444_5555_6666_7777_8888);
 const FIRST: History = History {
     generation: 1,
@@ -111,7 +115,7 @@ impl Primary {
             epoch_table: postcard::to_stdvec(&epochs).unwrap().into(),
             state_head: Bytes::new(),
         };
-        let path = dir.join(catalogue::local_name(head.lsn));
+        let path = dir.join(crate::node::shelf::name_of(head.lsn));
         let mut writer = Writer::create(&path, &header, Options::default()).unwrap();
         let mut blocks = Vec::new();
         while !self.state.snapshot_step(64, &mut blocks) {}
@@ -142,7 +146,7 @@ fn card(history: History, ancestors: &[(History, u64)]) -> Card {
 
 fn ship(dir: &Path, card: &Card, snapshot: Option<&Path>, records: &[Record]) {
     let records = records.iter().cloned().map(Ok);
-    archive::ship(dir, card, snapshot, records).unwrap();
+    archive::ship(&stored(dir), card, snapshot, records).unwrap();
 }
 
 /// Two epochs, 43 LSNs, attestations at 13, 24 and 41, a snapshot at 24, in several pieces.
@@ -174,7 +178,7 @@ fn build(dir: &Path) -> Primary {
 
 fn order(dir: &Path, target: Target) -> Order {
     Order {
-        from: dir.join("archive"),
+        from: stored(&dir.join("archive")),
         to: dir.join("restored"),
         target,
         cluster: None,
@@ -201,7 +205,7 @@ fn restore_to(dir: &Path, target: Target) -> Result<Restored, Failure> {
 
 /// The state that a node would start from.
 fn load(dir: &Path) -> (Header, State) {
-    let snapshots = catalogue::list_local(&dir.join("restored/snapshots")).unwrap();
+    let snapshots = crate::node::shelf::snapshots(&dir.join("restored")).unwrap();
     assert_eq!(snapshots.len(), 1);
     load_snapshot(&snapshots[0].1, CLUSTER).unwrap()
 }
@@ -401,17 +405,15 @@ fn a_damaged_piece_is_refused_with_its_name() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path();
     build(dir);
-    let listed = catalogue::read(&dir.join("archive"), CLUSTER).unwrap();
+    let listed = catalogue::read(&stored(&dir.join("archive")), CLUSTER).unwrap();
     let last = &listed.histories[0].logs.last().unwrap().path;
-    let mut bytes = fs::read(last).unwrap();
+    let file = dir.join("archive").join(last);
+    let mut bytes = fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    fs::write(last, bytes).unwrap();
+    fs::write(file, bytes).unwrap();
     let failure = restore_to(dir, Target::Latest).unwrap_err();
     assert_eq!(failure.code, ExitCode::Damaged);
-    assert!(
-        failure.message.contains(&last.display().to_string()),
-        "{failure}"
-    );
+    assert!(failure.message.contains(last), "{failure}");
     assert_eq!(left_over(dir), [""; 0]);
     restore_to(dir, Target::Lsn(Lsn(24))).unwrap();
 }
@@ -492,13 +494,13 @@ fn a_backup_directory_is_listed_and_proved() {
     use standfast_snapshot::verify::verify;
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("archive");
-    let failure = choose_cluster(scratch.path(), None).unwrap_err();
+    let failure = choose_cluster(&stored(scratch.path()), None).unwrap_err();
     assert!(failure.message.ends_with("holds no backup"), "{failure}");
     build(scratch.path());
-    assert_eq!(choose_cluster(&dir, None).unwrap(), CLUSTER);
-    assert!(choose_cluster(&dir, Some(ClusterId(5))).is_err());
+    assert_eq!(choose_cluster(&stored(&dir), None).unwrap(), CLUSTER);
+    assert!(choose_cluster(&stored(&dir), Some(ClusterId(5))).is_err());
 
-    let catalogue = catalogue::read(&dir, CLUSTER).unwrap();
+    let catalogue = catalogue::read(&stored(&dir), CLUSTER).unwrap();
     let listed = list_json(&catalogue);
     let history = &listed["histories"][0];
     assert_eq!(listed["cluster_name"], "bank");
@@ -513,7 +515,7 @@ fn a_backup_directory_is_listed_and_proved() {
                 1970-01-01T00:00:00.042000001Z";
     assert!(text.contains(line), "{text}");
 
-    let report = verify(&dir, CLUSTER, 2).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
     let proved = report_json(&report);
     assert_eq!(
         (&proved["sound"], &proved["files"]),
@@ -523,12 +525,12 @@ fn a_backup_directory_is_listed_and_proved() {
     assert!(
         report_text(&report).ends_with("sound: every restore point reaches the newest record\n")
     );
-    fs::remove_file(&catalogue.histories[0].logs[2].path).unwrap();
-    fs::remove_file(&catalogue.histories[0].snapshots[0].path).unwrap();
-    let report = verify(&dir, CLUSTER, 2).unwrap();
+    fs::remove_file(dir.join(&catalogue.histories[0].logs[2].path)).unwrap();
+    fs::remove_file(dir.join(&catalogue.histories[0].snapshots[0].path)).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
     assert!(report.is_sound(), "what is left is a shorter log, whole");
-    fs::remove_file(&catalogue.histories[0].logs[0].path).unwrap();
-    let report = verify(&dir, CLUSTER, 2).unwrap();
+    fs::remove_file(dir.join(&catalogue.histories[0].logs[0].path)).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
     assert_eq!(report_json(&report)["sound"], false);
     assert!(report_text(&report).contains("FINDING    no snapshot, and no log from LSN 1"));
 }

@@ -100,7 +100,10 @@ impl Engine {
         self.copies.applied = record.link();
         match record.kind() {
             Kind::Commands => self.attested.stale = true,
-            Kind::Attestation => self.check_attestation(record),
+            Kind::Attestation => {
+                self.archive.attested();
+                self.check_attestation(record);
+            }
             Kind::Operator => self.desk.operator_record(record),
             Kind::EpochStart | Kind::Tick => {}
         }

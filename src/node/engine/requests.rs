@@ -172,6 +172,9 @@ impl Engine {
         if self.disk_full {
             return self.pending.refuse(client, Refusal::DiskFull);
         }
+        if self.archive_holds_writes() {
+            return self.pending.refuse(client, Refusal::Unarchived);
+        }
         if self.settings.max_memory > 0
             && self.state.used_bytes() > self.settings.max_memory
             && crate::state::command::may_grow(command)

@@ -133,6 +133,7 @@ impl Engine {
                 Head::Forward { commands } => self.on_forward(from, commands),
                 Head::Replied { replies } => self.on_replied(from, replies),
                 Head::Copy(piece) => self.on_piece(from, piece),
+                Head::Archive(note) => self.on_archive_note(from, note),
                 // The link itself has dealt with these.
                 Head::Hello(_) | Head::Refused(_) => {}
             },

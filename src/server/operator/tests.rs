@@ -48,7 +48,7 @@ fn operators_words_become_controls() {
             "PROTECTION max-performance WHO ann",
             "SetProtection { protection: MaxPerformance, who: \"ann\" }",
         ),
-        ("BACKUP /b", "BackupNow { dir: \"/b\", who: \"me\" }"),
+        ("BACKUP /b", "BackupNow { to: \"/b\", who: \"me\" }"),
     ];
     for (text, control) in table {
         assert_eq!(asked(text), control, "{text}");

@@ -318,6 +318,7 @@ impl Cluster {
         let log = self.log_file(&format!("node-{}-restarted.log", node.id));
         let child = Command::new("sh")
             .args(["-c", &format!("exec {}", node.start)])
+            .envs(self.spec.environment.iter().cloned())
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle can be doubled"))
@@ -367,6 +368,7 @@ impl Cluster {
     pub fn cli(&self, args: &[&str]) -> Said {
         let output = Command::new(&self.binary)
             .args(args)
+            .envs(self.spec.environment.iter().cloned())
             .stdin(Stdio::null())
             .output()
             .expect("the binary can be started");

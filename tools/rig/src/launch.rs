@@ -42,10 +42,14 @@ pub fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child
     if let Some(acks) = spec.acks {
         command.args(["--acks", acks]);
     }
+    if let Some(place) = &spec.archive {
+        command.args(["--archive", place]);
+    }
     if spec.proxied {
         command.arg("--peer-proxies");
     }
     command
+        .envs(spec.environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a handle can be doubled"))
         .stderr(log)

@@ -15,6 +15,10 @@ pub struct Spec {
     pub acks: Option<&'static str>,
     /// Whether a fault proxy stands between the nodes.
     pub proxied: bool,
+    /// The `--archive` argument.
+    pub archive: Option<String>,
+    /// What nodes and commands have in their environment besides ours.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Spec {
@@ -41,6 +45,20 @@ impl Spec {
             proxied: true,
             ..self
         }
+    }
+
+    /// The same cluster, with an archive at this place.
+    pub fn archived(self, place: &str) -> Spec {
+        Spec {
+            archive: Some(place.into()),
+            ..self
+        }
+    }
+
+    /// The same cluster with this variable in its environment.
+    pub fn with(mut self, variable: &str, value: &str) -> Spec {
+        self.environment.push((variable.into(), value.into()));
+        self
     }
 
     /// One node.

@@ -275,7 +275,7 @@ impl Process {
             Output::Random => wants.events.push(Event::Random(self.random.wide())),
             Output::Halt(story) => wants.halted = Some(story),
             Output::LossStatement { text, .. } => wants.losses.push(text),
-            Output::Peers(_) | Output::Show(_) | Output::Stop => {}
+            Output::Peers(_) | Output::Show(_) | Output::Archive(_) | Output::Stop => {}
         }
     }
 
@@ -437,6 +437,7 @@ impl Process {
             events.push(Event::LogSize {
                 log_bytes: scribe.log().bytes(),
                 free_bytes: self.dir.wal.free_space().unwrap_or(0),
+                disk_bytes: 0,
             });
         }
         events

@@ -272,6 +272,7 @@ fn draw_tuning(config: &Config, random: &mut Random) -> Tuning {
             .map(|n| n << 10),
         wal_keep: random.pick(&[0, 0, 32 << 10, 1 << 20]),
         max_memory: 0,
+        archive: None,
         seeds: BTreeMap::new(),
         started_ms: 0,
         pid: 0,

@@ -9,6 +9,8 @@ use crate::marks::hit;
 use crate::memory::Bound;
 use crate::{Target, pieces, repair, samples};
 use bytes::{Bytes, BytesMut};
+use standfast::node::archive::Note;
+use standfast::node::archiver::Standing;
 use standfast::node::wire::{
     self, ForwardReply, Forwarded, Frame, HEADER, HEADER_BYTES, Head, Hello, Piece, WIRE_VERSION,
 };
@@ -118,7 +120,7 @@ fn look_at(frame: &Frame) {
                 let _ = Reply::decode(replied.reply.clone());
             }
         }
-        Head::Hello(_) | Head::Refused(_) | Head::Copy(_) => {}
+        Head::Hello(_) | Head::Refused(_) | Head::Copy(_) | Head::Archive(_) => {}
     }
 }
 
@@ -301,6 +303,10 @@ fn frames() -> Vec<Frame> {
             bytes: Bytes::from_static(b"a piece"),
         }),
         Head::Copy(Piece::Installed),
+        Head::Archive(Note::Duty {
+            archiver: NodeId(2),
+            standing: Standing::default(),
+        }),
     ];
     frames.extend(plain.map(Frame::plain));
     frames

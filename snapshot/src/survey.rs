@@ -1,0 +1,99 @@
+//! What an archive has of one history, as far as whoever goes on shipping it must know.
+//!
+//! Names are listed, and the heads of the log behind the newest snapshot are read: enough to say
+//! where the log ends, and whether that end can be restored.
+
+use crate::Result;
+use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry};
+use crate::object::{Card, LogHead};
+use crate::plan::Lineage;
+use crate::read::side_by_side;
+use crate::store::{Shared, join};
+use standfast_wal::{Link, Lsn};
+
+/// What is there of one history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Survey {
+    /// Where the log that reaches furthest ends. `None`: there is none.
+    pub end: Option<Link>,
+    /// The head of the piece that ends there.
+    pub newest: Option<LogHead>,
+    /// The LSN of the newest snapshot.
+    pub snapshot_lsn: Option<Lsn>,
+    /// From the newest snapshot, or from LSN 1 where there is none, the log goes on unbroken to its
+    /// end.
+    pub is_whole: bool,
+}
+
+/// Looks at what `store` has of the history that `card` names.
+pub fn survey(store: &Shared, card: &Card) -> Result<Survey> {
+    let dir = catalogue::history_dir(card.cluster, card.history);
+    let snapshot_lsn = catalogue::snapshots_in(&**store, &dir)?.into_iter().max();
+    let base = snapshot_lsn.unwrap_or(Lsn::ZERO);
+    let mut names = catalogue::pieces_from(&**store, &dir, Lsn::ZERO)?;
+    let furthest = names.iter().map(|(_, last)| *last).max();
+    names.retain(|(_, last)| *last > base || Some(*last) == furthest);
+    let path = |(first, last): &(Lsn, Lsn)| join(&dir, &catalogue::log_name(*first, *last));
+    let heads = side_by_side(
+        store.readers(),
+        &names,
+        || (),
+        |(), name| {
+            match catalogue::read_log_head(&**store, &path(name)) {
+                Err(error) if error.is_unanswered() => Err(error),
+                // A hole.
+                head => Ok(head.ok()),
+            }
+        },
+    )?;
+    let whose = |head: &LogHead| (head.cluster, head.history) == (card.cluster, card.history);
+    let mut entry = HistoryEntry {
+        history: card.history,
+        ancestors: Vec::new(),
+        snapshots: Vec::new(),
+        logs: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    for (name, head) in names.iter().zip(heads) {
+        if let Some(head) = head.filter(whose) {
+            let path = path(name);
+            entry.logs.push(LogEntry { path, head });
+        }
+    }
+    entry
+        .logs
+        .sort_unstable_by_key(|l| (l.head.first_lsn, std::cmp::Reverse(l.head.last_lsn())));
+    let newest = entry.logs.iter().map(|log| log.head);
+    let newest = newest.max_by_key(LogHead::last_lsn);
+    if let Some(lsn) = snapshot_lsn {
+        let path = join(&dir, &catalogue::snapshot_name(lsn));
+        match catalogue::read_snapshot(store, &path) {
+            Err(error) if error.is_unanswered() => return Err(error),
+            Err(_) => {}
+            Ok((snapshot, _)) => entry.snapshots.push(snapshot),
+        }
+    }
+    let end = newest.map(|head| head.end);
+    let is_whole = reaches(card, entry, end);
+    Ok(Survey {
+        end,
+        newest,
+        snapshot_lsn,
+        is_whole,
+    })
+}
+
+/// Whether a restore from what `entry` has gets to `end`.
+fn reaches(card: &Card, entry: HistoryEntry, end: Option<Link>) -> bool {
+    let catalogue = Catalogue {
+        cluster: card.cluster,
+        cluster_name: String::new(),
+        histories: vec![entry],
+        segments: Vec::new(),
+        segments_dir: String::new(),
+    };
+    let lineage = Lineage::of(&catalogue, card.history).expect("it is in this catalogue");
+    let reaches = lineage.reaches();
+    let end = end.map_or(Lsn::ZERO, |end| end.position.lsn);
+    reaches.iter().any(|reach| reach.to.lsn >= end)
+}

@@ -1,0 +1,481 @@
+//! The continuous archive, as the engine sees it: who archives, what it may ship, how far it is.
+//!
+//! The primary names one node among those that tell it that they could: a backup before itself, one
+//! whose store answers before one whose store does not. Nothing depends on there being one only:
+//! what two nodes put is the same (`standfast_snapshot::archive`). Only what is committed, durable
+//! and applied here is handed to the archiver (I6). Every node that has an archive learns how far
+//! it has come, and keeps its log until then.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use crate::limits;
+use crate::node::archiver::{Order, Standing};
+use crate::node::engine::{Engine, Output};
+use crate::node::view::{Alarm, Metric};
+use crate::node::wire::Head;
+use crate::replication::Time;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use standfast_snapshot::Card;
+use standfast_wal::{History, Lsn, NodeId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a node was told to do for the archive.
+#[derive(Clone, Debug)]
+pub struct ArchiveSettings {
+    pub interval: Duration,
+    /// Writes are refused rather than log dropped that the archive lacks.
+    pub required: bool,
+}
+
+/// What nodes tell each other of the archive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Note {
+    /// To the primary: this node could archive, and this is what its archiver knows.
+    Able(Standing),
+    /// From the primary: who archives, and what that one knows.
+    Duty {
+        archiver: NodeId,
+        standing: Standing,
+    },
+}
+
+/// Which of the nodes that could archive does, and what is known of the archive.
+#[derive(Debug, Default)]
+pub struct Archiving {
+    /// What this node's own archiver said last.
+    own: Standing,
+    /// When it said last that it has been failing for some time.
+    failed_at: Option<Time>,
+    /// On a primary: what the others said, and when.
+    able: BTreeMap<NodeId, (Time, Standing)>,
+    /// Who archives, and since when that was not confirmed.
+    duty: Option<(NodeId, Time)>,
+    /// The newest word of the node that archives.
+    known: Standing,
+    /// When it was first wanted of this node, or of the primary, to know.
+    since: Option<Time>,
+    told: Time,
+    ordered: Option<Time>,
+    /// An attestation was applied since the last order.
+    has_attested: bool,
+    snapshot_asked: Option<Time>,
+}
+
+/// Who should archive: one that does not fail, a synchronous backup before an asynchronous one
+/// before the primary.
+fn choose(candidates: impl Iterator<Item = (NodeId, Place, bool)>) -> Option<NodeId> {
+    let best = candidates.min_by_key(|(id, place, is_failing)| (*is_failing, *place, *id));
+    best.map(|(id, ..)| id)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    Synchronous,
+    Asynchronous,
+    Primary,
+}
+
+impl Archiving {
+    pub fn attested(&mut self) {
+        self.has_attested = true;
+    }
+}
+
+impl Engine {
+    /// Whether this node takes part in archiving at all.
+    fn may_archive(&self) -> bool {
+        self.settings.archive.is_some() && !self.is_witness && !self.settings.quarantined
+    }
+
+    pub(super) fn archive_deadline(&self) -> Option<Time> {
+        let told = self.archive.told.after(limits::ARCHIVE_TELL_INTERVAL);
+        self.may_archive().then_some(told)
+    }
+
+    pub(super) fn archive_turn(&mut self) {
+        let Some(settings) = &self.settings.archive else {
+            return;
+        };
+        if !self.may_archive() {
+            return;
+        }
+        let interval = settings.interval;
+        let now = self.time();
+        let since = *self.archive.since.get_or_insert(now);
+        assert!(since <= now, "time does not go back");
+        if self.archive.told.after(limits::ARCHIVE_TELL_INTERVAL) <= now {
+            self.archive.told = now;
+            self.tell_of_archive();
+        }
+        if !self.is_on_duty() {
+            if self.archive.ordered.take().is_some() {
+                self.emit(Output::Archive(None));
+            }
+            return;
+        }
+        let is_due = self
+            .archive
+            .ordered
+            .is_none_or(|at| at.after(interval) <= now);
+        if is_due || std::mem::take(&mut self.archive.has_attested) {
+            self.archive.ordered = Some(now);
+            let order = self.archive_order();
+            self.emit(Output::Archive(Some(Box::new(order))));
+        }
+    }
+
+    fn archive_order(&self) -> Order {
+        let through = self.copies.applied.position.lsn;
+        assert!(
+            through <= self.replica.commit() && through <= self.replica.durable(),
+            "I6: {through} is shipped above commit or durable"
+        );
+        let history = self.replica.history();
+        let newest = self.copies.newest.as_ref();
+        let newest = newest.filter(|newest| newest.head.history == history);
+        Order {
+            card: Card {
+                cluster: self.identity.cluster,
+                cluster_name: self.identity.cluster_name.clone(),
+                history,
+                ancestors: self.replica.config().ancestors.clone(),
+            },
+            through,
+            snapshot_lsn: newest.map(|newest| newest.head.link.position.lsn),
+        }
+    }
+
+    fn is_on_duty(&self) -> bool {
+        self.archive.duty.is_some_and(|(archiver, confirmed)| {
+            archiver == self.identity.node
+                && confirmed.after(limits::ARCHIVE_DUTY_FOR) > self.time()
+                && self.copies.applied.position.lsn > Lsn::ZERO
+        })
+    }
+
+    /// The primary chooses and tells the others; they tell the primary that they could.
+    fn tell_of_archive(&mut self) {
+        let (me, now) = (self.identity.node, self.time());
+        let is_over = |at: Time| at.after(limits::ARCHIVE_FAILED_FOR) <= now;
+        if !self.is_on_duty() && self.archive.failed_at.is_none_or(is_over) {
+            self.archive.own.is_failing = false;
+        }
+        if !self.replica.is_primary() {
+            self.archive.able.clear();
+            if let Some(primary) = self.replica.primary().filter(|primary| *primary != me) {
+                let note = Note::Able(self.archive.own.clone());
+                self.send(primary, Head::Archive(note));
+            }
+            return;
+        }
+        let fresh = |at: Time| at.after(limits::ARCHIVE_DUTY_FOR) > now;
+        self.archive.able.retain(|_, (at, _)| fresh(*at));
+        let sync_set = &self.replica.config().sync_set;
+        let place = |id: &NodeId| match sync_set.contains(id) {
+            true => Place::Synchronous,
+            false => Place::Asynchronous,
+        };
+        let others = self.archive.able.iter();
+        let others = others.map(|(id, (_, standing))| (*id, place(id), standing.is_failing));
+        let own = (me, Place::Primary, self.archive.own.is_failing);
+        let archiver = choose(others.chain([own])).expect("this node can");
+        if self
+            .archive
+            .duty
+            .is_none_or(|(before, _)| before != archiver)
+        {
+            self.note(format!("node {archiver} archives"));
+        }
+        self.archive.duty = Some((archiver, now));
+        let standing = match self.archive.able.get(&archiver) {
+            Some((_, standing)) => standing.clone(),
+            None => self.archive.own.clone(),
+        };
+        self.learn_of_archive(standing);
+        let standing = self.archive.known.clone();
+        let able: Vec<NodeId> = self.archive.able.keys().copied().collect();
+        for to in able {
+            let standing = standing.clone();
+            self.send(to, Head::Archive(Note::Duty { archiver, standing }));
+        }
+    }
+
+    pub(super) fn on_archive_note(&mut self, from: NodeId, note: Note) {
+        if !self.may_archive() {
+            return;
+        }
+        match note {
+            Note::Able(standing) => {
+                let now = self.time();
+                let is_archiver = self.archive.duty.is_some_and(|(id, _)| id == from);
+                if is_archiver && self.replica.is_primary() {
+                    self.learn_of_archive(standing.clone());
+                }
+                self.archive.able.insert(from, (now, standing));
+            }
+            Note::Duty { archiver, standing } if self.replica.primary() == Some(from) => {
+                self.archive.duty = Some((archiver, self.time()));
+                if archiver != self.identity.node {
+                    self.learn_of_archive(standing);
+                }
+            }
+            // Of a primary that is none any more.
+            Note::Duty { .. } => {}
+        }
+    }
+
+    /// Never back: a node that has only begun to look knows less than is true, and one that has not
+    /// reached the store yet knows nothing.
+    fn learn_of_archive(&mut self, standing: Standing) {
+        let history = self.replica.history();
+        let known = &mut self.archive.known;
+        if known.history != history {
+            *known = Standing::default();
+        }
+        if standing.history != history || standing.through < known.through {
+            known.error = standing.error;
+            return;
+        }
+        let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
+        *known = Standing {
+            restorable_ns,
+            ..standing
+        };
+    }
+
+    /// The archiver of this node has done a round.
+    pub(super) fn on_archived(&mut self, standing: Standing) {
+        if standing.error.is_some() && standing.error != self.archive.own.error {
+            let error = standing.error.as_deref().unwrap_or_default();
+            self.note(format!("archive: {error}"));
+        }
+        if let Some((before, behind)) = standing
+            .gap
+            .filter(|_| standing.gap != self.archive.own.gap)
+        {
+            self.note(format!(
+                "archive: the log between {before} and {behind} was dropped before it was shipped; \
+                 the next snapshot makes restores possible again"
+            ));
+        }
+        let now = self.time();
+        if standing.is_failing {
+            self.archive.failed_at = Some(now);
+        }
+        if standing.wants_snapshot {
+            let again = limits::ARCHIVE_SNAPSHOT_INTERVAL;
+            let asked = self.archive.snapshot_asked;
+            if asked.is_none_or(|at| at.after(again) <= now) {
+                self.archive.snapshot_asked = Some(now);
+                self.copies.want(None);
+            }
+        }
+        self.archive.own = standing.clone();
+        if !self.is_on_duty() {
+            return;
+        }
+        self.learn_of_archive(standing.clone());
+        if let Some(primary) = self
+            .replica
+            .primary()
+            .filter(|_| !self.replica.is_primary())
+        {
+            self.send(primary, Head::Archive(Note::Able(standing)));
+        }
+    }
+
+    /// Up to where the archive has this history's log; `None` where nobody waits for that.
+    fn archived(&self) -> Option<Lsn> {
+        if !self.may_archive() {
+            return None;
+        }
+        let known = &self.archive.known;
+        let is_ours = known.history == self.replica.history();
+        Some(if is_ours { known.through } else { Lsn::ZERO })
+    }
+
+    /// More log is kept than there should be.
+    fn is_log_over(&self) -> bool {
+        let is_disk_full = self.free_bytes <= self.disk_bytes / 100 * limits::ARCHIVE_FREE_PERCENT;
+        self.log_bytes > self.settings.wal_keep || is_disk_full
+    }
+
+    /// How far the log may be trimmed for the archive's sake.
+    pub(super) fn archive_lets_go(&self) -> Lsn {
+        let is_required = self.settings.archive.as_ref().is_some_and(|a| a.required);
+        match self.archived() {
+            Some(archived) if is_required || !self.is_log_over() => archived,
+            _ => Lsn(u64::MAX),
+        }
+    }
+
+    /// The archive is required, and so far behind that log would have to be dropped.
+    pub(super) fn archive_holds_writes(&self) -> bool {
+        let is_required = self.settings.archive.as_ref().is_some_and(|a| a.required);
+        let newest = self.copies.newest.as_ref();
+        let covered = newest.map_or(Lsn::ZERO, |newest| newest.head.link.position.lsn);
+        is_required
+            && self.is_log_over()
+            && self.archived().is_some_and(|archived| archived < covered)
+    }
+
+    /// How old what could be restored off-site is, in seconds; `None`: nothing, or it is not known.
+    fn archive_age(&self) -> Option<f64> {
+        let known = &self.archive.known;
+        let is_ours = known.history == self.replica.history() && known.restorable_ns > 0;
+        is_ours.then(|| self.now.wall.saturating_sub(known.restorable_ns) as f64 / 1e9)
+    }
+
+    pub(super) fn archive_alarms(&self) -> Vec<Alarm> {
+        let mut alarms = Vec::new();
+        let Some(settings) = self
+            .settings
+            .archive
+            .as_ref()
+            .filter(|_| self.may_archive())
+        else {
+            return alarms;
+        };
+        let known = &self.archive.known;
+        let limit = limits::ARCHIVE_ALARM_AFTER.max(settings.interval * 10);
+        let since = self.archive.since.unwrap_or(self.time());
+        let is_late = match self.archive_age() {
+            Some(age) => age > limit.as_secs_f64(),
+            None => since.after(limit) <= self.time() && self.replica.commit() > Lsn::ZERO,
+        };
+        if is_late {
+            let age = match self.archive_age() {
+                Some(age) => format!("what can be restored off-site is {age:.0} s old"),
+                None => "nothing can be restored off-site".to_string(),
+            };
+            let why = known
+                .error
+                .as_deref()
+                .unwrap_or("no node reports that it archives");
+            let text = format!("{age}: {why}");
+            alarms.push(Alarm {
+                name: "archive",
+                text,
+            });
+        }
+        if let Some((before, behind)) = known.gap {
+            let text = format!(
+                "the archive has a hole between LSN {before} and {behind}; a snapshot is on its way"
+            );
+            alarms.push(Alarm {
+                name: "archive_gap",
+                text,
+            });
+        }
+        if self.archive_holds_writes() {
+            let text = "the archive is required and too far behind: writes are refused".to_string();
+            alarms.push(Alarm {
+                name: "archive_required",
+                text,
+            });
+        }
+        alarms
+    }
+
+    pub(super) fn archive_metrics(&self) -> Vec<Metric> {
+        if !self.may_archive() {
+            return Vec::new();
+        }
+        let lag = self.archived().unwrap_or_default();
+        let lag = lag.distance_to(self.replica.commit().max(lag));
+        let (known, own) = (&self.archive.known, &self.archive.own);
+        vec![
+            Metric {
+                name: "offsite_restorable_age_seconds",
+                help: "Age of the newest state read back from the archive; NaN: there is none.",
+                value: self.archive_age().unwrap_or(f64::NAN),
+            },
+            Metric {
+                name: "archive_lag_lsns",
+                help: "Committed commands that the archive lacks.",
+                value: lag as f64,
+            },
+            Metric {
+                name: "archive_lsn",
+                help: "LSN up to which the archive has the log.",
+                value: known.through.0 as f64,
+            },
+            Metric {
+                name: "archive_on_duty",
+                help: "1 where this node archives.",
+                value: f64::from(u8::from(self.is_on_duty())),
+            },
+            Metric {
+                name: "archive_stored_bytes_total",
+                help: "Bytes that this node has put into the archive.",
+                value: own.stored_bytes as f64,
+            },
+            Metric {
+                name: "archive_failures_total",
+                help: "Rounds of this node's archiver that failed.",
+                value: own.failures as f64,
+            },
+        ]
+    }
+
+    pub(super) fn archive_status(&self) -> Value {
+        if !self.may_archive() {
+            return Value::Null;
+        }
+        let known = &self.archive.known;
+        json!({
+            "archiver": self.archive.duty.map(|(id, _)| id.0),
+            "through": known.through.0,
+            "restorable_ns": (known.restorable_ns > 0).then_some(known.restorable_ns),
+            "restorable_age_s": self.archive_age(),
+            "gap": known.gap.map(|(before, behind)| [before.0, behind.0]),
+            "error": known.error,
+        })
+    }
+}
+
+/// The history that nothing is known of.
+pub const NO_HISTORY: History = History {
+    generation: 0,
+    id: 0,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_whose_store_answers_archives_before_the_primary() {
+        let (sync, far, primary) = (Place::Synchronous, Place::Asynchronous, Place::Primary);
+        let node = |id, place, is_failing| (NodeId(id), place, is_failing);
+        let table = [
+            (vec![node(1, primary, false)], 1),
+            (vec![node(1, primary, false), node(3, far, false)], 3),
+            (
+                vec![
+                    node(3, far, false),
+                    node(4, sync, false),
+                    node(2, sync, false),
+                ],
+                2,
+            ),
+            (
+                vec![
+                    node(1, primary, false),
+                    node(2, sync, true),
+                    node(3, far, true),
+                ],
+                1,
+            ),
+            (vec![node(1, primary, true), node(2, sync, true)], 2),
+        ];
+        for (candidates, wanted) in table {
+            assert_eq!(
+                choose(candidates.clone().into_iter()),
+                Some(NodeId(wanted)),
+                "{candidates:?}"
+            );
+        }
+    }
+}

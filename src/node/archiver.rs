@@ -1,0 +1,439 @@
+//! One node's archiver: round by round it ships what is committed, and reads back what it shipped.
+//!
+//! A round goes on where the archive ends, whoever has brought it there. It closes a piece of log
+//! behind an Attestation, so that what a restore reaches is proved, and is cut at the same places
+//! by whoever does it. What it says of the archive it has read from there: that something was put
+//! is no proof that it can be restored. No thread and no clock here; its calls of the store block.
+
+use crate::limits;
+use crate::node::archive::NO_HISTORY;
+use serde::{Deserialize, Serialize};
+use standfast_snapshot::archive::{LOG_CLOSE_BYTES, Put};
+use standfast_snapshot::{Card, LogHead, Shared, Shipper, Survey, catalogue, store};
+use standfast_wal::{ClusterId, History, Kind, Link, Lsn, ReadError, Reader, Record, Storage};
+use std::io;
+use std::time::Duration;
+
+/// What the engine wants archived.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Order {
+    pub card: Card,
+    /// Committed, durable and applied here.
+    pub through: Lsn,
+    /// The newest snapshot of this history on this node's disk.
+    pub snapshot_lsn: Option<Lsn>,
+}
+
+/// What an archiver knows of the archive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Standing {
+    pub history: History,
+    /// The archive has the log up to here.
+    pub through: Lsn,
+    /// Everything up to this time (ns since 1970) was read back and can be restored; 0: nothing.
+    pub restorable_ns: u64,
+    /// Log that was dropped before it was shipped, until a snapshot behind it is in the archive.
+    pub gap: Option<(Lsn, Lsn)>,
+    /// A snapshot would help, and this node has none that does.
+    pub wants_snapshot: bool,
+    /// Why the last round failed.
+    pub error: Option<String>,
+    /// Rounds have been failing for some time.
+    pub is_failing: bool,
+    pub stored_bytes: u64,
+    pub failures: u64,
+}
+
+impl Default for Standing {
+    fn default() -> Standing {
+        Standing {
+            history: NO_HISTORY,
+            through: Lsn::ZERO,
+            restorable_ns: 0,
+            gap: None,
+            wants_snapshot: false,
+            error: None,
+            is_failing: false,
+            stored_bytes: 0,
+            failures: 0,
+        }
+    }
+}
+
+/// The log as an archiver reads it.
+pub trait Committed {
+    fn first_lsn(&self) -> Lsn;
+    /// Records behind `after`, at least one if there is any.
+    fn behind(&self, after: Lsn) -> io::Result<Vec<Record>>;
+}
+
+impl<S: Storage> Committed for Reader<S> {
+    fn first_lsn(&self) -> Lsn {
+        Reader::first_lsn(self)
+    }
+
+    fn behind(&self, after: Lsn) -> io::Result<Vec<Record>> {
+        self.read(after, limits::APPEND_BYTES).map_err(read_error)
+    }
+}
+
+pub(crate) fn read_error(error: ReadError) -> io::Error {
+    io::Error::other(match error {
+        ReadError::Gone { first_lsn } => {
+            format!("the log begins at {first_lsn} by now: it was trimmed meanwhile; try again")
+        }
+        ReadError::Damaged(range) => {
+            format!(
+                "{} offset {} LSN {}: damaged",
+                range.file, range.offset, range.first_lsn
+            )
+        }
+        ReadError::Failed(error) => error.to_string(),
+    })
+}
+
+/// One history that is being archived.
+#[derive(Debug)]
+struct Course {
+    shipper: Shipper,
+    survey: Survey,
+    /// Wall clock (ns) at the end of the last round.
+    last_round_ns: u64,
+}
+
+/// A snapshot that is to be put; on a thread of its own, for it takes long.
+pub struct Upload {
+    pub shipper: Shipper,
+    pub lsn: Lsn,
+}
+
+/// Ships into one archive.
+#[derive(Debug)]
+pub struct Archiver {
+    place: String,
+    store: Option<Shared>,
+    interval: Duration,
+    course: Option<Course>,
+    standing: Standing,
+    is_uploading: bool,
+    /// Why the last snapshot was not put, and when (ns) the next may be tried.
+    upload_error: Option<String>,
+    upload_after_ns: u64,
+}
+
+impl Archiver {
+    /// Nothing is asked of the store yet.
+    pub fn new(place: &str, interval: Duration) -> Archiver {
+        Archiver {
+            place: place.to_string(),
+            store: None,
+            interval,
+            course: None,
+            standing: Standing::default(),
+            is_uploading: false,
+            upload_error: None,
+            upload_after_ns: 0,
+        }
+    }
+
+    /// As `new`, with a store that is open.
+    pub fn with_store(store: Shared, interval: Duration) -> Archiver {
+        Archiver {
+            store: Some(store),
+            ..Archiver::new("", interval)
+        }
+    }
+
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Another node archives now: what this one knows of the archive's end grows old.
+    pub fn stand_down(&mut self) {
+        self.course = None;
+        self.standing.wants_snapshot = false;
+    }
+
+    /// Ships what there is to ship; whether that was possible. `now_ns` is the wall clock.
+    pub fn round(&mut self, order: &Order, log: &impl Committed, now_ns: u64) -> bool {
+        let result = self.try_round(order, log, now_ns);
+        let is_done = result.is_ok();
+        self.standing.failures += u64::from(!is_done);
+        self.standing.error = result.err().or_else(|| self.upload_error.clone());
+        is_done
+    }
+
+    fn try_round(
+        &mut self,
+        order: &Order,
+        log: &impl Committed,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        self.set_course(order, log, now_ns)?;
+        let interval_ns = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
+        let course = self.course.as_mut().expect("it was set");
+        let mut newest: Option<LogHead> = None;
+        loop {
+            let start = start(course, &order.card, log);
+            if let Some(end) = course.shipper.end()
+                && start > end.position.lsn
+            {
+                course.survey.is_whole = false;
+                self.standing.gap = Some((end.position.lsn, start.next()));
+            }
+            let base = course.shipper.end().filter(|end| end.position.lsn == start);
+            let found = gather(log, start, order.through).map_err(|e| e.to_string())?;
+            let count = close(&found, base, interval_ns, now_ns);
+            if count == 0 {
+                break;
+            }
+            if let (Some(base), Some(first)) = (base, found.first()) {
+                let order = first.follows(base);
+                order.map_err(|damage| {
+                    format!("the log does not go on from the archive's end {base:?}: {damage}")
+                })?;
+            }
+            let put = course.shipper.put_piece(&found[..count]);
+            let (head, put) = put.map_err(|error| error.to_string())?;
+            if put != Put::Present {
+                self.standing.stored_bytes += head.file_bytes();
+            }
+            newest = Some(head);
+        }
+        course.last_round_ns = now_ns;
+        let newest = newest.or(course.survey.newest);
+        self.prove(order, log, newest, now_ns)
+    }
+
+    /// Reads the newest piece back, and says what follows from it.
+    fn prove(
+        &mut self,
+        order: &Order,
+        log: &impl Committed,
+        newest: Option<LogHead>,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        let course = self.course.as_mut().expect("it was set");
+        course.survey.newest = newest;
+        let end = course.shipper.end().map_or(Lsn::ZERO, |e| e.position.lsn);
+        self.standing.history = order.card.history;
+        self.standing.through = end;
+        let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
+        self.standing.wants_snapshot = !course.survey.is_whole && !helps && !self.is_uploading;
+        let Some(head) = newest else { return Ok(()) };
+        let records = read_back(course, &head, &order.card, log)?;
+        if !course.survey.is_whole {
+            return Ok(());
+        }
+        self.standing.gap = None;
+        let attested = records.iter().rev().find(|r| r.kind() == Kind::Attestation);
+        // All that is committed is there: until now nothing would be lost.
+        let time = match end >= order.through {
+            true => now_ns,
+            false => attested.map_or(0, Record::timestamp),
+        };
+        self.standing.restorable_ns = self.standing.restorable_ns.max(time);
+        Ok(())
+    }
+
+    /// Finds out where to go on: at first, when the history has changed, and after a long sleep,
+    /// in which another node may have gone on.
+    fn set_course(
+        &mut self,
+        order: &Order,
+        log: &impl Committed,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        let text = |error: standfast_snapshot::Error| error.to_string();
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => {
+                let store = store::open(&self.place).map_err(|error| error.to_string())?;
+                self.store.insert(store).clone()
+            }
+        };
+        if let Some(course) = &mut self.course
+            && *course.shipper.card() == order.card
+        {
+            let slept = Duration::from_nanos(now_ns.saturating_sub(course.last_round_ns));
+            if slept > limits::ARCHIVE_DUTY_FOR
+                && let Some(head) = course.shipper.catch_up().map_err(text)?
+            {
+                course.survey.newest = Some(head);
+            }
+            return Ok(());
+        }
+        let (cluster, history) = (order.card.cluster, order.card.history);
+        check_belongs(&store, &self.place, cluster, history)?;
+        let (shipper, mut survey) = Shipper::open(&store, &order.card).map_err(text)?;
+        // Nothing is there yet, and nothing is missing of what will be.
+        survey.is_whole |= survey.end.is_none() && start_of(&order.card, log) == Lsn::ZERO;
+        if self.standing.history != history {
+            self.standing = Standing {
+                stored_bytes: self.standing.stored_bytes,
+                failures: self.standing.failures,
+                ..Standing::default()
+            };
+        }
+        self.course = Some(Course {
+            shipper,
+            survey,
+            last_round_ns: now_ns,
+        });
+        Ok(())
+    }
+
+    /// The snapshot that should be put now, if there is one; its log is in the archive.
+    pub fn upload(&mut self, order: &Order, now_ns: u64) -> Option<Upload> {
+        let course = self.course.as_ref()?;
+        let lsn = order.snapshot_lsn.filter(|_| !self.is_uploading)?;
+        if Some(lsn) <= course.survey.snapshot_lsn || now_ns < self.upload_after_ns {
+            return None;
+        }
+        let interval = limits::ARCHIVE_SNAPSHOT_INTERVAL.as_nanos();
+        self.upload_after_ns = now_ns + u64::try_from(interval).unwrap_or(u64::MAX);
+        self.is_uploading = true;
+        Some(Upload {
+            shipper: course.shipper.clone(),
+            lsn,
+        })
+    }
+
+    /// The snapshot that was to be put is there, or is not: answers how many bytes were put.
+    pub fn uploaded(&mut self, result: Result<u64, String>) {
+        self.is_uploading = false;
+        match result {
+            Ok(bytes) => {
+                self.upload_error = None;
+                self.standing.stored_bytes += bytes;
+                // The archive is looked at again with it.
+                self.course = None;
+            }
+            Err(error) => {
+                self.standing.failures += 1;
+                self.upload_error = Some(error);
+            }
+        }
+    }
+}
+
+/// Reads a piece back; puts it again where the store has lost or damaged it, and this node's log
+/// still holds it.
+fn read_back(
+    course: &mut Course,
+    head: &LogHead,
+    card: &Card,
+    log: &impl Committed,
+) -> Result<Vec<Record>, String> {
+    let error = match course.shipper.read_back(head) {
+        Ok(records) => return Ok(records),
+        Err(error) => error,
+    };
+    let before = Lsn(head.first_lsn.0 - 1);
+    if !(error.is_damage() || error.is_absent()) || before < start_of(card, log) {
+        return Err(error.to_string());
+    }
+    let found = gather(log, before, head.last_lsn()).map_err(|e| e.to_string())?;
+    if found.last().map(Record::link) != Some(head.end) {
+        return Err(error.to_string());
+    }
+    tracing::warn!(%error, "the archive's newest log is put again");
+    let put = course.shipper.put_piece(&found);
+    put.map_err(|error| error.to_string())?;
+    course
+        .shipper
+        .read_back(head)
+        .map_err(|error| error.to_string())
+}
+
+/// The archive is this cluster's, and nobody's newer past is in it.
+fn check_belongs(
+    store: &Shared,
+    place: &str,
+    cluster: ClusterId,
+    history: History,
+) -> Result<(), String> {
+    let text = |error: standfast_snapshot::Error| error.to_string();
+    let clusters = catalogue::clusters(&**store).map_err(text)?;
+    if let Some(other) = clusters.first().filter(|_| !clusters.contains(&cluster)) {
+        return Err(format!(
+            "{place} is the archive of cluster {other}, not of {cluster}: give each cluster a \
+             place of its own"
+        ));
+    }
+    let histories = catalogue::histories(&**store, cluster).map_err(text)?;
+    let newer = histories
+        .iter()
+        .find(|other| other.generation >= history.generation && **other != history);
+    match newer {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "{place} holds history {other} of this cluster, which this node's {history} is not a \
+             later one of: set `archive` to another place for one of the two"
+        )),
+    }
+}
+
+/// The last LSN that this history or this node's log does not have.
+fn start_of(card: &Card, log: &impl Committed) -> Lsn {
+    let fork = card.ancestors.last();
+    let fork = fork.map_or(Lsn::ZERO, |(_, last)| Lsn(*last));
+    fork.max(Lsn(log.first_lsn().0.saturating_sub(1)))
+}
+
+fn start(course: &Course, card: &Card, log: &impl Committed) -> Lsn {
+    let end = course.shipper.end();
+    end.map_or(Lsn::ZERO, |end| end.position.lsn)
+        .max(start_of(card, log))
+}
+
+/// The records behind `after` up to `through`, as many as one piece could take.
+fn gather(log: &impl Committed, mut after: Lsn, through: Lsn) -> io::Result<Vec<Record>> {
+    let mut found: Vec<Record> = Vec::new();
+    let mut bytes = 0;
+    while after < through && bytes < LOG_CLOSE_BYTES {
+        let some = log.behind(after)?;
+        let committed = some.into_iter().filter(|one| one.last_lsn() <= through);
+        let before = found.len();
+        for record in committed {
+            bytes += record.bytes().len();
+            after = record.last_lsn();
+            found.push(record);
+        }
+        if found.len() == before {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// How many of these records, which follow `base`, make the next piece; 0: none yet. It ends with
+/// the last Attestation that fits, if that is an interval newer than `base`; where there is none
+/// for long, or more than fits, it ends without.
+fn close(records: &[Record], base: Option<Link>, interval_ns: u64, now_ns: u64) -> usize {
+    // Attestations are an interval apart, too: one that comes a little early counts.
+    let from = base.map_or(0, |base| base.timestamp) + interval_ns / 10 * 9;
+    let mut bytes = 0;
+    let mut fits = 0;
+    let mut attested = 0;
+    for (at, record) in records.iter().enumerate() {
+        bytes += record.bytes().len();
+        if bytes > LOG_CLOSE_BYTES && at > 0 {
+            break;
+        }
+        fits = at + 1;
+        if record.kind() == Kind::Attestation && record.timestamp() >= from {
+            attested = fits;
+        }
+    }
+    let oldest = records.first().map_or(u64::MAX, Record::timestamp);
+    let is_full = bytes >= LOG_CLOSE_BYTES;
+    let is_late = oldest.saturating_add(interval_ns.saturating_mul(2)) <= now_ns;
+    match attested {
+        0 if is_full || is_late => fits,
+        attested => attested,
+    }
+}
+
+#[cfg(test)]
+mod tests;

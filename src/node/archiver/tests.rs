@@ -1,0 +1,299 @@
+//! An archiver's rounds against a store that fails: nothing is lost, doubled, or said too early.
+
+use super::*;
+use standfast_snapshot::store::Memory;
+use standfast_snapshot::{Card, Store, plan};
+use standfast_wal::Epoch;
+use std::sync::Arc;
+
+const CLUSTER: ClusterId = ClusterId(7);
+const SECOND: u64 = 1_000_000_000;
+
+/// A log of one record a tenth of a second, every tenth of them an Attestation; LSN n is ordered at
+/// n tenths. `first` is the oldest that is still there.
+struct Log {
+    records: Vec<Record>,
+    first: Lsn,
+}
+
+impl Log {
+    fn new(count: u64) -> Log {
+        let mut log = Log {
+            records: Vec::new(),
+            first: Lsn(1),
+        };
+        log.grow(count);
+        log
+    }
+
+    fn grow(&mut self, count: u64) {
+        for _ in 0..count {
+            let link = self.records.last().map_or(Link::default(), Record::link);
+            let lsn = link.position.lsn.next().0;
+            let kind = if lsn.is_multiple_of(10) {
+                Kind::Attestation
+            } else {
+                Kind::Commands
+            };
+            let at = lsn * SECOND / 10;
+            self.records
+                .push(Record::build(link, kind, Epoch(1), at, 1, &[7; 100]));
+        }
+    }
+
+    fn last(&self) -> Lsn {
+        self.records.last().map_or(Lsn::ZERO, Record::last_lsn)
+    }
+
+    /// The wall clock when the newest record was ordered.
+    fn now(&self) -> u64 {
+        self.records.last().map_or(0, Record::timestamp)
+    }
+}
+
+impl Committed for Log {
+    fn first_lsn(&self) -> Lsn {
+        self.first
+    }
+
+    fn behind(&self, after: Lsn) -> io::Result<Vec<Record>> {
+        assert!(
+            after.next() >= self.first,
+            "what was trimmed is not asked for"
+        );
+        let behind = self
+            .records
+            .iter()
+            .filter(|record| record.last_lsn() > after);
+        Ok(behind.take(7).cloned().collect())
+    }
+}
+
+fn history(generation: u64) -> History {
+    History {
+        generation,
+        id: u128::from(generation) + 40,
+    }
+}
+
+fn order(log: &Log) -> Order {
+    Order {
+        card: Card {
+            cluster: CLUSTER,
+            cluster_name: "bank".to_string(),
+            history: history(1),
+            ancestors: Vec::new(),
+        },
+        through: log.last(),
+        snapshot_lsn: None,
+    }
+}
+
+fn archiver(memory: &Arc<Memory>) -> Archiver {
+    Archiver::with_store(memory.clone(), Duration::from_secs(1))
+}
+
+/// First and last LSN of each piece of log in the store.
+fn pieces(memory: &Arc<Memory>) -> Vec<(u64, u64)> {
+    let store: Shared = memory.clone();
+    let catalogue = catalogue::read(&store, CLUSTER).unwrap();
+    let logs = catalogue.histories.iter().flat_map(|entry| &entry.logs);
+    logs.map(|log| (log.head.first_lsn.0, log.head.last_lsn().0))
+        .collect()
+}
+
+#[test]
+fn pieces_end_with_an_attestation_and_the_age_is_what_was_read_back() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(5);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert_eq!(pieces(&memory), [], "no attestation yet, and not for long");
+    assert_eq!(archiver.standing().restorable_ns, 0);
+    log.grow(8);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert_eq!(pieces(&memory), [(1, 10)]);
+    assert_eq!(
+        archiver.standing().restorable_ns,
+        SECOND,
+        "that of the attestation"
+    );
+    assert_eq!(archiver.standing().through, Lsn(10));
+    log.grow(7);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert_eq!(pieces(&memory), [(1, 10), (11, 20)]);
+    assert_eq!(
+        archiver.standing().restorable_ns,
+        log.now(),
+        "all that is committed is there"
+    );
+    // Nothing is written any more: what is there stays as good as now.
+    assert!(archiver.round(&order(&log), &log, 9 * SECOND));
+    assert_eq!(archiver.standing().restorable_ns, 9 * SECOND);
+    // An unattested end does not wait for ever.
+    log.grow(3);
+    assert!(archiver.round(&order(&log), &log, 9 * SECOND));
+    assert_eq!(pieces(&memory).last(), Some(&(21, 23)));
+}
+
+#[test]
+fn an_outage_makes_the_archive_lag_and_nothing_else() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(20);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    memory.set_down(true);
+    log.grow(600);
+    assert!(!archiver.round(&order(&log), &log, log.now()));
+    let standing = archiver.standing().clone();
+    assert_eq!((standing.through, standing.failures), (Lsn(20), 1));
+    assert!(standing.error.is_some());
+    assert_eq!(
+        standing.restorable_ns,
+        2 * SECOND,
+        "what was proved stays proved"
+    );
+    memory.set_down(false);
+    memory.lose_answers(true);
+    assert!(!archiver.round(&order(&log), &log, log.now()));
+    memory.lose_answers(false);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert_eq!(pieces(&memory), [(1, 20), (21, 620)]);
+    assert_eq!(archiver.standing().error, None);
+}
+
+#[test]
+fn two_that_archive_at_once_leave_one_log() {
+    let memory = Arc::new(Memory::default());
+    let (mut one, mut two) = (archiver(&memory), archiver(&memory));
+    let mut log = Log::new(20);
+    assert!(one.round(&order(&log), &log, log.now()));
+    assert!(two.round(&order(&log), &log, log.now()));
+    for turn in 0..40 {
+        log.grow(7);
+        let some = if turn % 5 < 2 { &mut one } else { &mut two };
+        assert!(some.round(&order(&log), &log, log.now()));
+        // The other one may not have heard of the end of its duty.
+        if turn % 3 == 0 {
+            assert!(one.round(&order(&log), &log, log.now()));
+            assert!(two.round(&order(&log), &log, log.now()));
+        }
+    }
+    let store: Shared = memory.clone();
+    let catalogue = catalogue::read(&store, CLUSTER).unwrap();
+    let newest = catalogue.histories[0].logs.last().unwrap().head.last_lsn();
+    for lsn in 1..=newest.0 {
+        plan(&catalogue, None, standfast_snapshot::Target::Lsn(Lsn(lsn))).unwrap();
+    }
+    // Whoever has slept looks first: no piece of its overlaps another's.
+    log.grow(100);
+    assert!(one.round(&order(&log), &log, log.now()));
+    let before = pieces(&memory).len();
+    assert!(two.round(&order(&log), &log, log.now() + 10 * SECOND));
+    assert_eq!(pieces(&memory).len(), before);
+}
+
+#[test]
+fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(20);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    memory.set_down(true);
+    log.grow(100);
+    assert!(!archiver.round(&order(&log), &log, log.now()));
+    log.first = Lsn(90);
+    memory.set_down(false);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    let standing = archiver.standing().clone();
+    assert_eq!(standing.gap, Some((Lsn(20), Lsn(90))));
+    assert!(standing.wants_snapshot);
+    assert_eq!(
+        standing.restorable_ns,
+        2 * SECOND,
+        "nothing behind the gap counts"
+    );
+    let with_snapshot = Order {
+        snapshot_lsn: Some(Lsn(110)),
+        ..order(&log)
+    };
+    assert!(archiver.round(&with_snapshot, &log, log.now()));
+    assert!(
+        !archiver.standing().wants_snapshot,
+        "one is there to be put"
+    );
+    assert_eq!(
+        archiver.upload(&with_snapshot, log.now()).unwrap().lsn,
+        Lsn(110)
+    );
+    assert!(
+        archiver.upload(&with_snapshot, log.now()).is_none(),
+        "one at a time"
+    );
+}
+
+#[test]
+fn an_archive_of_others_is_refused() {
+    let memory = Arc::new(Memory::default());
+    let log = Log::new(20);
+    assert!(archiver(&memory).round(&order(&log), &log, log.now()));
+    let mine = order(&log);
+    let refused = |card: Card| {
+        let mut archiver = archiver(&memory);
+        let theirs = Order {
+            card,
+            ..mine.clone()
+        };
+        assert!(!archiver.round(&theirs, &log, log.now()));
+        archiver.standing().error.clone().unwrap()
+    };
+    let stranger = refused(Card {
+        cluster: ClusterId(8),
+        ..mine.card.clone()
+    });
+    assert!(stranger.contains("is the archive of cluster"), "{stranger}");
+    let twin = refused(Card {
+        history: History {
+            id: 99,
+            ..history(1)
+        },
+        ..mine.card.clone()
+    });
+    assert!(twin.contains("is not a later one of"), "{twin}");
+    let later = Card {
+        history: history(2),
+        ancestors: vec![(history(1), 20)],
+        ..mine.card.clone()
+    };
+    assert!(archiver(&memory).round(
+        &Order {
+            card: later,
+            ..mine.clone()
+        },
+        &log,
+        log.now()
+    ));
+    let earlier = refused(mine.card.clone());
+    assert!(earlier.contains("is not a later one of"), "{earlier}");
+}
+
+#[test]
+fn what_the_store_lost_is_put_again_or_told() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(20);
+    assert!(archiver.round(&order(&log), &log, log.now()));
+    let mut names = memory.names().into_iter();
+    let newest = names.find(|name| name.contains("/log-")).unwrap();
+    memory.tamper(&newest, |bytes| bytes[300] ^= 1);
+    assert!(archiver.round(&order(&log), &log, 5 * SECOND));
+    assert_eq!(archiver.standing().restorable_ns, 5 * SECOND);
+    memory.delete(&newest).unwrap();
+    assert!(archiver.round(&order(&log), &log, 6 * SECOND));
+    assert_eq!(pieces(&memory), [(1, 20)]);
+    memory.delete(&newest).unwrap();
+    log.first = Lsn(15);
+    assert!(!archiver.round(&order(&log), &log, 7 * SECOND));
+    assert_eq!(archiver.standing().restorable_ns, 6 * SECOND);
+    assert!(archiver.standing().error.is_some());
+}

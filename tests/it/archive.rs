@@ -1,0 +1,226 @@
+//! The continuous archive under load and faults: what it holds restores to what the primary was.
+
+use crate::turn;
+use rig::cluster::{PATIENCE, digest};
+use rig::random::Random;
+use rig::{Cluster, Load, S3, Spec, holds_for, until};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the primary was at some LSNs, by its own word.
+type Past = Vec<(i64, String)>;
+
+fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python")
+}
+
+/// Every data node takes a snapshot: the next restores may begin there.
+fn take_snapshots(cluster: &Cluster) {
+    for node in cluster.data_nodes() {
+        // One may be under way.
+        let _ = cluster.connect(&node).call(&["STANDFAST", "SNAPSHOT"]);
+    }
+}
+
+/// Notes what the primary is, again and again, for so long.
+fn watch(cluster: &Cluster, past: &mut Past, span: Duration) {
+    holds_for(span, || {
+        let seen = cluster.try_primary().and_then(|one| digest(&one.client));
+        if let Some(seen) = seen.filter(|seen| past.last().is_none_or(|last| last.0 < seen.0)) {
+            past.push(seen);
+        }
+    });
+}
+
+fn archive_status(cluster: &Cluster) -> serde_json::Value {
+    cluster.status(&cluster.primary())["archive"].clone()
+}
+
+fn archiver(cluster: &Cluster) -> rig::spec::Node {
+    let id = until("a node archives", PATIENCE, || {
+        archive_status(cluster)["archiver"].as_u64()
+    });
+    cluster.node(&id.to_string())
+}
+
+/// Waits until the archive has everything that was written by now.
+fn wait_archived(cluster: &Cluster) {
+    let (lsn, _) = digest(&cluster.primary().client).expect("DIGEST is answered");
+    until("the archive has what was written", PATIENCE, || {
+        let status = archive_status(cluster);
+        let is_proved = status["restorable_age_s"]
+            .as_f64()
+            .is_some_and(|age| age < 3.0);
+        (status["through"].as_i64() >= Some(lsn) && is_proved).then_some(())
+    });
+}
+
+fn restore(cluster: &Cluster, from: &str, target: &str) -> rig::cluster::Said {
+    let to = cluster.scratch().join("restored");
+    let _ = fs::remove_dir_all(&to);
+    let to = to.display().to_string();
+    cluster.cli(&[
+        "restore", "--from", from, "--to", &to, "--target", target, "--json",
+    ])
+}
+
+/// Restores to some points of the past, drawn at random, and to the first and the last.
+fn check_past(cluster: &Cluster, from: &str, past: &Past) {
+    let mut random = Random::new(past.len() as u64);
+    let points = turn::count("STANDFAST_RESTORE_POINTS", 6);
+    let mut chosen: Vec<usize> = (0..points)
+        .map(|_| random.below(past.len() as u64) as usize)
+        .collect();
+    chosen.extend([0, past.len() - 1]);
+    for at in chosen {
+        let (lsn, digest) = &past[at];
+        let said = restore(cluster, from, &format!("lsn:{lsn}")).success();
+        let said: serde_json::Value = serde_json::from_str(&said).expect("--json prints JSON");
+        assert_eq!(said["digest"], digest.as_str(), "at LSN {lsn}: {said}");
+    }
+}
+
+/// Load, and in the middle of it: the archiver killed, the next one paused, the store away.
+fn ordeal(cluster: &mut Cluster, place: &str, away: impl FnOnce(&Cluster, &mut Past)) {
+    let mut past = Past::new();
+    let load = Load::start(&cluster.addresses(), 4, "archived");
+    load.wait_more(300);
+    watch(cluster, &mut past, Duration::from_secs(2));
+    take_snapshots(cluster);
+    let first = archiver(cluster);
+    assert_ne!(first.role, "primary", "a backup pays");
+    cluster.kill(&first);
+    watch(cluster, &mut past, Duration::from_secs(1));
+    cluster.restart(&first);
+    watch(cluster, &mut past, Duration::from_secs(2));
+    // Whoever takes over while it sleeps puts what it would have put.
+    let paused = archiver(cluster);
+    cluster.pause(&paused);
+    watch(cluster, &mut past, Duration::from_secs(5));
+    cluster.resume(&paused);
+    watch(cluster, &mut past, Duration::from_secs(2));
+    away(cluster, &mut past);
+    watch(cluster, &mut past, Duration::from_secs(2));
+    take_snapshots(cluster);
+    let primary = cluster.primary();
+    cluster
+        .cli(&["switchover", "--node", &primary.client])
+        .success();
+    watch(cluster, &mut past, Duration::from_secs(2));
+    load.stop()
+        .audit(&mut cluster.client())
+        .assert_exactly_once();
+    watch(cluster, &mut past, Duration::from_millis(100));
+    wait_archived(cluster);
+    cluster
+        .cli(&["backup", "verify", "--from", place])
+        .success();
+    assert!(past.len() > 20, "{past:?}");
+    check_past(cluster, place, &past);
+}
+
+#[test]
+fn a_directory_archives_through_kills_pauses_and_an_outage() {
+    let scratch = tempfile::tempdir().expect("a scratch directory can be made");
+    let place = scratch.path().join("archive");
+    let url = format!("file://{}", place.display());
+    let mut cluster = turn::start(&Spec::triple().archived(&url));
+    let aside = scratch.path().join("aside");
+    ordeal(&mut cluster, &url, |cluster, past| {
+        fs::rename(&place, &aside).expect("it is there");
+        // What stands in its place is no directory.
+        fs::write(&place, "").expect("the scratch directory is writable");
+        watch(cluster, past, Duration::from_secs(5));
+        let said = archive_status(cluster)["error"].clone();
+        assert!(said.is_string(), "the outage is told: {said}");
+        fs::remove_file(&place).expect("it is there");
+        fs::rename(&aside, &place).expect("it is there");
+    });
+    damage(&cluster, &place);
+}
+
+#[test]
+fn an_s3_archives_through_kills_pauses_and_an_outage() {
+    let s3 = S3::start(&python());
+    let url = s3.url("bank");
+    let mut spec = Spec::triple().archived(&url);
+    for (variable, value) in s3.environment() {
+        spec = spec.with(variable, &value);
+    }
+    let mut cluster = turn::start(&spec);
+    ordeal(&mut cluster, &url, |cluster, past| {
+        s3.pause();
+        watch(cluster, past, Duration::from_secs(8));
+        s3.resume();
+    });
+}
+
+fn is_log(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("log-"))
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("a directory can be read");
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.expect("a directory can be read").path();
+        match path.is_dir() {
+            true => files.extend(files_below(&path)),
+            false => files.push(path),
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Hurts one object at a time: `verify` finds it, and no restore gives another state.
+fn damage(cluster: &Cluster, place: &Path) {
+    let from = place.display().to_string();
+    let latest = |cluster: &Cluster| restore(cluster, &from, "latest");
+    let sound: serde_json::Value =
+        serde_json::from_str(&latest(cluster).success()).expect("--json prints JSON");
+    let files = files_below(place);
+    let mut random = Random::new(7);
+    for case in 0..turn::count("STANDFAST_DAMAGES", 24) {
+        let file = &files[random.below(files.len() as u64) as usize];
+        let bytes = fs::read(file).expect("an object can be read");
+        let other = files
+            .iter()
+            .find(|one| *one != file && one.parent() == file.parent());
+        let other = other.map(|one| fs::read(one).expect("an object can be read"));
+        let at = random.below(bytes.len() as u64) as usize;
+        let kind = ["truncated", "flipped", "deleted", "swapped"][case % 4];
+        match (kind, other) {
+            ("truncated", _) => fs::write(file, &bytes[..at]),
+            ("deleted", _) => fs::remove_file(file),
+            ("swapped", Some(other)) => fs::write(file, other),
+            _ => {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << random.below(8);
+                fs::write(file, changed)
+            }
+        }
+        .expect("an object can be changed");
+        let what = format!("{} {kind} at {at}", file.display());
+        let said = cluster.cli(&["backup", "verify", "--from", &from]);
+        let name = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("ASCII");
+        // What is left without a snapshot, or without the newest log, is a sound archive of less.
+        let is_newest = files.iter().rfind(|one| is_log(one)) == Some(file);
+        let may_be_less = kind == "deleted" && (name.starts_with("snapshot-") || is_newest);
+        assert!(said.code == Some(7) || may_be_less, "{what}: {said:?}");
+        let said = latest(cluster);
+        if said.code == Some(0) {
+            let said: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+            let is_same = (&said["lsn"], &said["digest"]) == (&sound["lsn"], &sound["digest"]);
+            let is_less = said["lsn"].as_i64() < sound["lsn"].as_i64();
+            let is_right = is_same || kind == "deleted" && is_newest && is_less;
+            assert!(is_right, "{what}: {said}");
+        }
+        fs::write(file, bytes).expect("an object can be changed");
+    }
+}
