@@ -356,7 +356,7 @@ impl Engine {
             Event::Link(event) => self.on_link(event),
             Event::Durable(lsn) => self.step(Input::Durable(lsn)),
             Event::Cut { end, removed } => {
-                self.desk.removed(removed, &mut self.out);
+                self.desk.removed(&removed, &mut self.out);
                 self.step(Input::CutDone(end));
             }
             Event::LogReset => self.on_log_reset(),

@@ -6,6 +6,7 @@
 //! | `pending`, `desk`, `outcomes` | what clients and operators wait for, and are told |
 //! | `copies` | snapshots: taken, sent, received, installed |
 //! | `show`, `view`, `status` | what the node shows of itself |
+//! | `statement` | what a cut or a forced promotion loses |
 //! | `clock` | log time |
 //! | `wire` | peer frames, pure |
 //! | `run` | the shell: thread, clock, queues |
@@ -31,6 +32,7 @@ pub mod refusal;
 pub mod run;
 pub mod shelf;
 mod show;
+pub mod statement;
 pub mod status;
 pub mod view;
 pub mod wire;

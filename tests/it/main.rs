@@ -32,6 +32,8 @@ mod protection;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
+mod site_loss;
+#[cfg(test)]
 mod smoke;
 #[cfg(test)]
 mod soak;

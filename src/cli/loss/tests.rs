@@ -1,0 +1,1 @@
+//! Loss statements in and out.
