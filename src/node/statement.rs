@@ -95,6 +95,9 @@ pub struct Statement {
     /// Of a forced promotion: the sync set that was lost, as far as it was known here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sync_set: Vec<u32>,
+    /// From the first LSN up to here the records were gone before: the list lacks them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted_through: Option<u64>,
     pub commands: Vec<Listed>,
     /// Absent where it was not known when this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +123,7 @@ impl Statement {
             },
             at_least: None,
             sync_set: Vec::new(),
+            unlisted_through: None,
             commands: Vec::new(),
             made: None,
         }
@@ -157,6 +161,7 @@ impl Statement {
             },
             at_least: None,
             sync_set: Vec::new(),
+            unlisted_through: None,
             commands: Vec::new(),
             made: None,
         };
@@ -166,6 +171,10 @@ impl Statement {
 
     /// Lists what was removed.
     pub fn list(&mut self, removed: &[Record]) {
+        let begin = removed
+            .first()
+            .map_or(self.last_lsn + 1, |first| first.first_lsn().0);
+        self.unlisted_through = (begin > self.first_lsn).then(|| begin - 1);
         // The state is attested as it was applied, and only what is committed is.
         let attested = removed
             .iter()

@@ -1,12 +1,14 @@
 //! A site is lost for good, or so it seems: the asynchronous site is promoted by force, goes on, and
 //! the old site comes back. What was lost is told to the last transfer, and brought back by id.
 
-use crate::ledger::{CREATED, batch, record};
+use crate::ledger::{CREATED, EXISTS, batch, record};
 use crate::turn;
 use rig::cluster::PATIENCE;
 use rig::{Cluster, Conn, Mode, Node, Value, holds_for, until};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// An account that may not overdraw and has nothing: whatever debits it is refused.
@@ -30,8 +32,8 @@ fn transfer(id: u128) -> [u8; 128] {
     record(id, &[(16, debit), (32, (id + 1) % 10 + 1), (48, 3)], 0)
 }
 
-/// Sends batches of fresh ids to one node until it does not answer.
-fn load(node: &Node, first: u128) -> Notes {
+/// Sends batches of fresh ids to one node until it does not answer or this is to stop.
+fn load(node: &Node, first: u128, stop: &AtomicBool) -> Notes {
     let mut notes = Notes::default();
     let mut conn = Conn::open(&node.client, PATIENCE).expect("the primary accepts clients");
     for next in (first..).step_by(EVENTS as usize) {
@@ -52,17 +54,20 @@ fn load(node: &Node, first: u128) -> Notes {
                 break;
             }
         }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
     }
     notes
 }
 
 /// Which of these transfers are there.
-fn there(cluster: &Cluster, ids: &BTreeSet<u128>) -> BTreeSet<u128> {
+fn there(cluster: &Cluster, node: &Node, ids: &BTreeSet<u128>) -> BTreeSet<u128> {
     let ids: Vec<u128> = ids.iter().copied().collect();
     let mut found = BTreeSet::new();
     for chunk in ids.chunks(8000) {
         let asked: Vec<u8> = chunk.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let mut conn = cluster.client();
+        let mut conn = cluster.connect(node);
         conn.push_bytes(&[b"LEDGER.LOOKUP_TRANSFERS", &asked]);
         conn.flush().expect("it is sent");
         let Ok(Value::Bulk(records)) = conn.read() else {
@@ -104,20 +109,31 @@ fn lost(cluster: &Cluster, nodes: &[Node]) -> (Json, BTreeMap<u128, String>) {
     (shown, lost)
 }
 
-/// The site of the primary is killed under load, while the other one is behind.
-fn lose_the_site(cluster: &mut Cluster, site: &[Node]) -> Notes {
-    let primary = cluster.primary();
+/// How a site is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Killed,
+    /// It lives, and nobody of the other site can tell.
+    PartedFrom,
+}
+
+/// The site of the primary is lost under load, while the other one is behind.
+fn lose_the_site(cluster: &mut Cluster, site: &[Node], how: How) -> Notes {
+    let (primary, stop) = (cluster.primary(), Arc::new(AtomicBool::new(false)));
     let loads: Vec<_> = (1..=3u128)
         .map(|part| {
-            let primary = primary.clone();
-            std::thread::spawn(move || load(&primary, part * 10_000_000))
+            let (primary, stop) = (primary.clone(), stop.clone());
+            std::thread::spawn(move || load(&primary, part * 10_000_000, &stop))
         })
         .collect();
-    holds_for(Duration::from_secs(3), || ());
-    // Between the sites the line is slow, and then there is none.
-    cluster.proxy().between(primary.number(), 2, Mode::Vanish);
     holds_for(Duration::from_secs(2), || ());
-    cluster.kill_all(site);
+    // Between the sites the line is slow, and then there is none.
+    cluster.proxy().isolate(2, Mode::Vanish);
+    holds_for(Duration::from_secs(2), || ());
+    if how == How::Killed {
+        cluster.kill_all(site);
+    }
+    stop.store(true, Ordering::Relaxed);
     let mut notes = Notes::default();
     for load in loads {
         let one = load.join().expect("a client ends");
@@ -125,30 +141,28 @@ fn lose_the_site(cluster: &mut Cluster, site: &[Node]) -> Notes {
         notes.refused.extend(one.refused);
         notes.in_flight.extend(one.in_flight);
     }
-    cluster.proxy().heal();
     notes
 }
 
-fn promote(cluster: &Cluster, node: &Node, notes: &Notes) {
+fn promote(cluster: &Cluster, far: &Node, notes: &Notes) {
     let forced = cluster.cli(&[
         "promote",
         "--force",
         "--yes",
         "standfast",
         "--node",
-        &node.client,
+        &far.client,
         "--why",
         "the site burns",
     ]);
     println!("{}", forced.success());
     until("the other site serves", PATIENCE, || {
-        cluster
-            .try_primary()
-            .filter(|primary| primary.id == node.id)
+        let status = cluster.status(far);
+        (status["role"] == "primary" && status["serving"] == true).then_some(())
     });
-    let missing = notes.created.len() - there(cluster, &notes.created).len();
+    let missing = notes.created.len() - there(cluster, far, &notes.created).len();
     assert!(missing > 0, "the exercise loses something");
-    let (shown, known) = lost(cluster, std::slice::from_ref(node));
+    let (shown, known) = lost(cluster, std::slice::from_ref(far));
     assert_eq!(shown["final"], false, "{shown}");
     assert!(known.is_empty(), "which ones is not known yet");
     let statement = &shown["statements"][0];
@@ -159,7 +173,17 @@ fn promote(cluster: &Cluster, node: &Node, notes: &Notes) {
 }
 
 #[test]
-fn a_lost_site_is_accounted_for_to_the_last_transfer_and_taken_back() {
+fn a_site_that_was_killed_is_accounted_for_to_the_last_transfer_and_taken_back() {
+    exercise(How::Killed);
+}
+
+/// Its nodes know what they had committed, so they give way to a snapshot, not to a longer log.
+#[test]
+fn a_site_that_was_parted_is_accounted_for_to_the_last_transfer_and_taken_back() {
+    exercise(How::PartedFrom);
+}
+
+fn exercise(how: How) {
     let spec = rig::Spec {
         sync: 1,
         asynchronous: 1,
@@ -178,13 +202,17 @@ fn a_lost_site_is_accounted_for_to_the_last_transfer_and_taken_back() {
     cluster.wait_equal_digests(&cluster.data_nodes());
     cluster.proxy().isolate(2, Mode::Throttle(200 << 10));
 
-    let mut notes = lose_the_site(&mut cluster, &site);
+    let mut notes = lose_the_site(&mut cluster, &site, how);
     assert!(!notes.refused.is_empty());
     promote(&cluster, &far, &notes);
 
     // Work goes on, and somebody sends a lost transfer again by itself.
     let events: Vec<_> = (1..=400).map(transfer).collect();
-    let told = batch(&mut cluster.client(), "LEDGER.CREATE_TRANSFERS", &events);
+    let told = batch(
+        &mut cluster.connect(&far),
+        "LEDGER.CREATE_TRANSFERS",
+        &events,
+    );
     for (id, status) in (1..=400).zip(told.expect("the new primary answers")) {
         let into = match status {
             CREATED => &mut notes.created,
@@ -193,9 +221,9 @@ fn a_lost_site_is_accounted_for_to_the_last_transfer_and_taken_back() {
         into.insert(id);
     }
 
-    come_back(&mut cluster, &site, &far);
-    let missing: BTreeSet<u128> = &notes.created - &there(&cluster, &notes.created);
-    let maybe: BTreeSet<u128> = &notes.in_flight - &there(&cluster, &notes.in_flight);
+    come_back(&mut cluster, &site, &far, how);
+    let missing: BTreeSet<u128> = &notes.created - &there(&cluster, &far, &notes.created);
+    let maybe: BTreeSet<u128> = &notes.in_flight - &there(&cluster, &far, &notes.in_flight);
     let data: Vec<Node> = site
         .iter()
         .filter(|one| one.holds_data())
@@ -216,6 +244,12 @@ fn a_lost_site_is_accounted_for_to_the_last_transfer_and_taken_back() {
         missing.iter().all(|id| lost[id] != "no"),
         "acknowledged, and denied"
     );
+    if how == How::PartedFrom {
+        assert!(
+            missing.iter().all(|id| lost[id] == "yes"),
+            "known committed"
+        );
+    }
     let certain = lost.values().filter(|told| *told == "yes").count();
     println!(
         "{} listed, {certain} of them acknowledged for certain; {} missing, {} of {} in flight",
@@ -230,14 +264,17 @@ fn a_lost_site_is_accounted_for_to_the_last_transfer_and_taken_back() {
         "a refused transfer is not lost"
     );
 
-    bring_back(&cluster, &site, &notes, &ids);
+    bring_back(&cluster, &site, &far, &notes, &ids);
     switch_back(&mut cluster, &far);
 }
 
-/// The old site's nodes start again: refused, until they are told to rejoin.
-fn come_back(cluster: &mut Cluster, site: &[Node], far: &Node) {
-    for node in site {
-        cluster.restart(node);
+/// The old site's nodes are there again: refused, until they are told to rejoin.
+fn come_back(cluster: &mut Cluster, site: &[Node], far: &Node, how: How) {
+    cluster.proxy().heal();
+    if how == How::Killed {
+        for node in site {
+            cluster.restart(node);
+        }
     }
     let data = site.iter().filter(|node| node.holds_data());
     for node in data.clone() {
@@ -262,7 +299,7 @@ fn come_back(cluster: &mut Cluster, site: &[Node], far: &Node) {
 }
 
 /// By id: nothing is missing then, and nothing doubled.
-fn bring_back(cluster: &Cluster, site: &[Node], notes: &Notes, lost: &BTreeSet<u128>) {
+fn bring_back(cluster: &Cluster, site: &[Node], far: &Node, notes: &Notes, lost: &BTreeSet<u128>) {
     let dirs: Vec<String> = site
         .iter()
         .filter(|node| node.holds_data())
@@ -305,7 +342,7 @@ fn bring_back(cluster: &Cluster, site: &[Node], notes: &Notes, lost: &BTreeSet<u
         "{twice}"
     );
     let all = &notes.created | lost;
-    assert_eq!(there(cluster, &all), all, "none is missing");
+    assert_eq!(there(cluster, far, &all), all, "none is missing");
     let audit = cluster
         .client()
         .call(&["LEDGER.AUDIT"])
@@ -316,8 +353,64 @@ fn bring_back(cluster: &Cluster, site: &[Node], notes: &Notes, lost: &BTreeSet<u
     assert_eq!(audit[3], Value::Int(all.len() as i64), "none is doubled");
 }
 
-/// The site takes over again, without loss.
+/// The site takes over again, without loss; the far one is what it was.
 fn switch_back(cluster: &mut Cluster, far: &Node) {
     cluster.wait_sync_backups(2);
-    let _ = far;
+    let first = 90_000_000u128;
+    let (stop, home) = (Arc::new(AtomicBool::new(false)), cluster.node("0"));
+    let addresses = cluster.addresses();
+    let clerk = std::thread::spawn({
+        let stop = stop.clone();
+        move || keep_working(&addresses, first, &stop)
+    });
+    let to = ["switchover", "--to", "0", "--node", &far.client];
+    println!("{}", cluster.cli(&to).success());
+    until("the site's node is primary", PATIENCE, || {
+        cluster
+            .try_primary()
+            .filter(|primary| primary.id == home.id)
+    });
+    holds_for(Duration::from_secs(1), || ());
+    stop.store(true, Ordering::Relaxed);
+    let created = clerk.join().expect("the clerk ends");
+    assert!(!created.is_empty());
+    assert_eq!(
+        there(cluster, far, &created),
+        created,
+        "nothing is lost on the way home"
+    );
+    let remove = ["member", "remove", &far.id, "--node", &home.client];
+    println!("{}", cluster.cli(&remove).success());
+    let settings = far.start.rsplit(' ').next().expect("the settings file");
+    let add = ["member", "add", "--config", settings, "--at", &home.client];
+    println!("{}", cluster.cli(&add).success());
+    until("the far node is asynchronous again", PATIENCE, || {
+        let roles = cluster.status(&home)["members"].as_array()?.clone();
+        let far = roles.into_iter().find(|one| one["id"] == 2)?;
+        println!("{far}");
+        (far["role"] == "async-backup").then_some(())
+    });
+    cluster.wait_equal_digests(&cluster.data_nodes());
+    let audit = cluster.client().call(&["LEDGER.AUDIT"]);
+    assert!(audit.is_ok_and(|audit| audit.refusal().is_none()));
+}
+
+/// One transfer after another, each until it is answered by whoever is primary.
+fn keep_working(nodes: &[String], first: u128, stop: &AtomicBool) -> BTreeSet<u128> {
+    let mut created = BTreeSet::new();
+    for id in (first..).filter(|id| !id.is_multiple_of(EVENTS)) {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let told = until("a primary answers", PATIENCE, || {
+            let prompt = Duration::from_millis(500);
+            nodes.iter().find_map(|node| {
+                let mut conn = Conn::open(node, prompt).ok()?;
+                batch(&mut conn, "LEDGER.CREATE_TRANSFERS", &[transfer(id)])
+            })
+        });
+        assert!([CREATED, EXISTS].contains(&told[0]), "{told:?}");
+        created.insert(id);
+    }
+    created
 }

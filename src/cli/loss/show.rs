@@ -94,7 +94,15 @@ fn doubt(found: &[Found]) -> Option<String> {
         let mut nodes = promotion.sync_set.iter();
         nodes.find(|node| !is_read(&promotion.history, **node))
     });
-    missing.map(|node| format!("what node {node} had is not among the directories that were read"))
+    let missing = missing
+        .map(|node| format!("what node {node} had is not among the directories that were read"));
+    let unlisted = |cut: &Statement| {
+        let (first, through) = (cut.first_lsn, cut.unlisted_through?);
+        let node = cut.node;
+        let text = format!("node {node} had trimmed its log from LSN {first} to {through} before");
+        Some(text)
+    };
+    missing.or_else(|| cuts().find_map(unlisted))
 }
 
 fn all_json(found: &[Found], books: &Books) -> Value {
