@@ -54,6 +54,8 @@ fn load(node: &Node, first: u128, stop: &AtomicBool) -> Notes {
                 break;
             }
         }
+        // Enough to lose, and not more than a test build has time to account for.
+        holds_for(Duration::from_millis(10), || ());
         if stop.load(Ordering::Relaxed) {
             break;
         }
@@ -126,7 +128,7 @@ fn lose_the_site(cluster: &mut Cluster, site: &[Node], how: How) -> Notes {
             std::thread::spawn(move || load(&primary, part * 10_000_000, &stop))
         })
         .collect();
-    holds_for(Duration::from_secs(2), || ());
+    holds_for(Duration::from_secs(1), || ());
     // Between the sites the line is slow, and then there is none.
     cluster.proxy().isolate(2, Mode::Vanish);
     holds_for(Duration::from_secs(2), || ());
