@@ -61,6 +61,7 @@ pub enum Control {
     Seen {
         generation: u64,
         history_id: u128,
+        epoch: Epoch,
         lsn: Lsn,
     },
     /// Applied LSN and state digest; with `slots`, one digest per hash slot.

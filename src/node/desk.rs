@@ -16,10 +16,10 @@ use crate::node::refusal::Refusal;
 use crate::node::statement::Statement;
 use crate::node::wire::{ForwardReply, Head};
 use crate::replication::config::Config;
-use crate::replication::{Input, Loss, Order, Time};
+use crate::replication::{Fence, Input, Loss, Order, Time};
 use crate::state::Reply;
 use serde_json::json;
-use standfast_wal::{Epoch, Kind, Lsn, Mark, NodeId, Record};
+use standfast_wal::{Epoch, History, Kind, Lsn, Mark, NodeId, Record};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -218,10 +218,12 @@ impl Engine {
             }
             Control::Seen {
                 generation,
-                history_id,
+                history_id: id,
+                epoch,
                 lsn,
             } => {
-                let reply = self.seen(generation, history_id, lsn);
+                let history = History { generation, id };
+                let reply = self.seen(Fence { history, epoch }, lsn);
                 self.tell(client, reply);
             }
             Control::Digest { slots } => {

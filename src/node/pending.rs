@@ -140,6 +140,18 @@ impl Pending {
         self.reads.entry(lsn).or_default().push(read);
     }
 
+    /// The log ends at `end`, and what was gathered behind it was refused: reads that were to see
+    /// it see the end. Left where they are they would see what is ordered there after them.
+    pub fn refused_behind(&mut self, end: Lsn) {
+        let beyond = self.reads.split_off(&end.next());
+        for read in beyond.into_values().flatten() {
+            self.reads.entry(end).or_default().push(read);
+        }
+        for wait in self.waits.values_mut() {
+            *wait = end.min(*wait);
+        }
+    }
+
     /// What the session's last read waits for, if any does.
     pub fn waits_for(&self, session: SessionId) -> Option<Lsn> {
         self.waits.get(&session).copied()
@@ -356,5 +368,24 @@ impl Pending {
     /// Whether anything ordered by this node has not been applied.
     pub fn has_ordered(&self) -> bool {
         !self.ordered.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_behind_what_was_refused_sees_nothing_that_is_ordered_after_it() {
+        let mut pending = Pending::default();
+        let session = SessionId(1);
+        let client = Client { session, seq: 1 };
+        let key = bytes::Bytes::from_static(b"k");
+        pending.read_at(Time::ZERO, Lsn(7), client, Command::Get { key }, 0);
+        pending.refused_behind(Lsn(5));
+        assert_eq!(pending.waits_for(session), Some(Lsn(5)));
+        pending.evaluate(Lsn(5), 0, |_| Reply::Ok);
+        let lsns: Vec<_> = pending.take_answers().iter().map(|(_, a)| a.lsn).collect();
+        assert_eq!((lsns, pending.waits_for(session)), (vec![Lsn(5)], None));
     }
 }

@@ -5,6 +5,7 @@ use crate::replication::epochs::EpochTable;
 use crate::replication::fence::Fence;
 use crate::replication::io::ReadTicket;
 use crate::replication::meta::Meta;
+use crate::replication::past::{Contained, contained};
 use crate::replication::replica::{Replica, Role};
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
@@ -28,6 +29,11 @@ impl Replica {
             Role::Primary(primary) => primary.read(&self.node),
             _ => Err(self.not_primary()),
         }
+    }
+
+    /// Whether what stands at `lsn` in the history and epoch of `seen` is in the history here.
+    pub fn contains(&self, seen: Fence, lsn: Lsn) -> Contained {
+        contained(self.node.config(), &self.node.log.epochs, seen, lsn)
     }
 
     fn not_primary(&self) -> Refusal {

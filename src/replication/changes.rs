@@ -126,10 +126,17 @@ impl Primary {
         self.propose_set(node, rule, BTreeSet::new())
     }
 
-    /// Takes one member out by an operator's will, or to give its place to a new incarnation.
+    /// Takes one member out by an operator's will, or to give its place to a new incarnation. Where
+    /// the rule forbids that for one alone, all go whose disks are new: what is left then holds all
+    /// there is, and in max-protection commits nothing until another has joined.
     pub fn evict_by_order(&mut self, node: &mut Node, id: NodeId) -> bool {
-        let mut set = self.rule.set.clone();
-        set.remove(&id);
+        let replaced = self.replaced(node);
+        let together = replaced.len() > 1 && replaced.contains(&id);
+        self.take_out(node, &BTreeSet::from([id])) || together && self.take_out(node, &replaced)
+    }
+
+    fn take_out(&mut self, node: &mut Node, ids: &BTreeSet<NodeId>) -> bool {
+        let set = self.rule.set.difference(ids).copied().collect();
         let rule = self.rule_for(node, set);
         self.propose_set(node, rule, BTreeSet::new())
     }

@@ -11,6 +11,7 @@ use crate::replication::fence::Fence;
 use crate::replication::io::Effect;
 use crate::replication::message::Body;
 use crate::replication::node::Node;
+use crate::replication::past::ancestors;
 use crate::replication::register::Value;
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
@@ -199,7 +200,7 @@ impl Forcing {
     fn founding_config(&self, node: &Node) -> Config {
         let target = self.target();
         let mut config = Config::clone(node.config());
-        config.ancestors.push((config.history, node.end().0));
+        config.ancestors = ancestors(&config, &node.log.epochs, node.end());
         config.history = target.history;
         config.epoch = target.epoch;
         config.version = 1;

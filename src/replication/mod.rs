@@ -17,7 +17,7 @@
 //! | `changes`, `orders` | who is in the sync set; what operators want |
 //! | `backup`, `install` | what is taken from a primary, what is cut, what is answered |
 //! | `candidate` | the five steps of a promotion |
-//! | `force` | forced promotion: a new history |
+//! | `force`, `past` | forced promotion: a new history; what it shares with older ones |
 //! | `commit` | the acknowledgement rule and the change rule: pure functions |
 //! | `fence` | what this node has promised to refuse |
 //! | `reads` | which reads may be answered now |
@@ -49,6 +49,7 @@ pub mod message;
 pub mod meta;
 mod node;
 mod orders;
+mod past;
 mod peer;
 mod primary;
 mod reads;
@@ -67,6 +68,7 @@ pub use fence::Fence;
 pub use io::{Effect, Input, Introduction, LinkEvent, LogFacts, Order, ReadTicket, StopReason};
 pub use message::{Body, Message, SnapshotHead};
 pub use meta::Meta;
+pub use past::Contained;
 pub use replica::Replica;
 pub use settings::Settings;
 pub use time::Time;

@@ -272,9 +272,9 @@ pub fn outcome(args: &[Bytes]) -> Parse<Control> {
     })
 }
 
-/// SEEN history lsn; the history as RECEIPT gives it: `generation-id`.
+/// SEEN history epoch lsn, as RECEIPT gives them; the history is `generation-id`.
 pub fn seen(args: &[Bytes]) -> Parse<Control> {
-    let [_, history, lsn] = args else {
+    let [_, history, epoch, lsn] = args else {
         return Err(Reply::error("ERR syntax error"));
     };
     let history = String::from_utf8_lossy(history);
@@ -287,6 +287,7 @@ pub fn seen(args: &[Bytes]) -> Parse<Control> {
     Ok(Control::Seen {
         generation,
         history_id,
+        epoch: Epoch(positive(epoch)?),
         lsn: Lsn(positive(lsn)?),
     })
 }

@@ -249,8 +249,8 @@ async fn a_connection_knows_its_last_write_and_a_key_its_token() {
             "$55|Outcome { generation: 2, epoch: Epoch(3), lsn: Lsn(1) }|",
         ),
         (
-            "SEEN 2-abc 9",
-            "$53|Seen { generation: 2, history_id: 2748, lsn: Lsn(9) }|",
+            "SEEN 2-abc 3 9",
+            "$70|Seen { generation: 2, history_id: 2748, epoch: Epoch(3), lsn: Lsn(9) }|",
         ),
     ])
     .await;

@@ -3,6 +3,7 @@
 use crate::node::engine::Engine;
 use crate::node::outcomes::Known;
 use crate::node::refusal::Refusal;
+use crate::replication::{Contained, Fence};
 use crate::state::Reply;
 use standfast_wal::{Epoch, Lsn, Mark};
 
@@ -62,32 +63,21 @@ impl Engine {
         )
     }
 
-    pub(super) fn seen(&self, generation: u64, history_id: u128, lsn: Lsn) -> Reply {
-        let mine = self.replica.history();
-        let same = mine.generation == generation && mine.id == history_id;
-        let shared = self
-            .replica
-            .config()
-            .ancestors
-            .iter()
-            .any(|(history, last)| {
-                history.generation == generation && history.id == history_id && lsn.0 <= *last
-            });
-        let last = self.replica.epochs().last();
-        if same && last.is_some_and(|last| last.history != mine) {
-            // It follows that history and holds another one's log still.
-            return Refusal::Loading.into();
+    pub(super) fn seen(&self, seen: Fence, lsn: Lsn) -> Reply {
+        match self.replica.contains(seen, lsn) {
+            Contained::Yes => Reply::Ok,
+            Contained::NotYet => Refusal::Loading.into(),
+            Contained::No => {
+                Mark::TimeTravel.hit();
+                let mine = self.replica.history();
+                let (generation, history_id) = (mine.generation, mine.id);
+                Refusal::TimeTravel {
+                    generation,
+                    history_id,
+                }
+                .into()
+            }
         }
-        if same || shared {
-            return Reply::Ok;
-        }
-        Mark::TimeTravel.hit();
-        let (generation, history_id) = (mine.generation, mine.id);
-        Refusal::TimeTravel {
-            generation,
-            history_id,
-        }
-        .into()
     }
 
     pub(super) fn digest_reply(&self, slots: bool) -> Reply {

@@ -223,6 +223,11 @@ impl Engine {
             for client in clients {
                 self.pending.refuse(client, refusal.clone());
             }
+            let end = self.replica.tip().position.lsn;
+            self.pending.refused_behind(end);
+            for lsn in self.last_write.values_mut() {
+                *lsn = end.min(*lsn);
+            }
         }
     }
 

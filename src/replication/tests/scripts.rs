@@ -292,5 +292,6 @@ scripts! {
     a_deaf_primary_keeps_nobody_quiet
     a_node_alone_serves_at_once
     an_empty_disk_is_taken_in_as_a_new_member
+    all_other_disks_of_a_set_may_be_lost_at_once
     members_come_and_go_by_order
 }

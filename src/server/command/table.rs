@@ -185,7 +185,7 @@ pub static TABLE: &[Spec] = &{
         row(Id::Scan, "scan", -2, R, NONE, Generic,
             "cursor [MATCH pattern] [COUNT count] [TYPE type]",
             "Walks over all keys, step by step; misses none that is there throughout."),
-        row(Id::Seen, "seen", 3, FAST.and(FREE), NONE, History, "history lsn",
+        row(Id::Seen, "seen", 4, FAST.and(FREE), NONE, History, "history epoch lsn",
             "Refuses to be served from a past that does not contain this point."),
         row(Id::Select, "select", 2, FAST.and(FREE), NONE, Connection, "index",
             "Chooses database 0, the only one."),

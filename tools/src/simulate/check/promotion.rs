@@ -50,7 +50,7 @@ impl Observer {
         self.is_read_before(proposal, parent)?;
         self.is_fenced(nodes, proposal, parent)?;
         match nodes[from].id == proposal.value.primary {
-            true => self.is_chosen_log(&nodes[from], &proposal.value),
+            true => self.is_chosen_log(&nodes[from], &proposal.value, parent),
             false => Ok(()),
         }
     }
@@ -155,19 +155,29 @@ impl Observer {
     }
 
     /// Step 3: the candidate's log is on its disk and has all that is committed.
-    fn is_chosen_log(&self, node: &Node, value: &Config) -> Result<(), String> {
+    fn is_chosen_log(&self, node: &Node, value: &Config, parent: &Config) -> Result<(), String> {
         let Some(process) = &node.process else {
             return Ok(());
         };
         let replica = process.engine.replica();
         let (durable, tip) = (replica.durable(), replica.tip().position.lsn);
-        // In the turn in which it was chosen the EpochStart is there already.
-        if durable < tip && !replica.is_primary() {
+        // In the turn in which it was chosen the EpochStart is there already, and the reign that
+        // it begins may be over again.
+        let reigns = replica.epochs().last();
+        let has_begun = reigns.is_some_and(|entry| entry.epoch >= value.epoch);
+        if durable < tip && !has_begun {
             return Err(format!(
                 "n{} offers itself for epoch {} with a log that ends at {tip} and is durable up to \
                  {durable}",
                 node.id, value.epoch
             ));
+        }
+        // Where another Config is known to be chosen in its place, the offer expects a version that
+        // the register has left, and is sent again in vain: by that Config a smaller set, without
+        // anybody who was fenced, may have committed what the candidate lacks.
+        let newest = self.register.newest(value.history);
+        if newest.is_some_and(|newest| newest.version > parent.version && newest != value) {
+            return Ok(());
         }
         // An offer that is too late is sent again, and not chosen: of its own epoch it has nothing.
         let committed = self.log.committed(value.history);

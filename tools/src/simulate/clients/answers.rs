@@ -3,6 +3,7 @@
 use super::{CONNECTION_BITS, Claim, Script, What};
 use crate::simulate::world::World;
 use standfast::node::client::{Answer, SessionId};
+use standfast::replication::Fence;
 use standfast::state::Reply;
 use standfast_wal::{Epoch, Lsn};
 
@@ -78,10 +79,10 @@ impl World {
                 self.summary.receipts += 1;
                 Ok(true)
             }
-            What::Seen(history, lsn) => {
+            What::Seen(point, lsn) => {
                 let at = self.clients.list[number].at;
                 self.observer
-                    .seen(at, &self.nodes, history, lsn, &answer.reply);
+                    .seen(at, &self.nodes, point.history, lsn, &answer.reply);
                 Ok(true)
             }
             What::WaitLsn(lsn) => {
@@ -109,7 +110,10 @@ impl World {
         self.summary.writes += u64::from(is_write);
         self.summary.reads += u64::from(!is_write);
         let client = &mut self.clients.list[number];
-        client.seen = Some((history, lsn));
+        // A read names no epoch, and no point therefore.
+        if epoch != Epoch(0) {
+            client.seen = Some((Fence { history, epoch }, lsn));
+        }
         match (what, &mut client.script) {
             (What::Once(_, token), script) => {
                 *script = Script::Nothing;

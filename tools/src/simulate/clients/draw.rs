@@ -307,7 +307,7 @@ impl World {
 
     /// Asks a node whether it contains, or has reached, a point that was seen.
     fn point(&mut self, number: usize) -> (What, Op) {
-        let Some((history, lsn)) = self.clients.list[number].seen else {
+        let Some((point, lsn)) = self.clients.list[number].seen else {
             return self.plain_read(number, false);
         };
         if self.dice.clients.one_in(2) {
@@ -317,11 +317,12 @@ impl World {
             return (What::WaitLsn(lsn), op);
         }
         let op = control(Control::Seen {
-            generation: history.generation,
-            history_id: history.id,
+            generation: point.history.generation,
+            history_id: point.history.id,
+            epoch: point.epoch,
             lsn,
         });
-        (What::Seen(history, lsn), op)
+        (What::Seen(point, lsn), op)
     }
 }
 

@@ -15,8 +15,9 @@ use super::world::{MS, SECOND, World};
 use bytes::Bytes;
 use standfast::node::client::{Control, Op, Request, SessionId};
 use standfast::node::engine::Event;
+use standfast::replication::Fence;
 use standfast::state::Command;
-use standfast_wal::{Epoch, History, Lsn};
+use standfast_wal::{Epoch, Lsn};
 
 /// A client gives up on an answer after this.
 const TIMEOUT: u64 = 8 * SECOND;
@@ -46,7 +47,8 @@ struct Client {
     /// It has heard of another primary and looks what is there.
     looks: bool,
     /// The newest point of a history that it was shown.
-    seen: Option<(History, Lsn)>,
+    /// Of its last write.
+    seen: Option<(Fence, Lsn)>,
 }
 
 /// One request without an answer.
@@ -69,7 +71,7 @@ enum What {
         epoch: Epoch,
         lsn: Lsn,
     },
-    Seen(History, Lsn),
+    Seen(Fence, Lsn),
     WaitLsn(Lsn),
 }
 
@@ -142,6 +144,9 @@ impl Client {
         }
     }
 }
+
+/// How long after the faults have ended clients begin to grow slower.
+const EASE: u64 = 10 * SECOND;
 
 impl World {
     fn session(&self, client: usize) -> SessionId {
@@ -256,6 +261,10 @@ impl World {
                 _ => random.between(low, high),
             }
         };
+        // Nothing holds up writes for an asynchronous backup: one with a narrow window and a long
+        // way comes near only when less is asked.
+        let calm = self.calm.map_or(0, |since| (self.now - since) / EASE);
+        let wait = wait * (1 + calm * calm);
         self.after(wait.max(1), Happening::Client { client: number });
     }
 }
