@@ -142,7 +142,7 @@ enum Incoming {
         head: SnapshotHead,
         state: Box<State>,
         /// What the old log loses by it, and the records.
-        lost: Option<(Statement, Vec<Record>)>,
+        lost: Option<Box<(Statement, Vec<Record>)>>,
     },
 }
 

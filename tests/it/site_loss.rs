@@ -186,29 +186,15 @@ fn a_site_that_was_parted_is_accounted_for_to_the_last_transfer_and_taken_back()
 }
 
 fn exercise(how: How) {
-    let spec = rig::Spec {
-        sync: 1,
-        asynchronous: 1,
-        witness: 1,
-        ..rig::Spec::default()
-    };
-    let mut cluster = turn::start(&spec.proxied());
+    let mut cluster = open_sites();
     let far = cluster.of_role("async-backup").remove(0);
-    assert_eq!(far.number(), 2);
     let nodes = cluster.nodes();
     let site: Vec<Node> = nodes.into_iter().filter(|one| one.id != far.id).collect();
-    let mut accounts: Vec<_> = (1..=10).map(|id| record(id, &[], 0)).collect();
-    accounts.push(record(POOR, &[], 2));
-    let opened = batch(&mut cluster.client(), "LEDGER.CREATE_ACCOUNTS", &accounts);
-    assert_eq!(opened, Some(vec![CREATED; 11]));
-    cluster.wait_equal_digests(&cluster.data_nodes());
-    cluster.proxy().isolate(2, Mode::Throttle(200 << 10));
-
     let mut notes = lose_the_site(&mut cluster, &site, how);
     assert!(!notes.refused.is_empty());
     promote(&cluster, &far, &notes);
 
-    // Work goes on, and somebody sends a lost transfer again by itself.
+    // Work goes on.
     let events: Vec<_> = (1..=400).map(transfer).collect();
     let told = batch(
         &mut cluster.connect(&far),
@@ -224,14 +210,45 @@ fn exercise(how: How) {
     }
 
     come_back(&mut cluster, &site, &far, how);
-    let missing: BTreeSet<u128> = &notes.created - &there(&cluster, &far, &notes.created);
-    let maybe: BTreeSet<u128> = &notes.in_flight - &there(&cluster, &far, &notes.in_flight);
+    let lost = account_for(&cluster, &site, &far, &notes, how);
+    bring_back(&cluster, &site, &far, &notes, &lost);
+    switch_back(&mut cluster, &far);
+}
+
+/// Two sites with a slow line between them, and accounts.
+fn open_sites() -> turn::Turn {
+    let spec = rig::Spec {
+        sync: 1,
+        asynchronous: 1,
+        witness: 1,
+        ..rig::Spec::default()
+    };
+    let cluster = turn::start(&spec.proxied());
+    let mut accounts: Vec<_> = (1..=10).map(|id| record(id, &[], 0)).collect();
+    accounts.push(record(POOR, &[], 2));
+    let opened = batch(&mut cluster.client(), "LEDGER.CREATE_ACCOUNTS", &accounts);
+    assert_eq!(opened, Some(vec![CREATED; 11]));
+    cluster.wait_equal_digests(&cluster.data_nodes());
+    cluster.proxy().isolate(2, Mode::Throttle(200 << 10));
+    cluster
+}
+
+/// The final statement is exactly what is missing; its ids.
+fn account_for(
+    cluster: &Cluster,
+    site: &[Node],
+    far: &Node,
+    notes: &Notes,
+    how: How,
+) -> BTreeSet<u128> {
+    let missing: BTreeSet<u128> = &notes.created - &there(cluster, far, &notes.created);
+    let maybe: BTreeSet<u128> = &notes.in_flight - &there(cluster, far, &notes.in_flight);
     let data: Vec<Node> = site
         .iter()
         .filter(|one| one.holds_data())
         .cloned()
         .collect();
-    let (shown, lost) = lost(&cluster, &[data, vec![far.clone()]].concat());
+    let (shown, lost) = lost(cluster, &[data, vec![far.clone()]].concat());
     assert_eq!(shown["final"], true, "{}", shown["statements"]);
     assert_eq!(shown["unproved"], serde_json::json!([]));
     let ids: BTreeSet<u128> = lost.keys().copied().collect();
@@ -265,9 +282,7 @@ fn exercise(how: How) {
         BTreeSet::new(),
         "a refused transfer is not lost"
     );
-
-    bring_back(&cluster, &site, &far, &notes, &ids);
-    switch_back(&mut cluster, &far);
+    ids
 }
 
 /// The old site's nodes are there again: refused, until they are told to rejoin.

@@ -216,7 +216,7 @@ impl Engine {
             let removed = self.records_from(loss.first_lsn);
             statement.list(&removed);
             self.state_loss(&statement);
-            (statement, removed)
+            Box::new((statement, removed))
         });
         self.copies.incoming = Some(Incoming::Installing {
             from,
@@ -265,7 +265,8 @@ impl Engine {
         else {
             return self.halt("the log was reset without a snapshot to install".to_string());
         };
-        if let Some((statement, removed)) = lost {
+        if let Some(lost) = lost {
+            let (statement, removed) = *lost;
             self.tell_what_is_lost(statement, &removed);
         }
         let lsn = head.link.position.lsn;
