@@ -11,6 +11,7 @@ mod create;
 mod dev;
 pub mod exit;
 mod inspect;
+mod loss;
 mod operate;
 mod random;
 pub mod restore;
@@ -52,6 +53,8 @@ enum Command {
     Restore(Box<restore::Restore>),
     Activate(restore::Activate),
     #[command(subcommand)]
+    Loss(loss::Loss),
+    #[command(subcommand)]
     Inspect(inspect::Inspect),
 }
 
@@ -91,6 +94,7 @@ fn run(command: &Command) -> Outcome {
         Command::Backup(command) => backup::run(command),
         Command::Restore(args) => restore::run(args),
         Command::Activate(args) => restore::activate(args),
+        Command::Loss(command) => loss::run(command),
         Command::Inspect(command) => inspect::run(command),
     }
 }

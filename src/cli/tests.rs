@@ -34,6 +34,10 @@ fn commands_read_as_documented() {
         "standfast restore --from b --to d --target lsn:7 --node 2",
         "standfast activate --data-dir d",
         "standfast backup now --to d --node 127.0.0.1:7610",
+        "standfast loss list --from d --json",
+        "standfast loss show --from d --from e --all --json",
+        "standfast loss export --from d --format csv",
+        "standfast loss replay --from d --node 127.0.0.1:7610 --dry-run --only-acknowledged",
         "standfast backup list --from d --json",
         "standfast config example",
         "standfast config check --config n.toml --json",
@@ -49,6 +53,8 @@ fn commands_read_as_documented() {
         "standfast join --data-dir d",
         "standfast join --data-dir d --at 127.0.0.1:7600 --give-up-copy",
         "standfast backup now",
+        "standfast loss show",
+        "standfast loss replay --from d --format csv",
         "standfast restore --from b --to d --target yesterday",
     ];
     for line in refused {

@@ -14,13 +14,14 @@ use crate::node::engine::{Engine, Output};
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
 use crate::node::shelf::{Kept, Written};
+use crate::node::statement::Statement;
 use crate::node::wire::Piece;
 use crate::replication::{EpochTable, Input, SnapshotHead, Time};
 use crate::state::{Block, Reply, Segment, State};
 use bytes::Bytes;
 use standfast_snapshot::{Header, SegmentRef};
 use standfast_wal::scribe::Command;
-use standfast_wal::{Link, Lsn, Mark, NodeId};
+use standfast_wal::{Link, Lsn, Mark, NodeId, Record};
 use std::collections::BTreeMap;
 
 /// What the shell tells of snapshot work.
@@ -138,6 +139,8 @@ enum Incoming {
         from: NodeId,
         head: SnapshotHead,
         state: Box<State>,
+        /// What the old log loses by it, and the records.
+        lost: Option<Box<(Statement, Vec<Record>)>>,
     },
 }
 

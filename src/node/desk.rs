@@ -13,11 +13,11 @@ use crate::node::client::{Answer, Control, SessionId};
 use crate::node::engine::{Engine, Output};
 use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
+use crate::node::statement::Statement;
 use crate::node::wire::{ForwardReply, Head};
 use crate::replication::config::Config;
 use crate::replication::{Fence, Input, Loss, Order, Time};
-use crate::state::{Command, Reply};
-use bytes::Bytes;
+use crate::state::Reply;
 use serde_json::json;
 use standfast_wal::{Epoch, History, Kind, Lsn, Mark, NodeId, Record};
 use std::collections::{BTreeMap, VecDeque};
@@ -55,7 +55,7 @@ pub struct Desk {
     silent_failed: bool,
     waits: Vec<Waiting>,
     /// Cuts whose removed records have not come yet, in order.
-    cuts: VecDeque<(String, serde_json::Value)>,
+    cuts: VecDeque<Statement>,
     /// Commands of this node's clients that were passed on, by ticket.
     forwarded: BTreeMap<u64, Passed>,
     /// Tickets of other nodes' clients: the session number says the node, the ticket the rest.
@@ -118,55 +118,25 @@ impl Desk {
 
     /// A cut begins: what is known of it before the records are at hand.
     pub fn cutting(&mut self, wall: u64, node: NodeId, after: Lsn, loss: Loss) {
-        let name = format!("loss-{}-{}-{wall}.json", loss.first_lsn, loss.last_lsn);
-        let facts = json!({
-            "node": node.0,
-            "when_ns": wall,
-            "log_kept_through": after.0,
-            "replaced_by": loss.by.to_string(),
-            "first_lsn": loss.first_lsn.0,
-            "last_lsn": loss.last_lsn.0,
-            "acknowledged_through": loss.committed.0,
-            "rest_acknowledged": if loss.possibly_acknowledged { "possibly" } else { "no" },
-        });
-        self.cuts.push_back((name, facts));
+        self.cuts
+            .push_back(Statement::of_cut(wall, node, after, loss));
     }
 
     /// The records of the oldest cut: its loss statement can be written.
-    pub fn removed(&mut self, removed: Vec<Record>, out: &mut Vec<Output>) {
-        let Some((name, mut facts)) = self.cuts.pop_front() else {
-            return;
-        };
-        let acknowledged_through = facts["acknowledged_through"].as_u64().unwrap_or(0);
-        let possibly = facts["rest_acknowledged"] == "possibly";
-        let mut commands = Vec::new();
-        for record in removed
-            .iter()
-            .filter(|record| record.kind() == Kind::Commands)
-        {
-            for (i, command) in crate::state::command::iter(record.payload())
-                .flatten()
-                .enumerate()
-            {
-                let lsn = record.first_lsn().0 + i as u64;
-                commands.push(json!({
-                    "lsn": lsn,
-                    "epoch": record.epoch().0,
-                    "timestamp_ns": record.timestamp() + i as u64,
-                    "acknowledged": match (lsn <= acknowledged_through, possibly) {
-                        (true, _) => "yes",
-                        (false, true) => "possibly",
-                        (false, false) => "no",
-                    },
-                    "command": describe(&command),
-                    "bytes": hex(&command),
-                }));
-            }
+    pub fn removed(&mut self, removed: &[Record], out: &mut Vec<Output>) {
+        if let Some(mut statement) = self.cuts.pop_front() {
+            statement.list(removed);
+            self.state_loss(&statement, out);
         }
-        facts["commands"] = commands.into();
+    }
+
+    /// A loss statement is written, or again with more in it.
+    pub fn state_loss(&mut self, statement: &Statement, out: &mut Vec<Output>) {
         self.losses += 1;
-        let text = serde_json::to_string_pretty(&facts).expect("plain JSON");
-        out.push(Output::LossStatement { name, text });
+        out.push(Output::LossStatement {
+            name: statement.file_name(),
+            text: statement.to_json(),
+        });
     }
 
     pub fn operator_record(&mut self, record: &Record) {
@@ -215,18 +185,6 @@ impl Desk {
             );
         }
     }
-}
-
-/// A logged command for people.
-fn describe(command: &Bytes) -> String {
-    match Command::from_encoded(command.clone()) {
-        Ok(command) => format!("{command:?}"),
-        Err(error) => format!("not readable: {error}"),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn millis(ms: u64) -> Duration {

@@ -75,7 +75,7 @@ impl Directory for DataDir {
         if !names.iter().any(|name| self.0.join(name).exists()) {
             return Ok("nowhere: nothing was there".to_string());
         }
-        let divergent = self.0.join("divergent");
+        let divergent = self.0.join(crate::node::statement::DIRECTORY);
         let aside = (1..)
             .map(|n| divergent.join(format!("life-{n}")))
             .find(|path| !path.exists())

@@ -376,7 +376,7 @@ impl Engine {
                 durable,
                 removed,
             } => {
-                self.desk.removed(removed, &mut self.out);
+                self.desk.removed(&removed, &mut self.out);
                 self.step(Input::CutDone { end, durable });
             }
             Event::LogReset => self.on_log_reset(),

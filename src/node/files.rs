@@ -6,16 +6,17 @@ use crate::config::Config;
 use crate::limits;
 use crate::node::archiver::Order;
 use crate::node::copies::{CopyEvent, CopyOutput};
-use crate::node::directory::{DataDir, wal_dir};
+use crate::node::directory::{DataDir, sync_dir, wal_dir};
 use crate::node::engine::Event;
 use crate::node::parcel::{Arriving, Outgoing};
 use crate::node::shelf;
 use crate::node::ship::{self, Word};
+use crate::node::statement;
 use crate::node::wire::{Frame, Head, Piece};
 use crate::state::Segment;
 use bytes::Bytes;
 use standfast_snapshot::{NewFile, Options, SegmentRef, Writer};
-use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader};
+use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader, durable};
 use std::collections::BTreeMap;
 use std::fs;
 use tokio::sync::mpsc;
@@ -231,8 +232,12 @@ impl Files {
 
     /// Writes a statement of what was cut, for people; the records themselves lie beside it.
     pub fn loss_statement(&self, name: &str, text: &str) {
-        let dir = self.dir.0.join("divergent");
-        let written = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(name), text));
+        let dir = self.dir.0.join(statement::DIRECTORY);
+        // Durable here: what is lost, before the records are moved aside that say so.
+        let written = Disk::open(&dir).and_then(|disk| {
+            durable::replace(&disk, name, text.as_bytes())?;
+            sync_dir(&self.dir.0)
+        });
         match written {
             Ok(()) => tracing::warn!(file = %dir.join(name).display(), "loss statement written"),
             Err(error) => tracing::error!(%error, %text, "no loss statement could be written"),

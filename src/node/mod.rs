@@ -7,6 +7,7 @@
 //! | `copies` | snapshots: taken, sent, received, installed |
 //! | `archive`, `archiver` | the continuous archive: who ships, what, and what that proves |
 //! | `show`, `view`, `status` | what the node shows of itself |
+//! | `statement` | what a cut or a forced promotion loses |
 //! | `clock` | log time |
 //! | `wire` | peer frames, pure |
 //! | `run` | the shell: thread, clock, queues |
@@ -35,6 +36,7 @@ pub mod run;
 pub mod shelf;
 pub mod ship;
 mod show;
+pub mod statement;
 pub mod status;
 pub mod view;
 pub mod wire;

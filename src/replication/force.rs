@@ -15,7 +15,7 @@ use crate::replication::past::ancestors;
 use crate::replication::register::Value;
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
-use crate::replication::view::Refusal;
+use crate::replication::view::{Loss, Refusal};
 use standfast_wal::{Epoch, History, Lsn, Mark, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -174,6 +174,9 @@ impl Forcing {
             return;
         }
         Mark::Forced.hit();
+        let sync_set = node.config().sync_set.clone();
+        let loss = self.loss(node);
+        node.out.push(Effect::Forced { loss, sync_set });
         let config = self.founding_config(node);
         node.enter_history(config, true);
         let config = node.meta.config.clone();
@@ -217,6 +220,19 @@ impl Forcing {
         }
         config.acks_needed = config.acks.needed(config.protection, 1);
         config
+    }
+
+    /// At least what somebody is known to have committed, and this node does not hold.
+    fn loss(&self, node: &Node) -> Loss {
+        let first_lsn = node.end().next();
+        Loss {
+            history: node.history(),
+            by: self.target(),
+            first_lsn,
+            last_lsn: self.commit.max(node.end()),
+            committed: self.commit,
+            possibly_acknowledged: true,
+        }
     }
 
     /// What is known to be lost, for whoever has to answer for it.

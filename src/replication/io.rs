@@ -7,6 +7,7 @@ use crate::replication::message::{Message, SnapshotHead};
 use crate::replication::meta::Meta;
 use crate::replication::view::{Loss, Refusal};
 use standfast_wal::{Epoch, History, Incarnation, Link, Lsn, NodeId, Record};
+use std::collections::BTreeSet;
 
 /// What the node's log is when the process starts.
 #[derive(Clone, Debug)]
@@ -169,6 +170,12 @@ pub enum Effect {
     Cut {
         after: Lsn,
         loss: Loss,
+    },
+    /// By force this node founds a new history: this much of the old one is known to be missing,
+    /// of what this sync set had.
+    Forced {
+        loss: Loss,
+        sync_set: BTreeSet<NodeId>,
     },
     /// Log: the next segment carries this history.
     Roll(History),

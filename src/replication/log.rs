@@ -125,8 +125,10 @@ impl Log {
 
     /// What is lost when everything after `after` gives way to the log of `by`.
     pub fn loss(&self, after: Lsn, by: Fence) -> Loss {
-        let same = self.epochs.last().map(|entry| entry.history) == Some(by.history);
+        let history = self.epochs.last().map_or(by.history, |last| last.history);
+        let same = history == by.history;
         Loss {
+            history,
             by,
             first_lsn: after.next(),
             last_lsn: self.end(),

@@ -140,9 +140,11 @@ pub struct Forecast {
     pub text: String,
 }
 
-/// What was cut from a log, for the loss statement.
+/// What was cut from a log, or is missing after a forced promotion, for the loss statement.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Loss {
+    /// The history in which it was ordered.
+    pub history: History,
     /// The reign whose log replaced what was cut.
     pub by: Fence,
     pub first_lsn: Lsn,

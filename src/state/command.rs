@@ -389,6 +389,15 @@ impl Command {
         }
     }
 
+    /// The commands that it consists of, in order: itself, unless it is composed.
+    pub fn parts(&self) -> Vec<&Command> {
+        match self {
+            Command::Once(once) => once.command.parts(),
+            Command::Multi(multi) => multi.commands.iter().flat_map(Command::parts).collect(),
+            single => vec![single],
+        }
+    }
+
     /// The key of a command on one key; `None` for others.
     pub(super) fn single_key(&self) -> Option<&[u8]> {
         match self {

@@ -4,12 +4,12 @@ use crate::turn;
 use rig::cluster::PATIENCE;
 use rig::{Cluster, Conn, Spec, Value, until};
 
-const CREATED: u32 = u32::MAX;
-const EXISTS: u32 = 46;
+pub const CREATED: u32 = u32::MAX;
+pub const EXISTS: u32 = 46;
 const PENDING: u16 = 2;
 
 /// An account of ledger 1, or with the same layout a transfer.
-fn record(id: u128, fields: &[(usize, u128)], flags: u16) -> [u8; 128] {
+pub fn record(id: u128, fields: &[(usize, u128)], flags: u16) -> [u8; 128] {
     let mut out = [0; 128];
     out[..16].copy_from_slice(&id.to_le_bytes());
     for (at, value) in fields {
@@ -30,7 +30,7 @@ fn transfer(id: u128, timeout_s: u32) -> [u8; 128] {
 }
 
 /// Sends a batch; its statuses, in order.
-fn batch(conn: &mut Conn, command: &str, events: &[[u8; 128]]) -> Option<Vec<u32>> {
+pub fn batch(conn: &mut Conn, command: &str, events: &[[u8; 128]]) -> Option<Vec<u32>> {
     conn.push_bytes(&[command.as_bytes(), events.as_flattened()]);
     conn.flush().ok()?;
     let Value::Bulk(results) = conn.read().ok()? else {

@@ -34,6 +34,8 @@ mod protection;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
+mod site_loss;
+#[cfg(test)]
 mod smoke;
 #[cfg(test)]
 mod soak;

@@ -2,12 +2,13 @@
 
 use super::{CopyOutput, Incoming, Newest};
 use crate::node::engine::{Engine, Output};
+use crate::node::statement::{Made, Statement};
 use crate::node::wire::{Head, Piece};
 use crate::replication::{Input, Loss, SnapshotHead};
 use crate::state::State;
 use standfast_snapshot::{Header, SegmentRef};
 use standfast_wal::scribe::Command;
-use standfast_wal::{Lsn, Mark, NodeId};
+use standfast_wal::{Lsn, Mark, NodeId, Record};
 
 impl Engine {
     /// Offers a snapshot behind which this node's log goes on; takes one first if need be.
@@ -205,22 +206,23 @@ impl Engine {
         if self.copies.job.take().is_some() {
             self.state.abort_snapshot();
         }
+        let mut verified = self.replica.commit();
+        let lost = loss.map(|loss| {
+            // What differs goes into divergent/ whole; the statement says which part.
+            verified = verified.min(Lsn(loss.first_lsn.0 - 1));
+            let (wall, node) = (self.now.wall, self.identity.node);
+            let mut statement = Statement::of_cut(wall, node, verified, loss);
+            let removed = self.records_from(loss.first_lsn);
+            statement.list(&removed);
+            self.state_loss(&statement);
+            Box::new((statement, removed))
+        });
         self.copies.incoming = Some(Incoming::Installing {
             from,
             head: head.clone(),
             state,
+            lost,
         });
-        let mut verified = self.replica.commit();
-        if let Some(loss) = loss {
-            // What differs goes into divergent/ whole; the statement says which part.
-            verified = verified.min(Lsn(loss.first_lsn.0 - 1));
-            let (wall, node) = (self.now.wall, self.identity.node);
-            self.desk.cutting(wall, node, verified, loss);
-            let removed = self.records_from(loss.first_lsn);
-            let mut written = Vec::new();
-            self.desk.removed(removed, &mut written);
-            written.into_iter().for_each(|output| self.emit(output));
-        }
         self.emit(Output::ToLog(Command::Reset {
             base: head.link,
             history: head.history,
@@ -228,10 +230,44 @@ impl Engine {
         }));
     }
 
+    /// The state that is about to be replaced goes through what was cut: what that made of the
+    /// books, and what was refused, only this state can tell.
+    fn tell_what_is_lost(&mut self, mut statement: Statement, removed: &[Record]) {
+        for record in removed {
+            if record.first_lsn() == self.state.applied().lsn.next() {
+                self.state.apply(record, |_, _| ());
+            }
+        }
+        if self.state.applied().lsn.0 >= statement.last_lsn {
+            statement.made = Some(Made::find(self.state.ledger(), &statement.commands));
+            // The same statement, with this in it.
+            self.emit(Output::LossStatement {
+                name: statement.file_name(),
+                text: statement.to_json(),
+            });
+        }
+    }
+
+    fn state_loss(&mut self, statement: &Statement) {
+        let mut written = Vec::new();
+        self.desk.state_loss(statement, &mut written);
+        written.into_iter().for_each(|output| self.emit(output));
+    }
+
     pub(in crate::node) fn on_log_reset(&mut self) {
-        let Some(Incoming::Installing { from, head, state }) = self.copies.incoming.take() else {
+        let Some(Incoming::Installing {
+            from,
+            head,
+            state,
+            lost,
+        }) = self.copies.incoming.take()
+        else {
             return self.halt("the log was reset without a snapshot to install".to_string());
         };
+        if let Some(lost) = lost {
+            let (statement, removed) = *lost;
+            self.tell_what_is_lost(statement, &removed);
+        }
         let lsn = head.link.position.lsn;
         self.replace_state(*state);
         self.copies.applied = head.link;

@@ -4,6 +4,7 @@ use super::{Engine, LogFault, Output};
 use crate::limits;
 use crate::node::link::LinkEvent;
 use crate::node::refusal::Refusal;
+use crate::node::statement::Statement;
 use crate::node::wire::{Frame, Head};
 use crate::replication::{Effect, Input, Loss, Meta, StopReason, Time};
 use bytes::Bytes;
@@ -30,6 +31,11 @@ impl Engine {
             Effect::Cut { after, loss } => {
                 self.on_cut(after, loss);
                 self.out.push(Output::ToLog(Command::Cut(after)));
+            }
+            Effect::Forced { loss, sync_set } => {
+                let (wall, node) = (self.now.wall, self.identity.node);
+                let statement = Statement::of_force(wall, node, loss, &sync_set);
+                self.desk.state_loss(&statement, &mut self.out);
             }
             Effect::Roll(history) => self.out.push(Output::ToLog(Command::Roll(history))),
             Effect::Send(to, message) => self.send_core(to, message),

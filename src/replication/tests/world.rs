@@ -819,7 +819,7 @@ impl World {
                 }
                 self.link_news(id);
             }
-            Effect::Roll(_) | Effect::NewConfig => {}
+            Effect::Roll(_) | Effect::NewConfig | Effect::Forced { .. } => {}
         }
     }
 

@@ -253,6 +253,7 @@ impl Turn {
             | Effect::Confirmed(_)
             | Effect::Serving { .. }
             | Effect::Roll(_)
+            | Effect::Forced { .. }
             | Effect::NewConfig
             | Effect::Event(_)
             | Effect::DrawRandom => {}

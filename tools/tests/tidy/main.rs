@@ -172,7 +172,15 @@ fn no_line_is_wider_than_a_hundred() {
 const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
-        &["server", "node", "replication", "state", "config", "limits"],
+        &[
+            "server",
+            "node",
+            "client",
+            "replication",
+            "state",
+            "config",
+            "limits",
+        ],
     ),
     (
         "server",
