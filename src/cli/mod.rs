@@ -9,6 +9,7 @@ mod backup_now;
 mod connect;
 mod create;
 mod dev;
+mod drill;
 pub mod exit;
 mod inspect;
 mod operate;
@@ -52,6 +53,8 @@ enum Command {
     Restore(Box<restore::Restore>),
     Activate(restore::Activate),
     #[command(subcommand)]
+    Drill(drill::Drill),
+    #[command(subcommand)]
     Inspect(inspect::Inspect),
 }
 
@@ -91,6 +94,7 @@ fn run(command: &Command) -> Outcome {
         Command::Backup(command) => backup::run(command),
         Command::Restore(args) => restore::run(args),
         Command::Activate(args) => restore::activate(args),
+        Command::Drill(command) => drill::run(command),
         Command::Inspect(command) => inspect::run(command),
     }
 }
