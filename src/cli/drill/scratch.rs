@@ -205,7 +205,6 @@ pub fn settings(
     addresses: [HostPort; 3],
 ) -> Config {
     let [client_listen, peer_listen, http_listen] = addresses;
-    let parse = |text: &str| Value::parse(text).expect("a size that the table allows");
     Config {
         node: super::restore::NODE,
         cluster: Value::parse(cluster).unwrap_or_else(|| base.cluster.clone()),
@@ -219,10 +218,9 @@ pub fn settings(
         http_listen,
         http_advertised: None,
         peers: Vec::new(),
-        // It takes no writes: what it would prepare for them is only in the way.
-        wal_segment: parse("1MiB"),
+        // It takes no writes: there is nothing to be saved.
         snapshot_interval: Duration::ZERO,
-        snapshot_after: parse("0B"),
+        snapshot_after: Value::parse("0B").expect("a size"),
         log_level: LogLevel("warn".to_owned()),
         ..base.clone()
     }
