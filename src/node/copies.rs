@@ -134,7 +134,6 @@ enum Incoming {
     Receiving {
         from: NodeId,
         head: SnapshotHead,
-        total: u64,
     },
     Installing {
         from: NodeId,
@@ -154,10 +153,12 @@ pub struct Copies {
     waiting: BTreeMap<NodeId, Lsn>,
     /// Members that were offered the newest snapshot, or are being sent it.
     offered: BTreeMap<NodeId, Lsn>,
+    /// What is offered, until the core has said whether it is taken: at once.
+    offer: Option<(NodeId, SnapshotHead, u64)>,
     incoming: Option<Incoming>,
     loaded: Option<(NodeId, Box<State>)>,
-    /// What a sender was told last of what became of its snapshot.
-    verdict: Option<(NodeId, Piece)>,
+    /// What each sender was told last of what became of its snapshot.
+    verdicts: BTreeMap<NodeId, Piece>,
     /// Somebody asked for a snapshot that begins from now on.
     wanted: bool,
     asked: Vec<Client>,

@@ -45,9 +45,11 @@ pub enum Event {
     Link(LinkEvent),
     /// Appended records up to here are on disk.
     Durable(Lsn),
-    /// The oldest unanswered cut is done; the log ends here, and this was removed.
+    /// The oldest unanswered cut is done; the log ends here, this much of it is on disk, and this
+    /// was removed.
     Cut {
         end: Link,
+        durable: Lsn,
         removed: Vec<Record>,
     },
     /// The log is reset, durably.
@@ -90,6 +92,7 @@ impl Event {
             WriterEvent::Durable(lsn) => Some(Event::Durable(lsn)),
             WriterEvent::Cut(cut) => Some(Event::Cut {
                 end: cut.tail,
+                durable: cut.durable,
                 removed: cut.records,
             }),
             WriterEvent::WasReset(_) => Some(Event::LogReset),
@@ -355,9 +358,13 @@ impl Engine {
             Event::Submit { session, requests } => self.submit(session, requests),
             Event::Link(event) => self.on_link(event),
             Event::Durable(lsn) => self.step(Input::Durable(lsn)),
-            Event::Cut { end, removed } => {
+            Event::Cut {
+                end,
+                durable,
+                removed,
+            } => {
                 self.desk.removed(removed, &mut self.out);
-                self.step(Input::CutDone(end));
+                self.step(Input::CutDone { end, durable });
             }
             Event::LogReset => self.on_log_reset(),
             Event::Space { full } => {

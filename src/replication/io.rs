@@ -79,8 +79,12 @@ pub enum Input {
     Propose(Record),
     /// Everything up to here, of what was appended so far, is durable in this node's log.
     Durable(Lsn),
-    /// The oldest `Effect::Cut` not yet answered is done and durable; the log ends here.
-    CutDone(Link),
+    /// The oldest `Effect::Cut` not yet answered is done and durable; the log ends here, and is
+    /// durable up to there.
+    CutDone {
+        end: Link,
+        durable: Lsn,
+    },
     /// This `Effect::Persist` is durable, and all before it.
     Persisted(u64),
     /// From the process behind a verified connection. Records in it were verified one by one.

@@ -147,7 +147,8 @@ impl Log {
         }
     }
 
-    pub fn on_cut_done(&mut self, link: Link) -> Result<(), String> {
+    /// What was cut away for good says nothing of what is before it: that may wait for space still.
+    pub fn on_cut_done(&mut self, link: Link, durable: Lsn) -> Result<(), String> {
         let expected = self.cuts.pop_front().ok_or("a cut that nobody asked for")?;
         if (expected.position, expected.chain) != (link.position, link.chain) {
             return Err(format!(
@@ -155,7 +156,7 @@ impl Log {
             ));
         }
         if self.cuts.is_empty() {
-            self.durable = link.position.lsn;
+            self.durable = durable.min(link.position.lsn);
         }
         Ok(())
     }

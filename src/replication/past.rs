@@ -141,8 +141,10 @@ mod tests {
 
     #[test]
     fn a_founder_shares_no_more_than_its_own_log_has() {
+        type Reigns<'a> = &'a [(u64, u64, u64)];
         type Forks<'a> = &'a [(u64, u64)];
-        let cases: [(&str, &[(u64, u64, u64)], u64, Forks); 5] = [
+        type Case<'a> = (&'a str, Reigns<'a>, u64, Forks<'a>);
+        let cases: [Case; 5] = [
             (
                 "its log is its history's",
                 &[(1, 1, 1), (2, 3, 31)],

@@ -83,7 +83,7 @@ impl Replica {
                 self.node.log.on_durable(lsn);
                 self.on_durable();
             }
-            Input::CutDone(link) => match self.node.log.on_cut_done(link) {
+            Input::CutDone { end, durable } => match self.node.log.on_cut_done(end, durable) {
                 Ok(()) => self.on_durable(),
                 Err(story) => self.node.halt(story),
             },

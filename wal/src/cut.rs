@@ -71,6 +71,7 @@ impl<S: Storage> Log<S> {
         }
         Ok(Cut {
             tail,
+            durable: self.durable.position.lsn,
             records,
             file,
         })

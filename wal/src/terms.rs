@@ -121,6 +121,8 @@ impl fmt::Display for DamagedRange {
 pub struct Cut {
     /// The end of the log now.
     pub tail: Link,
+    /// How much of it is durable: less, where records before the cut wait for space.
+    pub durable: Lsn,
     /// What was removed, in order, whether it had been durable or not.
     pub records: Vec<Record>,
     /// The file in `divergent/` that keeps them; `None` if nothing was removed.

@@ -48,7 +48,7 @@ impl Engine {
         if self.is_receiving_from(peer) {
             Mark::SnapshotAborted.hit();
             let why = "the connection broke while it was received".to_string();
-            self.copies.verdict = Some((peer, Piece::Refuse(why)));
+            self.copies.verdicts.insert(peer, Piece::Refuse(why));
             self.copies.incoming = None;
             self.emit(Output::Snapshot(CopyOutput::StopReceiving));
             self.step(Input::SnapshotAborted { from: peer });
@@ -120,28 +120,24 @@ impl Engine {
             return self.tell_sender(from, Piece::Refuse(why));
         }
         self.forget_verdict(from);
-        if matches!(self.copies.incoming, Some(Incoming::Receiving { .. })) {
-            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
-        }
-        self.copies.incoming = Some(Incoming::Receiving {
-            from,
-            head: head.clone(),
-            total,
-        });
+        self.copies.offer = Some((from, head.clone(), total));
         self.step(Input::SnapshotOffered { from, head });
     }
 
     pub(in crate::node) fn accept_snapshot(&mut self, from: NodeId) {
-        if let Some(Incoming::Receiving {
-            from: sender,
-            head,
-            total,
-        }) = &self.copies.incoming
-            && *sender == from
-        {
-            let (lsn, total) = (head.link.position.lsn, *total);
-            self.emit(Output::Snapshot(CopyOutput::Receive { from, lsn, total }));
+        let Some((_, head, total)) = self.copies.offer.take_if(|offer| offer.0 == from) else {
+            return;
+        };
+        if let Some(Incoming::Receiving { from: other, .. }) = self.copies.incoming {
+            self.emit(Output::Snapshot(CopyOutput::StopReceiving));
+            if other != from {
+                let why = format!("the one of node {from} is taken instead");
+                self.tell_sender(other, Piece::Refuse(why));
+            }
         }
+        let lsn = head.link.position.lsn;
+        self.copies.incoming = Some(Incoming::Receiving { from, head });
+        self.emit(Output::Snapshot(CopyOutput::Receive { from, lsn, total }));
     }
 
     /// The receiver is ready, and knows what it need not be sent.
@@ -155,7 +151,10 @@ impl Engine {
         }
     }
 
+    /// What is offered, or was received, is not taken. One that comes from elsewhere meanwhile goes
+    /// on: its sender knows of no other.
     pub(in crate::node) fn refuse_snapshot(&mut self, from: NodeId, why: &str) {
+        self.copies.offer = None;
         if self.is_receiving_from(from) {
             self.copies.incoming = None;
             self.copies.loaded = None;
@@ -166,20 +165,20 @@ impl Engine {
 
     /// Until it is told, the sender takes the snapshot to be under way and sends nothing else.
     pub(super) fn tell_sender(&mut self, from: NodeId, verdict: Piece) {
-        self.copies.verdict = Some((from, verdict.clone()));
+        self.copies.verdicts.insert(from, verdict.clone());
         self.send(from, Head::Copy(verdict));
     }
 
     fn forget_verdict(&mut self, peer: NodeId) {
-        self.copies.verdict.take_if(|(sender, _)| *sender == peer);
+        self.copies.verdicts.remove(&peer);
     }
 
     /// There is a new way to `peer`: on the one before the verdict may have been lost. And an offer
     /// that came while there was none is answered, as far as this node knows, but was not.
     pub(in crate::node) fn found_link(&mut self, peer: NodeId) {
         self.stop_receiving_from(peer);
-        let told = self.copies.verdict.clone();
-        if let Some((_, verdict)) = told.filter(|(sender, _)| *sender == peer) {
+        if let Some(verdict) = self.copies.verdicts.get(&peer) {
+            let verdict = verdict.clone();
             self.send(peer, Head::Copy(verdict));
         }
     }

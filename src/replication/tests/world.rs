@@ -998,7 +998,10 @@ impl World {
             do_work(&mut site.disk, work);
             input = Some(match report {
                 Work::Append(record) => Input::Durable(record.last_lsn()),
-                Work::Cut(_) => Input::CutDone(site.disk.tip()),
+                Work::Cut(_) => Input::CutDone {
+                    end: site.disk.tip(),
+                    durable: site.disk.tip().position.lsn,
+                },
                 Work::Install(head) => Input::SnapshotInstalled(head),
             });
         }

@@ -134,7 +134,10 @@ impl Turn {
             self.site.disk.apply(work);
             let link = self.site.disk.tip();
             input = Some(match cut {
-                true => Input::CutDone(link),
+                true => Input::CutDone {
+                    end: link,
+                    durable: link.position.lsn,
+                },
                 false => Input::Durable(link.position.lsn),
             });
             if cut {

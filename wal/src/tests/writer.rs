@@ -196,6 +196,35 @@ fn a_full_disk_is_told_and_what_waits_is_written_when_space_comes_back() {
 }
 
 #[test]
+fn a_cut_says_how_much_of_what_it_leaves_is_durable() {
+    let disk = SimDisk::new(1);
+    let mut log = create(&disk, options());
+    log.prepare().expect("prepare");
+    disk.set_capacity(2 * options().segment_bytes + 100);
+    let mut bench = Bench::new(log);
+    while bench.writer.admits(500) {
+        bench.append(400);
+        bench.wait_durable();
+    }
+    let waiting: Vec<Record> = (0..30).map(|_| bench.append(400)).collect();
+    while !matches!(bench.event(), WriterEvent::Space(Space::Full)) {}
+    // Room for what is kept aside, not for another segment.
+    disk.set_capacity(2 * options().segment_bytes + 2000);
+    let last = &waiting[27];
+    bench.writer.give(Command::Cut(last.last_lsn()));
+    let cut = loop {
+        if let WriterEvent::Cut(cut) = bench.event() {
+            break cut;
+        }
+    };
+    assert_eq!((cut.tail, cut.records.len()), (last.link(), 2));
+    assert!(cut.durable < last.last_lsn(), "{cut:?}");
+    disk.set_capacity(u64::MAX);
+    bench.written = last.link();
+    bench.wait_durable();
+}
+
+#[test]
 fn a_failed_sync_is_reported_once_and_nothing_comes_after_it() {
     let disk = SimDisk::new(1);
     let mut log = create(&disk, options());

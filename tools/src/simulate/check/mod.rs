@@ -306,6 +306,10 @@ impl Observer {
                 )
             }
             Head::Copy(piece) => self.hidden.piece(&self.log, from, piece),
+            Head::Forward { .. } => {
+                self.rounds.passed_on(nodes[from].id);
+                Ok(())
+            }
             _ => Ok(()),
         }
         .map_err(|story| format!("n{from} to n{to}: {story}"))

@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 
 /// A read that waits at a primary, and what was known when it came in.
 struct Waiting {
+    node: NodeId,
+    /// Its node has passed commands on to a successor since, perhaps this one.
+    is_passed_on: bool,
     reign: Fence,
     history: History,
     commit: Lsn,
@@ -62,6 +65,13 @@ impl Rounds {
         }
     }
 
+    /// A former primary passes on what it has not answered.
+    pub fn passed_on(&mut self, from: NodeId) {
+        for read in self.waiting.values_mut() {
+            read.is_passed_on |= read.node == from;
+        }
+    }
+
     fn begun(&mut self, reign: Fence, round: u64) {
         let highest = self.sent.entry(reign).or_default();
         *highest = round.max(*highest);
@@ -92,6 +102,8 @@ impl Observer {
         };
         let (rounds, reign) = (&mut self.rounds, replica.fence());
         let waiting = Waiting {
+            node: node.id,
+            is_passed_on: false,
             reign,
             history: replica.history(),
             commit: replica.commit(),
@@ -121,11 +133,12 @@ impl Observer {
         }
         let process = node.process.as_ref();
         let replica = process.map(|process| process.engine.replica());
-        // A former primary passes on what its successor answers.
-        let same = |replica: &&Replica| replica.is_serving() && replica.fence() == read.reign;
-        let Some(replica) = replica.filter(same) else {
+        let Some(replica) = replica.filter(|replica| replica.is_serving()) else {
             return Ok(());
         };
+        if replica.fence() != read.reign {
+            return self.outlived_its_reign(id, &read, replica, lsn);
+        }
         // Since it was confirmed the Config may have changed: any of those that held will do.
         let mut versions = read.version..=replica.config().version;
         let is_shown = |version| {
@@ -139,6 +152,26 @@ impl Observer {
         Err(format!(
             "I4: a read came in after round {round} of {reign} and is answered, and too few have \
              shown a later one: {asked:?}"
+        ))
+    }
+
+    /// A read that came in under an earlier reign of this primary: it is answered by a successor to
+    /// whom it was passed on, or anew, from what this reign has. What the earlier one saw may be
+    /// old.
+    fn outlived_its_reign(
+        &self,
+        id: Id,
+        read: &Waiting,
+        replica: &Replica,
+        lsn: Lsn,
+    ) -> Result<(), String> {
+        let start = replica.epochs().last().map(|entry| entry.first_lsn);
+        if read.is_passed_on || Some(lsn) >= start {
+            return Ok(());
+        }
+        let (earlier, now, asked) = (read.reign, replica.fence(), self.history.get(id));
+        Err(format!(
+            "I4: a read of {earlier} is answered in {now} as of {lsn}, before that began: {asked:?}"
         ))
     }
 }

@@ -202,19 +202,28 @@ fn told_of(answered: &Answered) -> Vec<(Transfer, u64, u32)> {
 /// Known without any books: an id is created once, and everybody who asks hears the same time.
 fn created_once(answered: &[Answered]) -> Result<(), String> {
     let mut created: BTreeSet<u128> = BTreeSet::new();
-    let mut times: BTreeMap<u128, u64> = BTreeMap::new();
+    let mut times: BTreeMap<u128, (u64, &Answered)> = BTreeMap::new();
     for one in answered {
-        for (event, timestamp, status) in told_of(one) {
-            let is_created = status == TransferStatus::Created.number();
-            if !is_created && status != TransferStatus::Exists.number() {
+        let told = told_of(one);
+        // An event that names one of its own chain again breaks that: it existed for a moment only.
+        let taken_back = |id: u128| {
+            let failed = TransferStatus::LinkedEventFailed.number();
+            told.iter()
+                .any(|(event, _, status)| event.id == id && *status == failed)
+        };
+        for (event, timestamp, status) in &told {
+            let is_created = *status == TransferStatus::Created.number();
+            let exists = *status == TransferStatus::Exists.number() && !taken_back(event.id);
+            if !is_created && !exists {
                 continue;
             }
-            let known = *times.entry(event.id).or_insert(timestamp);
+            let (known, first) = *times.entry(event.id).or_insert((*timestamp, one));
             let is_first = !is_created || created.insert(event.id);
-            if !is_first || known != timestamp {
+            if !is_first || known != *timestamp {
                 return Err(format!(
-                    "I7: transfer {} was created twice, at {known} and {timestamp}: {:?}",
-                    event.id, one.operation
+                    "I7: transfer {} was created twice, at {known} by LSN {} and at {timestamp} by \
+                     LSN {}: {:?} and {:?}",
+                    event.id, first.lsn, one.lsn, first.operation, one.operation
                 ));
             }
         }
