@@ -379,7 +379,8 @@ pub mod tests {
             report.reasons.join("; ")
         };
         assert_eq!(judged(&|_| {}), "");
-        let table: [(&dyn Fn(&mut Report), &str); 6] = [
+        type Change<'a> = &'a dyn Fn(&mut Report);
+        let table: [(Change<'_>, &str); 6] = [
             (&|r| r.measured.rto_seconds = Some(30.001), "RTO was 30.001"),
             (&|r| r.measured.rto_seconds = None, "RTO was not measured"),
             (&|r| r.targets.rpo_seconds = Some(0.0), ""),

@@ -244,7 +244,7 @@ mod tests {
             std::fs::create_dir(dir).expect("a new directory");
         }
         let _held = try_lock(&held).expect("nobody else is here");
-        assert_eq!(remove_leftovers(parent.path()), [dead.clone()]);
+        assert_eq!(remove_leftovers(parent.path()), std::slice::from_ref(&dead));
         assert!(!dead.exists() && ours.exists() && held.exists() && other.exists());
     }
 
