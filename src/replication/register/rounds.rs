@@ -240,6 +240,9 @@ impl Register {
             readiness != Readiness::Ready,
         ) {
             change.waits_since.get_or_insert(now);
+            // What was offered at a lower ballot is dead: a majority of the base's voters has
+            // promised this one, and none of them has voted for it.
+            change.offered = false;
         }
         match readiness {
             Readiness::Ready => self.ask_votes(now, ballot, proposal, effects),
