@@ -232,6 +232,19 @@ settings! {
             "Refuse writes rather than drop log that the archive lacks, once wal_keep is passed or \
              the disk is 80 % full.";
     }
+    "Drills" {
+        rto_target: Duration = "0" in "0" to "365days",
+            "How long a drill may take until it is served again: a longer one has failed; 0 is no \
+             target.";
+        rpo_target: Duration = "0" in "0" to "365days",
+            "How much time of commits a restored backup may lack: a drill that lacks more has \
+             failed; 0 is no target.";
+        drill_key: Option<PathBuf> = "",
+            "The key that signs the reports of drills (`standfast drill keygen`); empty leaves them \
+             unsigned.";
+        drill_reports: PathBuf = "standfast-drills",
+            "The directory that keeps the reports of drills.";
+    }
     "Memory" {
         max_memory: MaxMemory = "80%",
             "Writes are refused with OOM once the state takes this much; a share is of the memory \

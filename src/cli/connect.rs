@@ -198,30 +198,41 @@ impl Node {
         args: &[&str],
         timeout: Duration,
     ) -> Result<Result<String, String>, Failure> {
+        let words: Vec<&str> = ["STANDFAST"].iter().chain(args).copied().collect();
+        let told = self.command(&words, timeout)?;
+        Ok(told.and_then(|reply| {
+            redis::from_redis_value(reply).map_err(|error| format!("ERR no text: {error}"))
+        }))
+    }
+
+    /// Sends any command; the inner error is the text of a refusal.
+    pub fn command(
+        &mut self,
+        words: &[&str],
+        timeout: Duration,
+    ) -> Result<Result<redis::Value, String>, Failure> {
         let set = self
             .connection
             .set_read_timeout(Some(timeout))
             .and_then(|()| self.connection.set_write_timeout(Some(timeout)));
         set.map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
-        match redis::cmd("STANDFAST")
+        let (name, args) = words.split_first().expect("a command has a name");
+        match redis::cmd(name)
             .arg(args)
-            .query::<String>(&mut self.connection)
+            .query::<redis::Value>(&mut self.connection)
         {
-            Ok(text) => Ok(Ok(text)),
+            Ok(reply) => Ok(Ok(reply)),
             Err(error) => match (error.code(), error.detail()) {
                 (Some(code), Some(detail)) => Ok(Err(format!("{code} {detail}"))),
                 (Some(code), None) => Ok(Err(code.to_owned())),
-                (None, _) => Err(self.lost(args, &error)),
+                (None, _) => Err(self.lost(words, &error)),
             },
         }
     }
 
     fn lost(&self, args: &[&str], error: &redis::RedisError) -> Failure {
-        let what = args
-            .first()
-            .copied()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        let asked = args.iter().find(|word| **word != "STANDFAST");
+        let what = asked.copied().unwrap_or_default().to_ascii_lowercase();
         let why = reason(error);
         Failure::new(
             ExitCode::Unknown,

@@ -28,6 +28,7 @@ exit_codes! {
     NotServing = 10, "the cluster answers and does not serve writes";
     NotExact = 11, "the restore target cannot be met exactly";
     Halted = 12, "the node halted: a disk failed or an invariant broke";
+    DrillFailed = 13, "a drill failed: a proof did not hold or a target was missed; its report says why";
 }
 
 /// Why a command did not do what was asked, for people: what happened, and what to do.

@@ -9,6 +9,7 @@ mod backup_now;
 mod connect;
 mod create;
 mod dev;
+mod drill;
 pub mod exit;
 mod inspect;
 mod loss;
@@ -55,6 +56,8 @@ enum Command {
     #[command(subcommand)]
     Loss(loss::Loss),
     #[command(subcommand)]
+    Drill(drill::Drill),
+    #[command(subcommand)]
     Inspect(inspect::Inspect),
 }
 
@@ -95,6 +98,7 @@ fn run(command: &Command) -> Outcome {
         Command::Restore(args) => restore::run(args),
         Command::Activate(args) => restore::activate(args),
         Command::Loss(command) => loss::run(command),
+        Command::Drill(command) => drill::run(command),
         Command::Inspect(command) => inspect::run(command),
     }
 }

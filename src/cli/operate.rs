@@ -217,17 +217,8 @@ pub fn promote(args: &Promote) -> Outcome {
             readable(loss.strip_prefix("ERR ").unwrap_or(&loss))
         );
     }
-    let typed = match &args.yes {
-        Some(name) => name.clone(),
-        None => ask_name(&cluster)?,
-    };
-    if typed != cluster {
-        return Err(Failure::new(
-            ExitCode::Refused,
-            format!("{typed:?} is not the cluster's name, {cluster:?}: nothing was changed"),
-        ));
-    }
-    let done = ask(&mut node, &promotion(args, Some(&typed))?, CHANGE)?;
+    confirm(&cluster, args.yes.as_deref(), "a forced promotion")?;
+    let done = ask(&mut node, &promotion(args, Some(&cluster))?, CHANGE)?;
     print_answer(&done, args.json, "promoted by force");
     Ok(ExitCode::Done)
 }
@@ -245,11 +236,26 @@ fn promotion(args: &Promote, confirm: Option<&str>) -> Result<Vec<String>, Failu
     Ok(words)
 }
 
-fn ask_name(cluster: &str) -> Result<String, Failure> {
+/// Goes on only if the cluster's name was given or is typed now.
+pub fn confirm(cluster: &str, given: Option<&str>, what: &str) -> Result<(), Failure> {
+    let typed = match given {
+        Some(name) => name.to_owned(),
+        None => ask_name(cluster, what)?,
+    };
+    if typed != cluster {
+        return Err(Failure::new(
+            ExitCode::Refused,
+            format!("{typed:?} is not the cluster's name, {cluster:?}: nothing was changed"),
+        ));
+    }
+    Ok(())
+}
+
+fn ask_name(cluster: &str, what: &str) -> Result<String, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(
             ExitCode::Refused,
-            "a forced promotion must be confirmed: nothing was changed",
+            format!("{what} must be confirmed: nothing was changed"),
         )
         .hint(format!("add `--yes {cluster}`")));
     }

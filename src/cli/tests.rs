@@ -39,6 +39,12 @@ fn commands_read_as_documented() {
         "standfast loss export --from d --format csv",
         "standfast loss replay --from d --node 127.0.0.1:7610 --dry-run --only-acknowledged",
         "standfast backup list --from d --json",
+        "standfast drill restore --from b --node 127.0.0.1:7600 --rto-target 30s --json",
+        "standfast drill restore --config n.toml --scratch s --drill-key k --why nightly",
+        "standfast drill failover --fault pause --yes standfast --clients 8 --rate 1000",
+        "standfast drill report --drill-reports r --json",
+        "standfast drill verify-report r.json --public-key 00",
+        "standfast drill keygen --key k",
         "standfast config example",
         "standfast config check --config n.toml --json",
     ];
@@ -56,6 +62,9 @@ fn commands_read_as_documented() {
         "standfast loss show",
         "standfast loss replay --from d --format csv",
         "standfast restore --from b --to d --target yesterday",
+        "standfast drill restore",
+        "standfast drill failover",
+        "standfast drill failover --fault fire",
     ];
     for line in refused {
         let error = parse(line).map(|_| ()).expect_err(line);

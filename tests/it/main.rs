@@ -21,6 +21,8 @@ mod damage;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod drill;
+#[cfg(test)]
 mod examples;
 #[cfg(test)]
 mod failover;

@@ -168,7 +168,7 @@ fn no_line_is_wider_than_a_hundred() {
 
 /// Who may use whom: `main -> cli -> server -> node -> {replication, state, snapshot, wal}`; rooms
 /// that stand beside each other do not know each other. `client` is a program's, not a node's: it
-/// knows nothing of all that.
+/// knows nothing of all that, and of ours only drills use it.
 const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
