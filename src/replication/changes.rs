@@ -40,6 +40,7 @@ impl Primary {
             return;
         }
         self.drop_joining_if_hopeless(node);
+        self.revoke_if_forbidden(node);
         if self.change.is_some() || self.is_handing_over() {
             return self.mind_handover(node);
         }
@@ -127,12 +128,12 @@ impl Primary {
     }
 
     /// Takes one member out by an operator's will, or to give its place to a new incarnation. Where
-    /// the rule forbids that for one alone, all go whose disks are new: what is left then holds all
-    /// there is, and in max-protection commits nothing until another has joined.
+    /// the rule forbids that for one alone, all go with it whose disks are new: what is left then
+    /// holds all there is, and in max-protection may commit nothing until another has joined.
     pub fn evict_by_order(&mut self, node: &mut Node, id: NodeId) -> bool {
-        let replaced = self.replaced(node);
-        let together = replaced.len() > 1 && replaced.contains(&id);
-        self.take_out(node, &BTreeSet::from([id])) || together && self.take_out(node, &replaced)
+        let one = BTreeSet::from([id]);
+        let together = &one | &self.replaced(node);
+        self.take_out(node, &one) || together.len() > 1 && self.take_out(node, &together)
     }
 
     fn take_out(&mut self, node: &mut Node, ids: &BTreeSet<NodeId>) -> bool {
@@ -161,8 +162,7 @@ impl Primary {
             self.reign
         );
         let rule = rule_of(&next);
-        let matched = |id| self.matched_of(node, id);
-        if !rule.set.contains(&node.me) || !commit::may_change(self.floor(node), matched, &rule) {
+        if !rule.set.contains(&node.me) || !self.may_change(node, &rule) {
             Mark::ChangeForbidden.hit();
             return false;
         }
@@ -195,6 +195,32 @@ impl Primary {
             timed_out,
         });
         true
+    }
+
+    /// Whether the change rule allows this. What a member had acknowledged counts no longer when
+    /// its node asks to be taken in with another disk.
+    fn may_change(&self, node: &Node, rule: &Rule) -> bool {
+        let replaced = self.replaced(node);
+        let held = |id| match replaced.contains(&id) {
+            true => Lsn::ZERO,
+            false => self.matched_of(node, id),
+        };
+        commit::may_change(self.floor(node), held, rule)
+    }
+
+    /// A proposal may wait long for the voters to be there. When members that it counts on have
+    /// lost their disks by then it is not made.
+    fn revoke_if_forbidden(&mut self, node: &mut Node) {
+        let forbidden = |change: &&Change| !self.may_change(node, &change.rule);
+        let Some(ticket) = self.change.as_ref().filter(forbidden).map(|c| c.ticket) else {
+            return;
+        };
+        if node.revoke(ticket) {
+            Mark::ChangeRevoked.hit();
+            self.change = None;
+            node.event("a change is not made: members that it counts on lost their disks".into());
+            self.advance(node);
+        }
     }
 
     pub fn on_change_ended(&mut self, node: &mut Node, outcome: Outcome) {

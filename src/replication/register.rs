@@ -245,6 +245,10 @@ impl ConfigStore for Register {
         offered
     }
 
+    fn is_revocable(&self, ticket: Ticket) -> bool {
+        self.proposer.is_revocable(ticket)
+    }
+
     fn step(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Message { from, message } => self.on_message(now, from, message, effects),

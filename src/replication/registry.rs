@@ -40,6 +40,15 @@ impl Node {
         self.run_register();
     }
 
+    /// Takes back a change that nobody has been asked to vote for. False: it may be chosen.
+    pub fn revoke(&mut self, ticket: Ticket) -> bool {
+        let revocable = self.register.is_revocable(ticket);
+        if revocable {
+            self.cancel(ticket);
+        }
+        revocable
+    }
+
     pub fn on_register_message(&mut self, from: Voter, message: register::Message) {
         let input = register::Input::Message { from, message };
         self.register

@@ -46,6 +46,7 @@ marks! {
     SetShrunk "set-shrunk" "A promotion took only those into the sync set that answered.";
     ChangeProposed "change-proposed" "A change of the sync set was proposed: both rules count.";
     ChangeForbidden "change-forbidden" "The change rule forbade a change that was wanted.";
+    ChangeRevoked "change-revoked" "A change that nobody had voted for was taken back, for copies were lost.";
     ChangeUnready "change-unready" "A change was given up, for its new voters did not answer.";
     ReignOver "reign-over" "A primary learned from the register that its epoch is over.";
     MemberEvicted "member-evicted" "A lost member was taken out of the sync set.";

@@ -178,6 +178,13 @@ impl Proposer {
         self.jobs.pop_front()
     }
 
+    pub(super) fn is_revocable(&self, ticket: Ticket) -> bool {
+        self.jobs.iter().any(|job| match job {
+            Job::Change(change) => change.ticket == ticket && !change.offered,
+            Job::Read(_) => false,
+        })
+    }
+
     /// Takes `ticket` out. Says whether the running job is left without any ticket, and whether
     /// it was a change that may still be chosen.
     pub(super) fn cancel(&mut self, ticket: Ticket) -> (bool, bool) {

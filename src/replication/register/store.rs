@@ -66,6 +66,9 @@ pub trait ConfigStore {
     /// chosen, even after a later read has shown its predecessor.
     fn cancel(&mut self, now: Time, ticket: Ticket, effects: &mut Vec<Self::Effect>) -> bool;
 
+    /// True for a change that has not ended and that nobody could choose if it were cancelled now.
+    fn is_revocable(&self, ticket: Ticket) -> bool;
+
     fn step(&mut self, now: Time, input: Self::Input, effects: &mut Vec<Self::Effect>);
 
     /// When it wants a timeout as its next input, if nothing else comes before.

@@ -65,6 +65,10 @@ impl ConfigStore for Cell {
         false
     }
 
+    fn is_revocable(&self, _ticket: Ticket) -> bool {
+        false
+    }
+
     fn step(&mut self, _now: Time, _input: (), _effects: &mut Vec<(Ticket, Outcome)>) {}
 
     fn deadline(&self) -> Option<Time> {

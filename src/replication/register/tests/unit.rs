@@ -621,6 +621,8 @@ fn a_cancelled_operation_ends_in_silence_and_the_next_one_runs() {
     };
     let change = cluster.submit(1, request.clone()).expect("submitted");
     let read = cluster.submit(1, Request::Read).expect("submitted");
+    assert!(cluster.seat(1).1.is_revocable(change));
+    assert!(!cluster.seat(1).1.is_revocable(read));
     let mut effects = Vec::new();
     let open = cluster.seat(1).1.cancel(Time::ZERO, change, &mut effects);
     assert!(!open, "nobody was asked to vote yet");
@@ -638,6 +640,7 @@ fn a_cancelled_operation_ends_in_silence_and_the_next_one_runs() {
         let (from, to, message) = cluster.mail.pop_front().expect("it goes on");
         cluster.step(to.0, Input::Message { from, message });
     }
+    assert!(!cluster.seat(1).1.is_revocable(change));
     assert!(cluster.seat(1).1.cancel(Time::ZERO, change, &mut effects));
     cluster.run();
     assert_eq!(cluster.ask(2, Request::Read), Some(Outcome::Current(next)));

@@ -39,7 +39,7 @@ use log::Place;
 pub use positions::meta_on_disk;
 use standfast::node::client::Answer;
 use standfast::node::wire::{Frame, Head};
-use standfast::replication::{Config, EpochTable, Fence, Replica};
+use standfast::replication::{Config, EpochTable, Fence, Meta, Replica};
 use standfast::state::Reply;
 use standfast_wal::{Epoch, History, Incarnation, Lsn};
 
@@ -224,7 +224,7 @@ impl Observer {
             .is_some_and(|last| last != incarnation)
         {
             self.said.reborn(node);
-            self.harmed(node);
+            self.lost_disk(node);
         }
         self.said
             .started(node, replica.meta())
@@ -240,8 +240,16 @@ impl Observer {
             .map_err(|story| format!("n{node} starts: {story}"))
     }
 
+    /// This node's disk is about to be damaged. Votes that it gave were given.
+    pub fn harmed(&mut self, node: usize, disk: &Node) {
+        if let Some(meta) = meta_on_disk(disk) {
+            self.note_vote(&meta);
+        }
+        self.lost_disk(node);
+    }
+
     /// This node's disk counts as lost from now on: of what it held nothing is asked any more.
-    pub fn harmed(&mut self, node: usize) {
+    fn lost_disk(&mut self, node: usize) {
         let seen = &mut self.nodes[node];
         seen.held = None;
         seen.lost.extend(seen.down.take());
@@ -273,12 +281,16 @@ impl Observer {
         let held = (meta.incarnation, durable, replica.epochs().clone());
         self.nodes[node].left = Some(held.clone());
         self.nodes[node].down = Some(held);
+        self.note_vote(meta);
+        if is_harmed {
+            self.lost_disk(node);
+        }
+    }
+
+    fn note_vote(&mut self, meta: &Meta) {
         if let Some(vote) = &meta.acceptor.accepted {
             let vote = (meta.acceptor.history, vote.proposal.value.version);
             self.votes.insert((meta.node, meta.incarnation), vote);
-        }
-        if is_harmed {
-            self.harmed(node);
         }
     }
 

@@ -14,7 +14,7 @@ impl World {
         node.harmed_in = node.life;
         // A data node that lost its disk asks to be taken in again.
         node.introduction.asked = true;
-        self.observer.harmed(place);
+        self.observer.harmed(place, &self.nodes[place]);
     }
 
     /// True if this node's disk may take damage; then it counts as lost.
