@@ -228,6 +228,8 @@ settings! {
              on every node; empty is nowhere.";
         archive_interval: Duration = "1s" in "10ms" to "1h",
             "How often a piece of log is closed and archived: what a lost site costs at most.";
+        verify_interval: Duration = "1day" in "0" to "365days",
+            "How often the node that archives reads all of the archive and proves it; 0 is never.";
         archive_required: bool = "false",
             "Refuse writes rather than drop log that the archive lacks, once wal_keep is passed or \
              the disk is 80 % full.";

@@ -165,6 +165,8 @@ pub const ARCHIVE_RETRY_MIN: Duration = Duration::from_millis(250);
 pub const ARCHIVE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Snapshots that the archiver asks for, and tries to put, are at least so far apart.
 pub const ARCHIVE_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+/// A proof of the archive that broke off is not tried again sooner, nor is one after another.
+pub const ARCHIVE_VERIFY_RETRY: Duration = Duration::from_secs(60);
 /// An archive that is so far behind is an alarm, or ten intervals if they are longer.
 pub const ARCHIVE_ALARM_AFTER: Duration = Duration::from_secs(10);
 /// Log that the archive lacks is kept while so much of the disk is free.

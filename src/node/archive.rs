@@ -7,14 +7,14 @@
 //! it has come, and keeps its log until then.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod health;
+
 use crate::limits;
 use crate::node::archiver::{Order, Standing};
 use crate::node::engine::{Engine, Output};
-use crate::node::view::{Alarm, Metric};
 use crate::node::wire::Head;
 use crate::replication::Time;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use standfast_snapshot::Card;
 use standfast_wal::{History, Lsn, NodeId};
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct ArchiveSettings {
     pub interval: Duration,
+    /// How often all of it is proved; zero: never.
+    pub verify_interval: Duration,
     /// Writes are refused rather than log dropped that the archive lacks.
     pub required: bool,
 }
@@ -32,11 +34,11 @@ pub struct ArchiveSettings {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Note {
     /// To the primary: this node could archive, and this is what its archiver knows.
-    Able(Standing),
+    Able(Box<Standing>),
     /// From the primary: who archives, and what that one knows.
     Duty {
         archiver: NodeId,
-        standing: Standing,
+        standing: Box<Standing>,
     },
 }
 
@@ -142,8 +144,18 @@ impl Engine {
                 ancestors: self.replica.config().ancestors.clone(),
             },
             through,
+            as_of_ns: self.complete_until_ns(),
             snapshot_lsn: newest.map(|newest| newest.head.link.position.lsn),
+            is_verify_due: self.is_verify_due(),
         }
+    }
+
+    /// What was acknowledged until then this node has applied. A backup that lags must not say that
+    /// nothing would be lost only because it has shipped all that it knows of.
+    fn complete_until_ns(&self) -> u64 {
+        let age = self.staleness().map_or(u128::MAX, |age| age.as_nanos());
+        let age = u64::try_from(age).unwrap_or(u64::MAX);
+        self.now.wall.saturating_sub(age)
     }
 
     fn is_on_duty(&self) -> bool {
@@ -164,7 +176,7 @@ impl Engine {
         if !self.replica.is_primary() {
             self.archive.able.clear();
             if let Some(primary) = self.replica.primary().filter(|primary| *primary != me) {
-                let note = Note::Able(self.archive.own.clone());
+                let note = Note::Able(Box::new(self.archive.own.clone()));
                 self.send(primary, Head::Archive(note));
             }
             return;
@@ -193,7 +205,7 @@ impl Engine {
             None => self.archive.own.clone(),
         };
         self.learn_of_archive(standing);
-        let standing = self.archive.known.clone();
+        let standing = Box::new(self.archive.known.clone());
         let able: Vec<NodeId> = self.archive.able.keys().copied().collect();
         for to in able {
             let standing = standing.clone();
@@ -210,14 +222,14 @@ impl Engine {
                 let now = self.time();
                 let is_archiver = self.archive.duty.is_some_and(|(id, _)| id == from);
                 if is_archiver && self.replica.is_primary() {
-                    self.learn_of_archive(standing.clone());
+                    self.learn_of_archive(Standing::clone(&standing));
                 }
-                self.archive.able.insert(from, (now, standing));
+                self.archive.able.insert(from, (now, *standing));
             }
             Note::Duty { archiver, standing } if self.replica.primary() == Some(from) => {
                 self.archive.duty = Some((archiver, self.time()));
                 if archiver != self.identity.node {
-                    self.learn_of_archive(standing);
+                    self.learn_of_archive(*standing);
                 }
             }
             // Of a primary that is none any more.
@@ -238,8 +250,10 @@ impl Engine {
             return;
         }
         let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
+        let verified = standing.verified.clone().max(known.verified.take());
         *known = Standing {
             restorable_ns,
+            verified,
             ..standing
         };
     }
@@ -259,6 +273,7 @@ impl Engine {
                  the next snapshot makes restores possible again"
             ));
         }
+        self.note_verified(standing.verified.as_ref());
         let now = self.time();
         if standing.is_failing {
             self.archive.failed_at = Some(now);
@@ -281,7 +296,7 @@ impl Engine {
             .primary()
             .filter(|_| !self.replica.is_primary())
         {
-            self.send(primary, Head::Archive(Note::Able(standing)));
+            self.send(primary, Head::Archive(Note::Able(Box::new(standing))));
         }
     }
 
@@ -318,120 +333,6 @@ impl Engine {
         is_required
             && self.is_log_over()
             && self.archived().is_some_and(|archived| archived < covered)
-    }
-
-    /// How old what could be restored off-site is, in seconds; `None`: nothing, or it is not known.
-    fn archive_age(&self) -> Option<f64> {
-        let known = &self.archive.known;
-        let is_ours = known.history == self.replica.history() && known.restorable_ns > 0;
-        is_ours.then(|| self.now.wall.saturating_sub(known.restorable_ns) as f64 / 1e9)
-    }
-
-    pub(super) fn archive_alarms(&self) -> Vec<Alarm> {
-        let mut alarms = Vec::new();
-        let Some(settings) = self
-            .settings
-            .archive
-            .as_ref()
-            .filter(|_| self.may_archive())
-        else {
-            return alarms;
-        };
-        let known = &self.archive.known;
-        let limit = limits::ARCHIVE_ALARM_AFTER.max(settings.interval * 10);
-        let since = self.archive.since.unwrap_or(self.time());
-        let is_late = match self.archive_age() {
-            Some(age) => age > limit.as_secs_f64(),
-            None => since.after(limit) <= self.time() && self.replica.commit() > Lsn::ZERO,
-        };
-        if is_late {
-            let age = match self.archive_age() {
-                Some(age) => format!("what can be restored off-site is {age:.0} s old"),
-                None => "nothing can be restored off-site".to_string(),
-            };
-            let why = known
-                .error
-                .as_deref()
-                .unwrap_or("no node reports that it archives");
-            let text = format!("{age}: {why}");
-            alarms.push(Alarm {
-                name: "archive",
-                text,
-            });
-        }
-        if let Some((before, behind)) = known.gap {
-            let text = format!(
-                "the archive has a hole between LSN {before} and {behind}; a snapshot is on its way"
-            );
-            alarms.push(Alarm {
-                name: "archive_gap",
-                text,
-            });
-        }
-        if self.archive_holds_writes() {
-            let text = "the archive is required and too far behind: writes are refused".to_string();
-            alarms.push(Alarm {
-                name: "archive_required",
-                text,
-            });
-        }
-        alarms
-    }
-
-    pub(super) fn archive_metrics(&self) -> Vec<Metric> {
-        if !self.may_archive() {
-            return Vec::new();
-        }
-        let lag = self.archived().unwrap_or_default();
-        let lag = lag.distance_to(self.replica.commit().max(lag));
-        let (known, own) = (&self.archive.known, &self.archive.own);
-        vec![
-            Metric {
-                name: "offsite_restorable_age_seconds",
-                help: "Age of the newest state read back from the archive; NaN: there is none.",
-                value: self.archive_age().unwrap_or(f64::NAN),
-            },
-            Metric {
-                name: "archive_lag_lsns",
-                help: "Committed commands that the archive lacks.",
-                value: lag as f64,
-            },
-            Metric {
-                name: "archive_lsn",
-                help: "LSN up to which the archive has the log.",
-                value: known.through.0 as f64,
-            },
-            Metric {
-                name: "archive_on_duty",
-                help: "1 where this node archives.",
-                value: f64::from(u8::from(self.is_on_duty())),
-            },
-            Metric {
-                name: "archive_stored_bytes_total",
-                help: "Bytes that this node has put into the archive.",
-                value: own.stored_bytes as f64,
-            },
-            Metric {
-                name: "archive_failures_total",
-                help: "Rounds of this node's archiver that failed.",
-                value: own.failures as f64,
-            },
-        ]
-    }
-
-    pub(super) fn archive_status(&self) -> Value {
-        if !self.may_archive() {
-            return Value::Null;
-        }
-        let known = &self.archive.known;
-        json!({
-            "archiver": self.archive.duty.map(|(id, _)| id.0),
-            "through": known.through.0,
-            "restorable_ns": (known.restorable_ns > 0).then_some(known.restorable_ns),
-            "restorable_age_s": self.archive_age(),
-            "gap": known.gap.map(|(before, behind)| [before.0, behind.0]),
-            "error": known.error,
-        })
     }
 }
 

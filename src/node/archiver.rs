@@ -5,8 +5,13 @@
 //! by whoever does it. What it says of the archive it has read from there: that something was put
 //! is no proof that it can be restored. No thread and no clock here; its calls of the store block.
 
+mod proof;
+
+pub use proof::{Proof, Verified};
+
 use crate::limits;
 use crate::node::archive::NO_HISTORY;
+use crate::node::clock::Now;
 use serde::{Deserialize, Serialize};
 use standfast_snapshot::archive::{LOG_CLOSE_BYTES, Put};
 use standfast_snapshot::{Card, LogHead, Shared, Shipper, Survey, catalogue, store};
@@ -20,8 +25,13 @@ pub struct Order {
     pub card: Card,
     /// Committed, durable and applied here.
     pub through: Lsn,
+    /// What was acknowledged until then (ns since 1970) is in the log up to `through`; 0: nobody
+    /// knows until when.
+    pub as_of_ns: u64,
     /// The newest snapshot of this history on this node's disk.
     pub snapshot_lsn: Option<Lsn>,
+    /// All of the archive should be read and proved again.
+    pub is_verify_due: bool,
 }
 
 /// What an archiver knows of the archive.
@@ -42,6 +52,8 @@ pub struct Standing {
     pub is_failing: bool,
     pub stored_bytes: u64,
     pub failures: u64,
+    /// The last proof of all of it.
+    pub verified: Option<Verified>,
 }
 
 impl Default for Standing {
@@ -56,6 +68,7 @@ impl Default for Standing {
             is_failing: false,
             stored_bytes: 0,
             failures: 0,
+            verified: None,
         }
     }
 }
@@ -97,8 +110,23 @@ pub(crate) fn read_error(error: ReadError) -> io::Error {
 struct Course {
     shipper: Shipper,
     survey: Survey,
-    /// Wall clock (ns) at the end of the last round.
-    last_round_ns: u64,
+    /// Boot clock (ns) at the end of the last round.
+    last_round: u64,
+    /// The oldest record that waits for its piece to be closed, and since when (boot clock, ns).
+    waits: Option<(Lsn, u64)>,
+}
+
+impl Course {
+    /// The oldest record has waited for an Attestation for two intervals. Not by its timestamp: the
+    /// wall clock may be far behind it.
+    fn is_late(&mut self, oldest: Option<&Record>, interval_ns: u64, now: Now) -> bool {
+        let oldest = oldest.map(Record::first_lsn);
+        if self.waits.map(|(lsn, _)| lsn) != oldest {
+            self.waits = oldest.map(|lsn| (lsn, now.boot));
+        }
+        let waits = self.waits.map_or(now.boot, |(_, since)| since);
+        oldest.is_some() && waits.saturating_add(interval_ns.saturating_mul(2)) <= now.boot
+    }
 }
 
 /// A snapshot that is to be put; on a thread of its own, for it takes long.
@@ -119,6 +147,10 @@ pub struct Archiver {
     /// Why the last snapshot was not put, and when (ns) the next may be tried.
     upload_error: Option<String>,
     upload_after_ns: u64,
+    is_verifying: bool,
+    /// Why the last proof broke off, and when (ns) the next may be tried.
+    verify_error: Option<String>,
+    verify_after_ns: u64,
 }
 
 impl Archiver {
@@ -133,6 +165,9 @@ impl Archiver {
             is_uploading: false,
             upload_error: None,
             upload_after_ns: 0,
+            is_verifying: false,
+            verify_error: None,
+            verify_after_ns: 0,
         }
     }
 
@@ -154,22 +189,22 @@ impl Archiver {
         self.standing.wants_snapshot = false;
     }
 
-    /// Ships what there is to ship; whether that was possible. `now_ns` is the wall clock.
-    pub fn round(&mut self, order: &Order, log: &impl Committed, now_ns: u64) -> bool {
-        let result = self.try_round(order, log, now_ns);
+    /// Ships what there is to ship; whether that was possible.
+    pub fn round(&mut self, order: &Order, log: &impl Committed, now: Now) -> bool {
+        let result = self.try_round(order, log, now);
         let is_done = result.is_ok();
         self.standing.failures += u64::from(!is_done);
-        self.standing.error = result.err().or_else(|| self.upload_error.clone());
+        let beside = || {
+            self.upload_error
+                .clone()
+                .or_else(|| self.verify_error.clone())
+        };
+        self.standing.error = result.err().or_else(beside);
         is_done
     }
 
-    fn try_round(
-        &mut self,
-        order: &Order,
-        log: &impl Committed,
-        now_ns: u64,
-    ) -> Result<(), String> {
-        self.set_course(order, log, now_ns)?;
+    fn try_round(&mut self, order: &Order, log: &impl Committed, now: Now) -> Result<(), String> {
+        self.set_course(order, log, now)?;
         let interval_ns = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
         let course = self.course.as_mut().expect("it was set");
         let mut newest: Option<LogHead> = None;
@@ -183,7 +218,8 @@ impl Archiver {
             }
             let base = course.shipper.end().filter(|end| end.position.lsn == start);
             let found = gather(log, start, order.through).map_err(|e| e.to_string())?;
-            let count = close(&found, base, interval_ns, now_ns);
+            let is_late = course.is_late(found.first(), interval_ns, now);
+            let count = close(&found, base, interval_ns, is_late);
             if count == 0 {
                 break;
             }
@@ -200,9 +236,9 @@ impl Archiver {
             }
             newest = Some(head);
         }
-        course.last_round_ns = now_ns;
+        course.last_round = now.boot;
         let newest = newest.or(course.survey.newest);
-        self.prove(order, log, newest, now_ns)
+        self.prove(order, log, newest, now)
     }
 
     /// Reads the newest piece back, and says what follows from it.
@@ -211,7 +247,7 @@ impl Archiver {
         order: &Order,
         log: &impl Committed,
         newest: Option<LogHead>,
-        now_ns: u64,
+        now: Now,
     ) -> Result<(), String> {
         let course = self.course.as_mut().expect("it was set");
         course.survey.newest = newest;
@@ -227,23 +263,19 @@ impl Archiver {
         }
         self.standing.gap = None;
         let attested = records.iter().rev().find(|r| r.kind() == Kind::Attestation);
-        // All that is committed is there: until now nothing would be lost.
-        let time = match end >= order.through {
-            true => now_ns,
-            false => attested.map_or(0, Record::timestamp),
+        // While nothing is written nothing is attested, and what is there stays as good as new.
+        let as_of_ns = match end >= order.through {
+            true => order.as_of_ns.min(now.wall),
+            false => 0,
         };
+        let time = attested.map_or(0, Record::timestamp).max(as_of_ns);
         self.standing.restorable_ns = self.standing.restorable_ns.max(time);
         Ok(())
     }
 
     /// Finds out where to go on: at first, when the history has changed, and after a long sleep,
     /// in which another node may have gone on.
-    fn set_course(
-        &mut self,
-        order: &Order,
-        log: &impl Committed,
-        now_ns: u64,
-    ) -> Result<(), String> {
+    fn set_course(&mut self, order: &Order, log: &impl Committed, now: Now) -> Result<(), String> {
         let text = |error: standfast_snapshot::Error| error.to_string();
         let store = match &self.store {
             Some(store) => store.clone(),
@@ -255,7 +287,7 @@ impl Archiver {
         if let Some(course) = &mut self.course
             && *course.shipper.card() == order.card
         {
-            let slept = Duration::from_nanos(now_ns.saturating_sub(course.last_round_ns));
+            let slept = Duration::from_nanos(now.boot.saturating_sub(course.last_round));
             if slept > limits::ARCHIVE_DUTY_FOR
                 && let Some(head) = course.shipper.catch_up().map_err(text)?
             {
@@ -272,13 +304,15 @@ impl Archiver {
             self.standing = Standing {
                 stored_bytes: self.standing.stored_bytes,
                 failures: self.standing.failures,
+                verified: self.standing.verified.take(),
                 ..Standing::default()
             };
         }
         self.course = Some(Course {
             shipper,
             survey,
-            last_round_ns: now_ns,
+            last_round: now.boot,
+            waits: None,
         });
         Ok(())
     }
@@ -410,7 +444,7 @@ fn gather(log: &impl Committed, mut after: Lsn, through: Lsn) -> io::Result<Vec<
 /// How many of these records, which follow `base`, make the next piece; 0: none yet. It ends with
 /// the last Attestation that fits, if that is an interval newer than `base`; where there is none
 /// for long, or more than fits, it ends without.
-fn close(records: &[Record], base: Option<Link>, interval_ns: u64, now_ns: u64) -> usize {
+fn close(records: &[Record], base: Option<Link>, interval_ns: u64, is_late: bool) -> usize {
     // Attestations are an interval apart, too: one that comes a little early counts.
     let from = base.map_or(0, |base| base.timestamp) + interval_ns / 10 * 9;
     let mut bytes = 0;
@@ -426,9 +460,7 @@ fn close(records: &[Record], base: Option<Link>, interval_ns: u64, now_ns: u64) 
             attested = fits;
         }
     }
-    let oldest = records.first().map_or(u64::MAX, Record::timestamp);
     let is_full = bytes >= LOG_CLOSE_BYTES;
-    let is_late = oldest.saturating_add(interval_ns.saturating_mul(2)) <= now_ns;
     match attested {
         0 if is_full || is_late => fits,
         attested => attested,

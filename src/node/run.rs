@@ -144,6 +144,7 @@ fn engine_settings(config: &Config, meta: &MetaFile) -> EngineSettings {
         max_memory: config.max_memory_bytes(),
         archive: config.archive.as_ref().map(|_| ArchiveSettings {
             interval: config.archive_interval,
+            verify_interval: config.verify_interval,
             required: config.archive_required,
         }),
         seeds: config

@@ -1,10 +1,10 @@
-//! The archiver's thread, and one beside it while a snapshot is put.
+//! The archiver's thread, and others beside it while a snapshot is put or the archive is proved.
 //!
 //! Shell only: it takes the newest order, waits after a failure, and tells the engine what became
 //! of each round.
 
 use crate::limits;
-use crate::node::archiver::{Archiver, Order, Upload};
+use crate::node::archiver::{Archiver, Order, Proof, Upload, Verified};
 use crate::node::engine::Event;
 use crate::node::run::now;
 use crate::node::shelf;
@@ -19,6 +19,7 @@ pub enum Word {
     Order(Box<Order>),
     StandDown,
     Uploaded(Result<u64, String>),
+    Proved(Result<Verified, String>),
 }
 
 /// Where an archiver's thread waits for orders.
@@ -80,6 +81,7 @@ impl Thread {
                         self.archiver.stand_down();
                     }
                     Word::Uploaded(result) => self.archiver.uploaded(result),
+                    Word::Proved(result) => self.archiver.proved(result),
                 }
             }
             let may_try = |failing: &Failing| failing.retry_at <= now().boot;
@@ -92,7 +94,7 @@ impl Thread {
     }
 
     fn round(&mut self, order: &Order) {
-        let is_done = self.archiver.round(order, &self.log, now().wall);
+        let is_done = self.archiver.round(order, &self.log, now());
         let mut standing = self.archiver.standing().clone();
         self.mind(!is_done);
         let failing_for = self
@@ -106,6 +108,11 @@ impl Thread {
             && let Some(upload) = self.archiver.upload(order, now().wall)
         {
             self.upload(upload);
+        }
+        if self.failing.is_none()
+            && let Some(proof) = self.archiver.proof(order, now().wall)
+        {
+            self.prove(proof);
         }
     }
 
@@ -123,6 +130,17 @@ impl Thread {
         });
         failing.wait = (failing.wait * 2).min(limits::ARCHIVE_RETRY_MAX);
         failing.retry_at = boot + u64::try_from(failing.wait.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// One thread, so that clients hardly notice.
+    fn prove(&self, proof: Proof) {
+        let orders = self.orders.clone();
+        crate::node::files::spawn("archive-verify", move || {
+            let report = standfast_snapshot::verify::verify(&proof.store, proof.cluster, 1);
+            let result = report.map(|report| Verified::new(&report, now().wall));
+            // The thread ends only with the process.
+            let _ = orders.send(Word::Proved(result.map_err(|error| error.to_string())));
+        });
     }
 
     fn upload(&self, upload: Upload) {

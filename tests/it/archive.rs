@@ -113,6 +113,11 @@ fn ordeal(cluster: &mut Cluster, place: &str, away: impl FnOnce(&Cluster, &mut P
         .assert_exactly_once();
     watch(cluster, &mut past, Duration::from_millis(100));
     wait_archived(cluster);
+    // Nobody asked for it: the node that archives proves the archive by itself.
+    until("the archive was proved", PATIENCE, || {
+        let verified = archive_status(cluster)["verified"].clone();
+        (verified["findings"].as_u64() == Some(0)).then_some(())
+    });
     cluster
         .cli(&["backup", "verify", "--from", place])
         .success();

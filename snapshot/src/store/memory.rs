@@ -50,6 +50,11 @@ impl Memory {
         self.lock().objects.keys().cloned().collect()
     }
 
+    /// An object's bytes, also while the store is down.
+    pub fn contents(&self, name: &str) -> Option<Bytes> {
+        self.lock().objects.get(name).cloned()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().expect("no thread panics while it holds this")
     }

@@ -85,8 +85,15 @@ fn order(log: &Log) -> Order {
             ancestors: Vec::new(),
         },
         through: log.last(),
+        as_of_ns: u64::MAX,
         snapshot_lsn: None,
+        is_verify_due: false,
     }
+}
+
+/// Both clocks say so.
+fn at(ns: u64) -> Now {
+    Now { boot: ns, wall: ns }
 }
 
 fn archiver(memory: &Arc<Memory>) -> Archiver {
@@ -107,11 +114,11 @@ fn pieces_end_with_an_attestation_and_the_age_is_what_was_read_back() {
     let memory = Arc::new(Memory::default());
     let mut archiver = archiver(&memory);
     let mut log = Log::new(5);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     assert_eq!(pieces(&memory), [], "no attestation yet, and not for long");
     assert_eq!(archiver.standing().restorable_ns, 0);
     log.grow(8);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     assert_eq!(pieces(&memory), [(1, 10)]);
     assert_eq!(
         archiver.standing().restorable_ns,
@@ -120,7 +127,7 @@ fn pieces_end_with_an_attestation_and_the_age_is_what_was_read_back() {
     );
     assert_eq!(archiver.standing().through, Lsn(10));
     log.grow(7);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     assert_eq!(pieces(&memory), [(1, 10), (11, 20)]);
     assert_eq!(
         archiver.standing().restorable_ns,
@@ -128,11 +135,22 @@ fn pieces_end_with_an_attestation_and_the_age_is_what_was_read_back() {
         "all that is committed is there"
     );
     // Nothing is written any more: what is there stays as good as now.
-    assert!(archiver.round(&order(&log), &log, 9 * SECOND));
+    assert!(archiver.round(&order(&log), &log, at(9 * SECOND)));
     assert_eq!(archiver.standing().restorable_ns, 9 * SECOND);
+    // Who does not know whether anything is written elsewhere says no more than it knows.
+    let unsure = |as_of_ns| Order {
+        as_of_ns,
+        ..order(&log)
+    };
+    assert!(archiver.round(&unsure(0), &log, at(12 * SECOND)));
+    assert_eq!(archiver.standing().restorable_ns, 9 * SECOND);
+    assert!(archiver.round(&unsure(10 * SECOND), &log, at(12 * SECOND)));
+    assert_eq!(archiver.standing().restorable_ns, 10 * SECOND);
     // An unattested end does not wait for ever.
     log.grow(3);
-    assert!(archiver.round(&order(&log), &log, 9 * SECOND));
+    assert!(archiver.round(&order(&log), &log, at(13 * SECOND)));
+    assert_eq!(pieces(&memory).last(), Some(&(11, 20)));
+    assert!(archiver.round(&order(&log), &log, at(15 * SECOND)));
     assert_eq!(pieces(&memory).last(), Some(&(21, 23)));
 }
 
@@ -141,10 +159,10 @@ fn an_outage_makes_the_archive_lag_and_nothing_else() {
     let memory = Arc::new(Memory::default());
     let mut archiver = archiver(&memory);
     let mut log = Log::new(20);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     memory.set_down(true);
     log.grow(600);
-    assert!(!archiver.round(&order(&log), &log, log.now()));
+    assert!(!archiver.round(&order(&log), &log, at(log.now())));
     let standing = archiver.standing().clone();
     assert_eq!((standing.through, standing.failures), (Lsn(20), 1));
     assert!(standing.error.is_some());
@@ -155,9 +173,9 @@ fn an_outage_makes_the_archive_lag_and_nothing_else() {
     );
     memory.set_down(false);
     memory.lose_answers(true);
-    assert!(!archiver.round(&order(&log), &log, log.now()));
+    assert!(!archiver.round(&order(&log), &log, at(log.now())));
     memory.lose_answers(false);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     assert_eq!(pieces(&memory), [(1, 20), (21, 620)]);
     assert_eq!(archiver.standing().error, None);
 }
@@ -167,16 +185,16 @@ fn two_that_archive_at_once_leave_one_log() {
     let memory = Arc::new(Memory::default());
     let (mut one, mut two) = (archiver(&memory), archiver(&memory));
     let mut log = Log::new(20);
-    assert!(one.round(&order(&log), &log, log.now()));
-    assert!(two.round(&order(&log), &log, log.now()));
+    assert!(one.round(&order(&log), &log, at(log.now())));
+    assert!(two.round(&order(&log), &log, at(log.now())));
     for turn in 0..40 {
         log.grow(7);
         let some = if turn % 5 < 2 { &mut one } else { &mut two };
-        assert!(some.round(&order(&log), &log, log.now()));
+        assert!(some.round(&order(&log), &log, at(log.now())));
         // The other one may not have heard of the end of its duty.
         if turn % 3 == 0 {
-            assert!(one.round(&order(&log), &log, log.now()));
-            assert!(two.round(&order(&log), &log, log.now()));
+            assert!(one.round(&order(&log), &log, at(log.now())));
+            assert!(two.round(&order(&log), &log, at(log.now())));
         }
     }
     let store: Shared = memory.clone();
@@ -187,9 +205,9 @@ fn two_that_archive_at_once_leave_one_log() {
     }
     // Whoever has slept looks first: no piece of its overlaps another's.
     log.grow(100);
-    assert!(one.round(&order(&log), &log, log.now()));
+    assert!(one.round(&order(&log), &log, at(log.now())));
     let before = pieces(&memory).len();
-    assert!(two.round(&order(&log), &log, log.now() + 10 * SECOND));
+    assert!(two.round(&order(&log), &log, at(log.now() + 10 * SECOND)));
     assert_eq!(pieces(&memory).len(), before);
 }
 
@@ -198,13 +216,13 @@ fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
     let memory = Arc::new(Memory::default());
     let mut archiver = archiver(&memory);
     let mut log = Log::new(20);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     memory.set_down(true);
     log.grow(100);
-    assert!(!archiver.round(&order(&log), &log, log.now()));
+    assert!(!archiver.round(&order(&log), &log, at(log.now())));
     log.first = Lsn(90);
     memory.set_down(false);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     let standing = archiver.standing().clone();
     assert_eq!(standing.gap, Some((Lsn(20), Lsn(90))));
     assert!(standing.wants_snapshot);
@@ -217,7 +235,7 @@ fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
         snapshot_lsn: Some(Lsn(110)),
         ..order(&log)
     };
-    assert!(archiver.round(&with_snapshot, &log, log.now()));
+    assert!(archiver.round(&with_snapshot, &log, at(log.now())));
     assert!(
         !archiver.standing().wants_snapshot,
         "one is there to be put"
@@ -236,7 +254,7 @@ fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
 fn an_archive_of_others_is_refused() {
     let memory = Arc::new(Memory::default());
     let log = Log::new(20);
-    assert!(archiver(&memory).round(&order(&log), &log, log.now()));
+    assert!(archiver(&memory).round(&order(&log), &log, at(log.now())));
     let mine = order(&log);
     let refused = |card: Card| {
         let mut archiver = archiver(&memory);
@@ -244,7 +262,7 @@ fn an_archive_of_others_is_refused() {
             card,
             ..mine.clone()
         };
-        assert!(!archiver.round(&theirs, &log, log.now()));
+        assert!(!archiver.round(&theirs, &log, at(log.now())));
         archiver.standing().error.clone().unwrap()
     };
     let stranger = refused(Card {
@@ -271,7 +289,7 @@ fn an_archive_of_others_is_refused() {
             ..mine.clone()
         },
         &log,
-        log.now()
+        at(log.now())
     ));
     let earlier = refused(mine.card.clone());
     assert!(earlier.contains("is not a later one of"), "{earlier}");
@@ -282,18 +300,74 @@ fn what_the_store_lost_is_put_again_or_told() {
     let memory = Arc::new(Memory::default());
     let mut archiver = archiver(&memory);
     let mut log = Log::new(20);
-    assert!(archiver.round(&order(&log), &log, log.now()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
     let mut names = memory.names().into_iter();
     let newest = names.find(|name| name.contains("/log-")).unwrap();
     memory.tamper(&newest, |bytes| bytes[300] ^= 1);
-    assert!(archiver.round(&order(&log), &log, 5 * SECOND));
+    assert!(archiver.round(&order(&log), &log, at(5 * SECOND)));
     assert_eq!(archiver.standing().restorable_ns, 5 * SECOND);
     memory.delete(&newest).unwrap();
-    assert!(archiver.round(&order(&log), &log, 6 * SECOND));
+    assert!(archiver.round(&order(&log), &log, at(6 * SECOND)));
     assert_eq!(pieces(&memory), [(1, 20)]);
     memory.delete(&newest).unwrap();
     log.first = Lsn(15);
-    assert!(!archiver.round(&order(&log), &log, 7 * SECOND));
+    assert!(!archiver.round(&order(&log), &log, at(7 * SECOND)));
     assert_eq!(archiver.standing().restorable_ns, 6 * SECOND);
     assert!(archiver.standing().error.is_some());
+}
+
+/// What the thread does that `ship` starts.
+fn prove(archiver: &mut Archiver, order: &Order, now_ns: u64) -> Option<Verified> {
+    let proof = archiver.proof(order, now_ns)?;
+    assert!(
+        archiver.proof(order, u64::MAX).is_none(),
+        "one is under way"
+    );
+    let report = standfast_snapshot::verify::verify(&proof.store, proof.cluster, 1);
+    let result = report.map(|report| Verified::new(&report, now_ns));
+    archiver.proved(result.map_err(|error| error.to_string()));
+    archiver.standing().verified.clone()
+}
+
+#[test]
+fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(40);
+    let due = |log: &Log| Order {
+        is_verify_due: true,
+        ..order(log)
+    };
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    assert_eq!(
+        prove(&mut archiver, &order(&log), log.now()),
+        None,
+        "not due"
+    );
+    let first = prove(&mut archiver, &due(&log), log.now()).unwrap();
+    assert_eq!((first.findings, first.objects, first.first), (0, 1, None));
+    assert!(
+        archiver.proof(&due(&log), log.now() + SECOND).is_none(),
+        "not again and again"
+    );
+    log.grow(600);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    let store: Shared = memory.clone();
+    let dir = catalogue::read(&store, CLUSTER).unwrap().histories;
+    let piece = &dir[0].logs[0].path;
+    let mut bytes = store.get(piece).unwrap().to_vec();
+    let half = bytes.len() / 2;
+    bytes[half] ^= 1;
+    store.replace(piece, &bytes.into()).unwrap();
+    let second = prove(&mut archiver, &due(&log), 100 * SECOND).unwrap();
+    assert!(second.findings > 0 && second.first.is_some(), "{second:?}");
+    // A store that does not answer proves nothing, neither good nor bad.
+    memory.set_down(true);
+    let third = prove(&mut archiver, &due(&log), 200 * SECOND).unwrap();
+    assert_eq!(third.at_ns, 100 * SECOND);
+    assert!(!archiver.round(&order(&log), &log, at(200 * SECOND)));
+    memory.set_down(false);
+    assert!(archiver.round(&order(&log), &log, at(201 * SECOND)));
+    let error = archiver.standing().error.clone().unwrap_or_default();
+    assert!(error.contains("its proof broke off"), "{error}");
 }

@@ -96,15 +96,15 @@ impl Trial {
     }
 }
 
-/// One side of the fault.
-struct Side {
-    per_second: f64,
+/// One side of a fault.
+pub struct Side {
+    pub per_second: f64,
     slowest: f64,
     latency: Histogram<u64>,
 }
 
 impl Side {
-    fn of(slices: &[Slice]) -> Side {
+    pub fn of(slices: &[Slice]) -> Side {
         let mut latency = histogram();
         for slice in slices {
             latency
@@ -121,7 +121,7 @@ impl Side {
         }
     }
 
-    fn p99_us(&self) -> f64 {
+    pub fn p99_us(&self) -> f64 {
         self.latency.value_at_quantile(0.99) as f64 / 1000.0
     }
 

@@ -3,6 +3,7 @@
 //! Everything shares this machine's cores, the load generator too. Figures of one run compare with
 //! each other, not with another machine's.
 
+mod archive;
 mod compare;
 mod contents;
 mod failover;
@@ -58,6 +59,8 @@ enum What {
     Failover(failover::Arguments),
     /// From a backup to the first answer of the node that was restored from it.
     Restore(restore::Arguments),
+    /// How old the off-site copy is under load, and what an outage of its store costs.
+    Archive(archive::Arguments),
     /// Resident memory, and from exec to the first answer after a kill.
     Startup(startup::Arguments),
 }
@@ -163,6 +166,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         What::Compare(arguments) => compare::run(&setting, &arguments),
         What::Failover(arguments) => failover::run(&setting, &arguments),
         What::Restore(arguments) => restore::run(&setting, &arguments),
+        What::Archive(arguments) => archive::run(&setting, &arguments),
         What::Startup(arguments) => startup::run(&setting, &arguments),
     }
 }

@@ -16,6 +16,7 @@ mod faults;
 mod net;
 mod node;
 mod nodes;
+mod offsite;
 mod operators;
 mod plan;
 mod queue;

@@ -1,6 +1,7 @@
 //! One simulated node: the production engine, log, files and opening over simulated disks; what
 //! `node::run` and `node::files` are for real.
 
+use super::offsite::{Offsite, Shipping};
 use super::plan::Tuning;
 use super::random::Random;
 use super::world::CLUSTER;
@@ -56,6 +57,7 @@ pub struct Process {
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
     pub disk_failed: bool,
+    pub shipping: Option<Shipping>,
     _lock: <SimDisk as Storage>::Lock,
 }
 
@@ -70,6 +72,8 @@ pub struct Wants {
     pub meta_work: bool,
     /// A promise or a vote is to be kept.
     pub has_voted: bool,
+    /// A round of the archiver begins.
+    pub ships: bool,
     /// Look at the log again in a second.
     pub log_idle: bool,
     pub events: Vec<Event>,
@@ -215,6 +219,7 @@ impl Process {
             writing: None,
             receiving: None,
             disk_failed: false,
+            shipping: None,
             _lock: lock,
         };
         process.prepare().map_err(|error| error.to_string())?;
@@ -275,7 +280,11 @@ impl Process {
             Output::Random => wants.events.push(Event::Random(self.random.wide())),
             Output::Halt(story) => wants.halted = Some(story),
             Output::LossStatement { text, .. } => wants.losses.push(text),
-            Output::Peers(_) | Output::Show(_) | Output::Archive(_) | Output::Stop => {}
+            Output::Archive(order) => {
+                let shipping = self.shipping.as_mut();
+                wants.ships |= shipping.is_some_and(|shipping| shipping.tell(order));
+            }
+            Output::Peers(_) | Output::Show(_) | Output::Stop => {}
         }
     }
 
@@ -470,6 +479,23 @@ impl Process {
         self.scribe
             .as_ref()
             .is_some_and(|scribe| scribe.log().is_suspect())
+    }
+
+    /// This process archives, if the world has an archive and it keeps a log.
+    pub fn archives(&mut self, offsite: Option<&Offsite>, tuning: &Tuning) {
+        let settings = tuning.engine.archive.as_ref();
+        self.shipping = offsite
+            .zip(settings)
+            .filter(|_| self.scribe.is_some())
+            .map(|(offsite, settings)| Shipping::new(offsite, settings));
+    }
+
+    /// The archive's store has had its time.
+    pub fn shipped(&mut self, now: Now) -> Vec<Event> {
+        let log = self.scribe.as_ref().map(|scribe| scribe.log().reader());
+        let shipping = self.shipping.as_mut().zip(log);
+        let event = shipping.and_then(|(shipping, log)| shipping.done(&log, now));
+        event.into_iter().collect()
     }
 
     /// The meta file's disk has had its time.

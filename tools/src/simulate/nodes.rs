@@ -297,6 +297,9 @@ impl World {
             let wait = wait.max(self.nodes[node].meta_wait);
             self.after(wait, Happening::MetaDone { node, life });
         }
+        if wants.ships {
+            self.ship(node);
+        }
         if wants.has_voted {
             self.trouble_in_vote(node);
         }
@@ -371,10 +374,11 @@ impl World {
         };
         let tuning = &self.plan.tuning;
         let started = Process::start(&this.disks, now, &mut self.dice.nodes, tuning, &starter);
-        let process = match started {
+        let mut process = match started {
             Ok(process) => process,
             Err(story) => return self.died_in_start(node, &story),
         };
+        process.archives(self.offsite.as_ref(), tuning);
         this.life += 1;
         let incarnation = process.engine.replica().meta().incarnation;
         if this.incarnation != incarnation && this.harmed.is_none() {

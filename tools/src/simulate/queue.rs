@@ -24,6 +24,13 @@ pub enum Happening {
         node: usize,
         life: u64,
     },
+    /// The archive's store has done what a node's archiver asked of it.
+    Shipped {
+        node: usize,
+        life: u64,
+    },
+    /// The archive's store changes its behaviour.
+    Store,
     /// A node tries to reach another.
     Dial {
         from: usize,

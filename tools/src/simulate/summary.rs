@@ -24,6 +24,9 @@ pub struct Summary {
     pub outcomes: u64,
     pub receipts: u64,
     pub orders: u64,
+    /// Rounds of archivers, and the objects that they put.
+    pub archive_rounds: u64,
+    pub archive_objects: u64,
     /// Runs that ended early, because a primary that lost its disk had just shrunk the sync set.
     pub beyond_promises: u64,
     /// Keys whose search for an order was given up.
@@ -73,6 +76,8 @@ impl Summary {
         self.outcomes += other.outcomes;
         self.receipts += other.receipts;
         self.orders += other.orders;
+        self.archive_rounds += other.archive_rounds;
+        self.archive_objects += other.archive_objects;
         self.beyond_promises += other.beyond_promises;
         self.searches_given_up += other.searches_given_up;
         self.slowest_heal_ns = self.slowest_heal_ns.max(other.slowest_heal_ns);
@@ -82,7 +87,7 @@ impl Summary {
     }
 
     /// The counts that people look at, by name.
-    fn counts(&self) -> [(&'static str, u64); 15] {
+    fn counts(&self) -> [(&'static str, u64); 17] {
         [
             ("promotions", self.promotions),
             ("crashes", self.crashes),
@@ -97,6 +102,8 @@ impl Summary {
             ("outcomes told", self.outcomes),
             ("receipts", self.receipts),
             ("operators' orders", self.orders),
+            ("archivers' rounds", self.archive_rounds),
+            ("objects in archives", self.archive_objects),
             ("runs beyond the promises", self.beyond_promises),
             ("keys not searched", self.searches_given_up),
         ]

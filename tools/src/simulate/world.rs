@@ -6,6 +6,7 @@ use super::clients::Clients;
 use super::faults::{Faults, Kinds};
 use super::net::Net;
 use super::nodes::Node;
+use super::offsite::Offsite;
 use super::operators::Operators;
 use super::plan::Plan;
 use super::queue::{Happening, Queue};
@@ -56,6 +57,7 @@ pub struct World {
     pub clients: Clients,
     pub operators: Operators,
     pub faults: Faults,
+    pub offsite: Option<Offsite>,
     pub observer: Observer,
     /// By node.
     pub kept: Vec<Kept>,
@@ -85,6 +87,7 @@ pub fn run(order: Order) -> Result<Ended, String> {
     world.queue.push(order.faults, Happening::Calm);
     world.go()?;
     world.observer.end(&world.nodes, &mut world.summary)?;
+    world.archive_ends()?;
     world.summary.marks = standfast_wal::mark::counts().to_vec();
     world.digest.add(world.dice.net.next());
     Ok(Ended {
@@ -96,7 +99,13 @@ pub fn run(order: Order) -> Result<Ended, String> {
 impl World {
     fn new(order: Order) -> World {
         let mut random = Random::new(order.seed);
-        let plan = Plan::draw(&mut random);
+        let mut plan = Plan::draw(&mut random);
+        // Of randomness of its own: the runs without are as they were.
+        let offsite =
+            Offsite::draw(Random::new(order.seed.rotate_left(16))).map(|(it, settings)| {
+                plan.tuning.engine.archive = Some(settings);
+                it
+            });
         let mut stream = || Random::new(random.next());
         let mut dice = Dice {
             net: stream(),
@@ -121,6 +130,7 @@ impl World {
             clients,
             operators: Operators::default(),
             faults: Faults::draw(&mut faults, order.without),
+            offsite,
             observer: Observer::new(&plan),
             kept: vec![Kept::default(); nodes.len()],
             summary: Summary::default(),
@@ -139,6 +149,9 @@ impl World {
             world.queue.push(10 * MS, Happening::Client { client });
         }
         world.queue.push(500 * MS, Happening::Fault);
+        if world.offsite.is_some() {
+            world.queue.push(SECOND, Happening::Store);
+        }
         if world.plan.operator_pause.is_some() {
             world.queue.push(SECOND, Happening::Operator);
         }
@@ -183,6 +196,11 @@ impl World {
             Happening::Arrive { pipe } => self.arrive(pipe),
             Happening::LogDone { node, life } => self.log_done(node, life),
             Happening::MetaDone { node, life } => self.meta_done(node, life),
+            Happening::Shipped { node, life } => self.shipped(node, life),
+            Happening::Store => {
+                self.store_changes();
+                Ok(())
+            }
             Happening::Dial { from, to, ticket } => self.on_dial(from, to, ticket),
             Happening::Greeted {
                 from,

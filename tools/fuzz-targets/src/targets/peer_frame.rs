@@ -10,7 +10,6 @@ use crate::memory::Bound;
 use crate::{Target, pieces, repair, samples};
 use bytes::{Bytes, BytesMut};
 use standfast::node::archive::Note;
-use standfast::node::archiver::Standing;
 use standfast::node::wire::{
     self, ForwardReply, Forwarded, Frame, HEADER, HEADER_BYTES, Head, Hello, Piece, WIRE_VERSION,
 };
@@ -305,7 +304,7 @@ fn frames() -> Vec<Frame> {
         Head::Copy(Piece::Installed),
         Head::Archive(Note::Duty {
             archiver: NodeId(2),
-            standing: Standing::default(),
+            standing: Box::default(),
         }),
     ];
     frames.extend(plain.map(Frame::plain));

@@ -6,7 +6,7 @@
 //! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
 //! `reads` (what confirms a read), `reigns` (what a primary knows and does), `starts` (what a start
 //! believes), `time` (log time), `stale` (how old READONLY reads are), `told` (outcomes, receipts,
-//! loss statements are true).
+//! loss statements are true), `offsite` (the archive).
 
 mod commits;
 mod copies;
@@ -18,6 +18,7 @@ pub mod history;
 pub mod kept;
 pub mod ledger;
 mod log;
+pub mod offsite;
 mod positions;
 mod promotion;
 mod reads;
@@ -85,6 +86,7 @@ pub struct Observer {
     attempts: promotion::Attempts,
     rounds: reads::Rounds,
     told: told::Told,
+    archived: offsite::Archived,
     nodes: Vec<Seen>,
     /// By how much clocks may be off, parts per million.
     drift_ppm: u64,
@@ -117,6 +119,7 @@ impl Observer {
             attempts: promotion::Attempts::new(),
             rounds: reads::Rounds::default(),
             told: told::Told::default(),
+            archived: offsite::Archived::default(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             drift_ppm: plan.drift_ppm.max(1000),
             max_staleness: u64::try_from(plan.tuning.engine.max_staleness.as_nanos())

@@ -158,6 +158,11 @@ impl Faults {
         place.is_some_and(|place| self.weights[place] > 0 && !self.without.has(place))
     }
 
+    /// Wall clocks may jump in this run.
+    pub fn jumps_clocks(&self) -> bool {
+        self.may(Kind::WallJump)
+    }
+
     fn next(&self, random: &mut Random) -> Option<usize> {
         let all: u64 = self.weights.iter().sum();
         if all == 0 {
