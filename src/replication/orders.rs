@@ -166,7 +166,7 @@ impl Primary {
             if under_way || !late {
                 return under_way;
             }
-            let why = "not possible now: too few members of the sync set have caught up";
+            let why = "not possible now: too few members have caught up, or too few voters answer";
             self.answer_first(node, Err(invalid(why)));
         }
         false
