@@ -122,9 +122,12 @@ impl<D: Directory> Arriving<D> {
     ) -> Result<(Arriving<D>, Vec<SegmentRef>), String> {
         let storage = dir.snapshots().map_err(|error| error.to_string())?;
         let incoming = Incoming::create(storage.clone(), &waiting_name_of(lsn));
-        let have = segment::list(&storage).map_err(|error| error.to_string())?;
-        let told = have.iter().copied().take(limits::SEGMENTS_NAMED_MAX);
-        let told: Vec<_> = told.collect();
+        let there = segment::list(&storage).map_err(|error| error.to_string())?;
+        // One that is damaged or cannot be read is sent like one that is lacking, and replaced.
+        let proved = there
+            .into_iter()
+            .filter(|one| segment::open(&storage, one).is_ok());
+        let told: Vec<_> = proved.take(limits::SEGMENTS_NAMED_MAX).collect();
         let arriving = Arriving {
             dir,
             storage,
@@ -193,13 +196,7 @@ impl<D: Directory> Arriving<D> {
         let reader = reader.map_err(|error| error.to_string())?;
         // Durable here: the received file under its waiting name.
         let loaded = shelf::load_in(&self.dir, &reader, self.cluster);
-        let loaded = loaded.map_err(|error| {
-            // Else the next attempt would take the same bytes for a segment that is there.
-            match segment::remove_damaged(&self.storage, &self.named) {
-                Ok(()) => error.to_string(),
-                Err(more) => format!("{error}; damaged segments may stay: {more}"),
-            }
-        })?;
+        let loaded = loaded.map_err(|error| error.to_string())?;
         if loaded.0.link.position.lsn != self.lsn {
             return Err(format!("a snapshot of another LSN than {}", self.lsn));
         }

@@ -64,13 +64,15 @@ impl Primary {
         node.disk_stalled || self.mark.is_some_and(|(_, since)| waited(since))
     }
 
-    pub fn listen(&mut self, node: &mut Node) {
+    /// This member has answered lately.
+    pub fn hears(&self, node: &Node, id: NodeId) -> bool {
         let timeout = node.settings.failover_timeout;
-        let heard = |id: NodeId| {
-            let heard = |peer: &Peer| peer.silent(node.now) < timeout;
-            id == node.me || self.peers.get(&id).is_some_and(heard)
-        };
-        let deaf = !node.config().majority(heard);
+        let heard = |peer: &Peer| peer.silent(node.now) < timeout;
+        id == node.me || self.peers.get(&id).is_some_and(heard)
+    }
+
+    pub fn listen(&mut self, node: &mut Node) {
+        let deaf = !node.config().majority(|id| self.hears(node, id));
         if deaf != self.deaf {
             self.deaf = deaf;
             Mark::DeafPrimary.hit();

@@ -10,7 +10,7 @@ use crate::replication::message::Body;
 use crate::replication::node::Node;
 use crate::replication::peer::Progress;
 use crate::replication::primary::{Primary, rule_of};
-use crate::replication::register::{Outcome, Request, Ticket, Value};
+use crate::replication::register::{Outcome, Request, Ticket, Value, Voter, Voters};
 use crate::replication::time::Time;
 use standfast_wal::{Lsn, Mark, NodeId};
 use std::collections::BTreeSet;
@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 pub(super) struct Change {
     pub ticket: Ticket,
     pub rule: Rule,
+    next: Value,
     /// Members taken out because writes waited for them: they are held down.
     timed_out: BTreeSet<NodeId>,
 }
@@ -162,7 +163,7 @@ impl Primary {
             self.reign
         );
         let rule = rule_of(&next);
-        if !rule.set.contains(&node.me) || !self.may_change(node, &rule) {
+        if !rule.set.contains(&node.me) || !self.may_change(node, &next) {
             Mark::ChangeForbidden.hit();
             return false;
         }
@@ -180,9 +181,10 @@ impl Primary {
             self.joining = None;
         }
         let expected = node.meta.config.clone();
+        let next = Value::new(next);
         let request = Request::CompareAndSet {
             expected,
-            next: Value::new(next),
+            next: next.clone(),
         };
         let Some(ticket) = node.submit(request) else {
             return false;
@@ -192,6 +194,7 @@ impl Primary {
         self.change = Some(Change {
             ticket,
             rule,
+            next,
             timed_out,
         });
         true
@@ -199,26 +202,37 @@ impl Primary {
 
     /// Whether the change rule allows this. What a member had acknowledged counts no longer when
     /// its node asks to be taken in with another disk.
-    fn may_change(&self, node: &Node, rule: &Rule) -> bool {
+    fn may_change(&self, node: &Node, next: &Config) -> bool {
         let replaced = self.replaced(node);
         let held = |id| match replaced.contains(&id) {
             true => Lsn::ZERO,
             false => self.matched_of(node, id),
         };
-        commit::may_change(self.floor(node), held, rule)
+        commit::may_change(self.floor(node), held, &rule_of(next)) && self.may_decide(node, next)
     }
 
-    /// A proposal may wait long for the voters to be there. When members that it counts on have
-    /// lost their disks by then it is not made.
+    /// Once other voters are offered nothing else can be chosen without a majority of them. That
+    /// they promised says nothing of their disks since: those who vote already are heard as well.
+    fn may_decide(&self, node: &Node, next: &Config) -> bool {
+        let (now, then) = (Voters::of(node.config()), Voters::of(next));
+        let (Some(now), Some(then)) = (now, then) else {
+            return true; // The register refuses it.
+        };
+        let hears = |voter: Voter| !now.contains(voter) || self.hears(node, voter.node);
+        now == then || then.majority(hears)
+    }
+
+    /// A proposal may wait long for the voters to be there. It is not made when members that it
+    /// counts on have lost their disks by then, or voters have fallen silent.
     fn revoke_if_forbidden(&mut self, node: &mut Node) {
-        let forbidden = |change: &&Change| !self.may_change(node, &change.rule);
+        let forbidden = |change: &&Change| !self.may_change(node, &change.next);
         let Some(ticket) = self.change.as_ref().filter(forbidden).map(|c| c.ticket) else {
             return;
         };
         if node.revoke(ticket) {
             Mark::ChangeRevoked.hit();
             self.change = None;
-            node.event("a change is not made: members that it counts on lost their disks".into());
+            node.event("a change is not made: what it counts on is gone".into());
             self.advance(node);
         }
     }

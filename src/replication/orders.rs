@@ -166,7 +166,7 @@ impl Primary {
             if under_way || !late {
                 return under_way;
             }
-            let why = "not possible now: too few members of the sync set have caught up";
+            let why = "not possible now: too few members have caught up, or too few voters answer";
             self.answer_first(node, Err(invalid(why)));
         }
         false
@@ -211,18 +211,18 @@ impl Primary {
         })
     }
 
-    /// Members of the sync set whose nodes have come back with another disk.
+    /// Members whose nodes have come back with another disk.
     pub fn replaced(&self, node: &Node) -> BTreeSet<NodeId> {
         let members = &node.config().members;
-        let of_set = |wish: &Wish| match wish {
-            Wish::TakeIn { id, member, .. } if self.rule.set.contains(id) => members
+        let other = |wish: &Wish| match wish {
+            Wish::TakeIn { id, member, .. } => members
                 .get(id)
                 .is_some_and(|known| known.incarnation != member.incarnation)
                 .then_some(*id),
-            Wish::TakeIn { .. } | Wish::Operator { .. } => None,
+            Wish::Operator { .. } => None,
         };
         let waiting = self.orders.waiting.iter();
-        waiting.filter_map(|(_, wish)| of_set(wish)).collect()
+        waiting.filter_map(|(_, wish)| other(wish)).collect()
     }
 
     /// The role ends: what was ordered and not answered is answered now.

@@ -278,6 +278,8 @@ scripts! {
     a_returning_primary_cuts_what_was_never_committed
     a_candidate_copies_what_the_better_log_has
     a_change_is_not_made_for_copies_that_are_lost
+    a_joining_member_that_loses_its_disk_is_not_taken_in
+    a_change_of_voters_is_not_made_on_promises_of_the_lost
     a_suspect_log_counts_as_absent_until_it_is_verified
     two_candidates_race_and_one_wins
     until_a_change_is_known_both_rules_hold

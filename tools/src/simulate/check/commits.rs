@@ -3,6 +3,7 @@
 use super::Observer;
 use super::history_of;
 use super::log::Place;
+use super::promotion::has_gone_on;
 use crate::simulate::nodes::Node;
 use standfast::replication::{Config, Replica};
 use standfast_wal::{Lsn, NodeId};
@@ -69,7 +70,10 @@ impl Observer {
     ) -> Option<(BTreeSet<NodeId>, usize, usize)> {
         let rules = self.register.rules(own).into_iter();
         let mut counted = rules.map(|(set, needed)| {
-            let holds = |id: &&NodeId| self.holds(nodes, id.0 as usize, place);
+            let holds = |id: &&NodeId| {
+                let node = id.0 as usize;
+                has_gone_on(&nodes[node], own.history) || self.holds(nodes, node, place)
+            };
             let copies = set.iter().filter(holds).count();
             (set, copies, needed)
         });

@@ -404,9 +404,7 @@ impl Observer {
         else {
             return Ok(());
         };
-        // A history that was founded since goes on with the same copies.
-        let same = |there: Place| (there.history, there.epoch) == (place.history, place.epoch);
-        let holders = (0..nodes.len()).filter(|node| self.is_held(nodes, *node, place.lsn, same));
+        let holders = (0..nodes.len()).filter(|node| self.holds(nodes, *node, place));
         told::receipt(place, holders.count(), reply)
     }
 

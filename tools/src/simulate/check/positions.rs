@@ -95,21 +95,12 @@ impl Positions {
 }
 
 impl Observer {
-    /// Whether this place of a log is durable on that node's disk.
+    /// Whether this place of a log is durable on that node's disk, or was on one that is lost. A log
+    /// that has gone on in a history that was founded since is the same copy.
     pub(super) fn holds(&self, nodes: &[Node], node: usize, place: Place) -> bool {
-        self.is_held(nodes, node, place.lsn, |there| there == place)
-    }
-
-    /// Whether that node's disk holds something durable at `lsn` that is the `same`.
-    pub(super) fn is_held(
-        &self,
-        nodes: &[Node],
-        node: usize,
-        lsn: Lsn,
-        same: impl Fn(Place) -> bool,
-    ) -> bool {
         let is_there = |durable: Lsn, table: &EpochTable| {
-            durable >= lsn && Place::of(table, lsn).is_some_and(&same)
+            let there = Place::of(table, place.lsn);
+            durable >= place.lsn && there.is_some_and(|there| there.reign() == place.reign())
         };
         let mut lost = self.nodes[node].lost.iter();
         if lost.any(|(_, durable, table)| is_there(*durable, table)) {

@@ -29,6 +29,17 @@ fn is_lost(nodes: &[Node], config: &Config, id: NodeId) -> bool {
     node.incarnation != named || node.harmed == Some(named)
 }
 
+/// An operator has let this node go on to a newer history: it obeys that one's fence, is of no
+/// quorum of the older one any more, and cuts of its log what is not of the newer one.
+pub(super) fn has_gone_on(node: &Node, history: History) -> bool {
+    let follows = node
+        .process
+        .as_ref()
+        .map(|process| process.engine.replica().history());
+    let follows = follows.or_else(|| meta_on_disk(node).map(|meta| meta.config.history));
+    follows.is_some_and(|follows| follows.generation > history.generation)
+}
+
 impl Observer {
     /// Somebody asks for votes for a Config that begins an epoch.
     pub fn offered(&self, from: usize, nodes: &[Node], frame: &Frame) -> Result<(), String> {
@@ -216,7 +227,8 @@ impl Observer {
     ) -> Result<(), String> {
         let holds = |id: &&NodeId| {
             let disk = (**id, config.members[*id].incarnation);
-            self.keeps(nodes, disk, (reign, lsn))
+            has_gone_on(node_of(nodes, **id), config.history)
+                || self.keeps(nodes, disk, (reign, lsn))
         };
         let holders: BTreeSet<_> = config.sync_set.iter().filter(holds).collect();
         let needed = (config.acks_needed as usize).min(config.sync_set.len());
