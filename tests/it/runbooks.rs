@@ -82,6 +82,7 @@ impl Runbook {
     fn serve(&mut self, cluster: &mut Cluster, node: &Node) {
         let line = self.next().join(" ");
         assert!(node.start.ends_with(&line), "{line} is not {}", node.start);
+        println!("$ standfast {line}");
         cluster.restart(node);
     }
 
@@ -143,8 +144,19 @@ fn book(cluster: &Cluster, ids: &[u128]) {
     assert_eq!(told, Some(vec![CREATED; ids.len()]));
 }
 
+/// By the primary's own word: what `cluster.json` says may be from before its election.
 fn wait_whole(cluster: &Cluster) {
-    cluster.wait_sync_backups(1);
+    until(
+        "the other data node is a synchronous backup",
+        PATIENCE,
+        || {
+            let status = cluster.status(&cluster.try_primary()?);
+            let mut members = status["members"].as_array()?.iter();
+            members
+                .any(|one| one["role"] == "sync-backup")
+                .then_some(())
+        },
+    );
     cluster.wait_equal_digests(&cluster.data_nodes());
 }
 
@@ -154,6 +166,7 @@ fn every_command_of_the_runbooks_does_what_it_says() {
     let accounts: Vec<_> = (1..=2).map(|id| record(id, &[], 0)).collect();
     let opened = batch(&mut cluster.client(), "LEDGER.CREATE_ACCOUNTS", &accounts);
     assert_eq!(opened, Some(vec![CREATED; 2]));
+    wait_whole(&cluster);
     node_lost(&mut cluster);
     disk_lost(&mut cluster);
     corrupt_node(&mut cluster);
@@ -206,11 +219,6 @@ fn corrupt_node(cluster: &mut Cluster) {
     let meta = nodes[1].data_dir.join("meta");
     let length = fs::metadata(&meta).expect("it is there").len();
     fs::write(&meta, vec![7; length as usize]).expect("it can be damaged");
-    cluster.restart(&nodes[1]);
-    let code = until("it refuses to start", PATIENCE, || {
-        cluster.exited(&nodes[1])
-    });
-    assert_ne!(code, 0, "{}", cluster.printed(&nodes[1]));
     book(cluster, &[5, 6]);
     let said = steps.run(cluster, "join");
     assert!(said.contains("the old data is kept in"), "{said}");
@@ -299,7 +307,7 @@ fn whole_cluster(cluster: &mut Cluster, since: &str) {
         let told = cluster.connect(&nodes[0]).call(&["SET", "k", "v"]);
         let told = told.expect("it answers");
         let refusal = told.refusal().expect("it takes no writes");
-        assert!(refusal.contains("activate"), "{refusal}");
+        assert_eq!(refusal, "READONLY");
         let members = cluster.status(&nodes[0])["members"].clone();
         assert_eq!(members.as_array().map(Vec::len), Some(1), "{members}");
     });
@@ -313,8 +321,10 @@ fn whole_cluster(cluster: &mut Cluster, since: &str) {
     wait_whole(cluster);
     let history = restored["history"].as_str().expect("a history");
     for node in &nodes {
-        let status = cluster.status(node).to_string();
-        assert!(status.contains(history), "{history}: {status}");
+        let status = cluster.status(node);
+        let id = status["history"].as_str().unwrap_or_default();
+        let of_node = format!("{}-{id}", status["generation"]);
+        assert_eq!(of_node, history, "node {}", node.id);
     }
     steps.run(cluster, "status");
     steps.end();
