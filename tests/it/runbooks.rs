@@ -1,4 +1,4 @@
-//! The runbooks of `docs/disaster-recovery.md`: every command that stands there, as it stands there.
+//! The runbooks of `docs/disaster-recovery.md`: every command, as it stands there.
 
 use crate::ledger::{CREATED, batch, record};
 use crate::turn;

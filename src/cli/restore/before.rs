@@ -1,10 +1,10 @@
 //! `before:TRANSFER_ID`: which command created a transfer.
 //!
-//! A transfer that is there stays there, so along a history the answer changes once. The search goes
-//! from the newest snapshot back to the first start that lacks the transfer, and from there forward,
-//! as a restore does and with its proofs, to the command behind which it is there. A transfer's
-//! timestamp spares most of the loading: it is not below the log time of the command that created
-//! it, so a snapshot of that time or later has it.
+//! A transfer that is there stays there, so along a history the answer changes once. The search
+//! goes from the newest snapshot back to the first start that lacks the transfer, and from there
+//! forward, as a restore does and with its proofs, to the command behind which it is there. A
+//! transfer's timestamp spares most of the loading: it is not below the log time of the command
+//! that created it, so a snapshot of that time or later has it.
 
 use super::Source;
 use super::rebuild::{Progress, Sought, seek};

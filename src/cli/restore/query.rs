@@ -39,9 +39,8 @@ fn question(text: &str) -> Result<Question, Failure> {
                 "{} writes, and the past is only read",
                 spec.name.to_uppercase()
             );
-            return Err(refuse(why).hint(
-                "to change something from there on, restore a data directory (--to) and activate it",
-            ));
+            return Err(refuse(why)
+                .hint("to write from there on, restore a data directory (--to) and activate it"));
         }
         Parsed::Session(_) => {
             let why = format!(
@@ -197,8 +196,8 @@ fn reply_json(reply: &Reply) -> Value {
     }
 }
 
-/// A command line's words. Quotes keep blanks together; inside double ones `\n`, `\r`, `\t`, `\xHH`,
-/// `\"` and `\\` stand for bytes.
+/// A command line's words. Quotes keep blanks together; inside double ones `\n`, `\r`, `\t`,
+/// `\xHH`, `\"` and `\\` stand for bytes.
 fn split(text: &str) -> Result<Vec<Bytes>, &'static str> {
     let mut words = Vec::new();
     let mut rest = text.as_bytes();
