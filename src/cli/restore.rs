@@ -1,41 +1,59 @@
-//! `restore`: a ready data directory from a backup, at an exact point in time, proved on the way.
+//! `restore`: a ready data directory from a backup, at an exact point in time, proved on the way;
+//! or, without one, answers from that point.
 
+mod activate;
+mod before;
 mod directory;
+mod query;
 mod rebuild;
+mod show;
+mod target;
 #[cfg(test)]
 mod tests;
 
-use super::backup::{choose_cluster, open_store, point, rfc3339};
+pub use activate::{Activate, activate};
+pub use before::Created;
+pub use target::Aim;
+
+use super::backup::{choose_cluster, open_store};
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use super::settings::Settings;
-use crate::node::meta::{self, RestoredNode};
+use crate::node::meta::RestoredNode;
 use crate::replication::config::{Addresses, Member, MemberRole};
 use crate::state::Digest;
 use directory::Building;
-use rebuild::{Progress, Tally, rebuild};
-use standfast_snapshot::plan::{Plan, Point, Unmet};
-use standfast_snapshot::{Shared, Target, catalogue, plan};
-use standfast_wal::{ClusterId, Disk, History, Incarnation, Link, Lsn, NodeId, Nonce, Storage};
-use std::io::{IsTerminal, Write};
+use rebuild::{Progress, Rebuilt, Tally, rebuild};
+use standfast_snapshot::plan::{Plan, Point};
+use standfast_snapshot::{Catalogue, Shared, catalogue, plan};
+use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
+use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::Instant;
+use target::{parse_history, unmet};
 
 /// Makes a data directory from a backup, as it was at an exact point.
 ///
 /// The restored node is alone in a new generation of the history: it cannot join or disturb the
-/// cluster that the backup is of, and refuses writes until it is activated.
+/// cluster that the backup is of, and refuses writes until it is activated. With --query nothing is
+/// made: questions are answered as they would have been at that point.
 #[derive(clap::Args, Debug)]
 pub struct Restore {
     /// The archive: a directory, file:///DIR, s3://BUCKET/PREFIX, gs://… or az://…
     #[arg(long, value_name = "PLACE")]
     from: String,
-    /// The data directory to make; it must not hold anything
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
-    /// latest, lsn:N (the state right after LSN N), or time:RFC3339 (every command up to then)
-    #[arg(long, value_parser = parse_target, default_value = "latest")]
-    target: Target,
+    /// The data directory to make, which must not hold anything; with --config the setting
+    /// `data_dir` by default
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["query", "config"])]
+    to: Option<PathBuf>,
+    /// latest, lsn:N (the state right after LSN N), time:RFC3339 (every command up to then), or
+    /// before:TRANSFER_ID (right before the command that created this transfer)
+    #[arg(long, value_parser = target::parse, default_value = "latest")]
+    target: Aim,
+    /// A command that only reads, such as "ACCOUNT.GET 1", to be answered from that point instead;
+    /// several times for several
+    #[arg(long, value_name = "COMMAND",
+          conflicts_with_all = ["to", "config", "node", "activate"])]
+    query: Vec<String>,
     /// Which cluster, where the archive has several
     #[arg(long, value_name = "ID")]
     cluster: Option<ClusterId>,
@@ -58,18 +76,33 @@ pub struct Restore {
     json: bool,
 }
 
-/// Which data directory to make from what.
-pub struct Order {
+/// Which past, of which archive.
+pub struct Source {
     pub from: Shared,
-    pub to: PathBuf,
-    pub target: Target,
+    pub target: Aim,
     pub cluster: Option<ClusterId>,
     pub history: Option<History>,
+    pub threads: usize,
+}
+
+/// A past state, proved, and what is known around it.
+struct Past {
+    cluster: ClusterId,
+    listed: Catalogue,
+    plan: Plan,
+    /// The transfer that the target is right before.
+    before: Option<Created>,
+    rebuilt: Rebuilt,
+}
+
+/// Which data directory to make from what.
+pub struct Order {
+    pub source: Source,
+    pub to: PathBuf,
     /// Who will serve it. Its incarnation is the new directory's.
     pub node: NodeId,
     pub member: Member,
     pub activate: bool,
-    pub threads: usize,
     /// Random: the new history's id and the nonce of its first Config.
     pub history_id: u128,
     pub nonce: Nonce,
@@ -85,6 +118,8 @@ pub struct Restored {
     /// The one that begins here.
     pub history: History,
     pub link: Link,
+    /// The transfer that the target was right before.
+    pub before: Option<Created>,
     pub digest: Digest,
     pub keys: u64,
     pub tally: Tally,
@@ -94,14 +129,40 @@ pub struct Restored {
     pub quarantined: bool,
 }
 
+impl Source {
+    /// Reads and proves it; nothing is written.
+    fn read(&self, on_progress: &mut dyn FnMut(Progress)) -> Result<Past, Failure> {
+        let cluster = choose_cluster(&self.from, self.cluster)?;
+        let listed = catalogue::read(&self.from, cluster)
+            .map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
+        let before = match self.target {
+            Aim::At(_) => None,
+            Aim::Before(id) => Some(before::find(self, &listed, id, on_progress)?),
+        };
+        let target = self.target.at(before);
+        let plan = plan(&listed, self.history, target).map_err(unmet)?;
+        let rebuilt = rebuild(&self.from, cluster, &plan, self.threads, on_progress)?;
+        Ok(Past {
+            cluster,
+            listed,
+            plan,
+            before,
+            rebuilt,
+        })
+    }
+}
+
 /// Restores. Nothing is left at the target or beside it unless all of it is whole and durable.
 pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Restored, Failure> {
-    let cluster = choose_cluster(&order.from, order.cluster)?;
-    let listed = catalogue::read(&order.from, cluster)
-        .map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
-    let plan = plan(&listed, order.history, order.target).map_err(unmet)?;
     let building = Building::begin(&order.to)?;
-    let mut rebuilt = rebuild(&order.from, cluster, &plan, order.threads, on_progress)?;
+    let past = order.source.read(on_progress)?;
+    let Past {
+        cluster,
+        listed,
+        plan,
+        before,
+        mut rebuilt,
+    } = past;
     let generations = listed.histories.iter().map(|e| e.history.generation);
     let history = History {
         generation: generations.max().unwrap_or(0) + 1,
@@ -121,7 +182,7 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
     };
     let raw_bytes = rebuilt.state.used_bytes();
     on_progress(Progress::Writing { raw_bytes });
-    let file_bytes = building.fill(&mut rebuilt, new, order.member, order.threads)?;
+    let file_bytes = building.fill(&mut rebuilt, new, order.member, order.source.threads)?;
     building.publish()?;
     Ok(Restored {
         cluster,
@@ -129,6 +190,7 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
         source: plan.history,
         history,
         link: rebuilt.link,
+        before,
         digest: rebuilt.state.digest(),
         keys: rebuilt.state.keys(),
         tally: rebuilt.tally,
@@ -147,76 +209,48 @@ fn ancestors(plan: &Plan, lsn: Lsn) -> Vec<(History, u64)> {
         .collect()
 }
 
-fn unmet(unmet: Unmet) -> Failure {
-    let (text, hint) = match &unmet {
-        Unmet::Nothing => {
-            let hint = "`standfast backup list` shows what an archive holds";
-            (unmet.to_string(), hint.to_owned())
-        }
-        Unmet::Ambiguous(_) => (unmet.to_string(), "name one with --history".to_owned()),
-        Unmet::Between {
-            below,
-            above,
-            newest,
-        } => {
-            let newest = point(newest);
-            let nearest = [below, above].into_iter().flatten();
-            let nearest: Vec<String> = nearest
-                .map(|one| format!("`--target lsn:{}` ({})", one.lsn, point(one)))
-                .collect();
-            (
-                format!("the target cannot be met exactly; the newest point known is {newest}"),
-                match nearest.len() {
-                    0 => "nothing can be restored: `standfast backup verify` says why".to_owned(),
-                    _ => format!("what can be restored next to it: {}", nearest.join(", ")),
-                },
-            )
-        }
-    };
-    Failure::new(ExitCode::NotExact, text).hint(hint)
-}
-
-/// `latest`, `lsn:N` or `time:RFC3339`.
-fn parse_target(text: &str) -> Result<Target, String> {
-    let expected = "expected latest, lsn:N or time:RFC3339 (2026-01-31T12:00:00Z)";
-    if text == "latest" {
-        return Ok(Target::Latest);
-    }
-    match text.split_once(':') {
-        Some(("lsn", number)) => match number.parse() {
-            Ok(lsn) => Ok(Target::Lsn(Lsn(lsn))),
-            Err(error) => Err(format!("{error}: {expected}")),
-        },
-        Some(("time", time)) => {
-            let time: jiff::Timestamp = time.parse().map_err(|e| format!("{e}: {expected}"))?;
-            let ns = u64::try_from(time.as_nanosecond());
-            ns.map(Target::Time)
-                .map_err(|_| format!("the time is before 1970: {expected}"))
-        }
-        _ => Err(expected.to_owned()),
-    }
-}
-
-/// `GENERATION-ID`, as histories are shown.
-fn parse_history(text: &str) -> Result<History, String> {
-    let expected = "expected GENERATION-ID as `standfast backup list` shows it";
-    let (generation, id) = text.split_once('-').ok_or(expected)?;
-    Ok(History {
-        generation: generation.parse().map_err(|_| expected)?,
-        id: u128::from_str_radix(id, 16).map_err(|_| expected)?,
-    })
-}
-
 pub fn run(args: &Restore) -> Outcome {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let source = || -> Result<Source, Failure> {
+        Ok(Source {
+            from: open_store(&args.from)?,
+            target: args.target,
+            cluster: args.cluster,
+            history: args.history,
+            threads: args.threads.unwrap_or_else(processors).max(1),
+        })
+    };
+    let mut line = show::Line::new(std::io::stderr().is_terminal() && !args.json);
+    if !args.query.is_empty() {
+        let questions = query::parse(&args.query)?;
+        let past = source()?.read(&mut |progress| line.show(progress));
+        line.end();
+        return query::answer(&past?, &questions, args.json);
+    }
+    let order = order(args, source()?)?;
+    let to = order.to.clone();
+    let restored = restore(order, &mut |progress| line.show(progress));
+    let seconds = line.end();
+    let restored = restored?;
+    if args.json {
+        println!("{}", show::as_json(&restored, &to, seconds));
+    } else {
+        print!("{}", show::as_text(&restored, &to, seconds));
+    }
+    Ok(ExitCode::Done)
+}
+
+fn order(args: &Restore, source: Source) -> Result<Order, Failure> {
     let incarnation = Incarnation(random::id()?);
-    let (node, member) = match &args.config {
+    let (node, member, data_dir) = match &args.config {
         Some(file) => {
             let settings = Settings {
                 file: Some(file.clone()),
                 flags: Vec::new(),
             };
             let config = settings.load()?.config;
-            (config.node, super::create::member_of(&config, incarnation))
+            let member = super::create::member_of(&config, incarnation);
+            (config.node, member, Some(config.data_dir))
         }
         None => (
             NodeId(args.node.unwrap_or(1)),
@@ -227,189 +261,17 @@ pub fn run(args: &Restore) -> Outcome {
                 priority: 100,
                 addresses: Addresses::default(),
             },
+            None,
         ),
     };
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    let order = Order {
-        from: open_store(&args.from)?,
-        to: args.to.clone(),
-        target: args.target,
-        cluster: args.cluster,
-        history: args.history,
+    let to = args.to.clone().or(data_dir);
+    Ok(Order {
+        source,
+        to: to.expect("clap asks for one of the two"),
         node,
         member,
         activate: args.activate,
-        threads: args.threads.unwrap_or_else(processors).max(1),
         history_id: random::id()?,
         nonce: Nonce(random::id()?),
-    };
-    let started = Instant::now();
-    let shows = std::io::stderr().is_terminal() && !args.json;
-    let restored = restore(order, &mut |progress| {
-        if shows {
-            show_progress(progress, started);
-        }
-    });
-    if shows {
-        eprint!("\r\x1b[K");
-    }
-    let restored = restored?;
-    let seconds = started.elapsed().as_secs_f64();
-    if args.json {
-        println!("{}", as_json(&restored, &args.to, seconds));
-    } else {
-        print!("{}", as_text(&restored, &args.to, seconds));
-    }
-    Ok(ExitCode::Done)
-}
-
-/// Ends the quarantine of a restored data directory: its node takes writes from its next start on.
-///
-/// Do it when you are sure that nobody uses the cluster that the backup is of any more: from then
-/// on there are two histories.
-#[derive(clap::Args, Debug)]
-pub struct Activate {
-    /// The restored data directory, of a stopped node
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
-    #[arg(long)]
-    json: bool,
-}
-
-pub fn activate(args: &Activate) -> Outcome {
-    let dir = args.data_dir.display();
-    let failed =
-        |error: &dyn std::fmt::Display| Failure::new(ExitCode::Failed, format!("{dir}: {error}"));
-    // Looked for first: opening a disk would make the directory.
-    if meta::identity(&args.data_dir)?.is_none() {
-        return Err(failed(&"there is no node in it"));
-    }
-    let disk = Disk::open(&args.data_dir)?;
-    let _lock = disk.lock().map_err(|error| {
-        let text = format!("{dir}: {error}: its node is running");
-        Failure::new(ExitCode::InUse, text).hint("stop it first")
-    })?;
-    let found = meta::load(&args.data_dir).map_err(|error| failed(&error))?;
-    let mut found = found.ok_or_else(|| failed(&"there is no node in it"))?;
-    if !found.quarantined {
-        let text = format!("{dir}: it is active already; nothing was changed");
-        return Err(Failure::new(ExitCode::Refused, text));
-    }
-    found.quarantined = false;
-    meta::store(&disk, &found)?;
-    let history = found.core.config.history;
-    if args.json {
-        println!(
-            "{}",
-            serde_json::json!({"history": history.to_string(), "active": true})
-        );
-    } else {
-        println!("{dir} is active: history {history} takes writes from its next start on");
-    }
-    Ok(ExitCode::Done)
-}
-
-fn show_progress(progress: Progress, started: Instant) {
-    let seconds = started.elapsed().as_secs_f64();
-    let text = match progress {
-        Progress::Loading { file_bytes } => {
-            format!("loading a snapshot of {}", bytesize::ByteSize(file_bytes))
-        }
-        Progress::Replaying { piece, pieces } => format!("replaying log {piece} of {pieces}"),
-        Progress::Writing { raw_bytes } => {
-            format!("writing {} of state", bytesize::ByteSize(raw_bytes))
-        }
-    };
-    eprint!("\r\x1b[K{seconds:6.1} s  {text}");
-    // Only a picture: nothing depends on it being shown.
-    let _ = std::io::stderr().flush();
-}
-
-/// What the backup is known to hold beyond the point restored: commands, and seconds if known.
-fn behind(restored: &Restored) -> (u64, Option<f64>) {
-    let commands = restored.link.position.lsn.distance_to(restored.newest.lsn);
-    let ns = restored
-        .newest
-        .timestamp
-        .map(|newest| newest.saturating_sub(restored.link.timestamp));
-    (commands, ns.map(|ns| ns as f64 / 1e9))
-}
-
-fn as_json(restored: &Restored, to: &std::path::Path, seconds: f64) -> serde_json::Value {
-    let Restored { link, tally, .. } = restored;
-    let (behind_commands, behind_seconds) = behind(restored);
-    serde_json::json!({
-        "dir": to.display().to_string(),
-        "cluster": restored.cluster.to_string(),
-        "cluster_name": restored.cluster_name,
-        "source_history": restored.source.to_string(),
-        "history": restored.history.to_string(),
-        "generation": restored.history.generation,
-        "lsn": link.position.lsn,
-        "epoch": link.position.epoch,
-        "time": rfc3339(link.timestamp),
-        "time_ns": link.timestamp,
-        "digest": restored.digest.to_string(),
-        "keys": restored.keys,
-        "snapshot_lsn": tally.snapshot_lsn,
-        "records": tally.records,
-        "commands": tally.commands,
-        "attestations_checked": tally.attestations,
-        "attested_lsn": tally.attested_lsn,
-        "newest_lsn": restored.newest.lsn,
-        "newest_time_ns": restored.newest.timestamp,
-        "behind_newest_commands": behind_commands,
-        "behind_newest_seconds": behind_seconds,
-        "bytes": tally.raw_bytes,
-        "file_bytes": restored.file_bytes,
-        "seconds": seconds,
-        "bytes_per_second": tally.raw_bytes as f64 / seconds,
-        "quarantined": restored.quarantined,
     })
-}
-
-fn as_text(restored: &Restored, to: &std::path::Path, seconds: f64) -> String {
-    let Restored { link, tally, .. } = restored;
-    let (commands, time) = behind(restored);
-    let start = match tally.snapshot_lsn {
-        Some(lsn) => format!("snapshot at LSN {lsn}"),
-        None => "an empty state".to_owned(),
-    };
-    let proof = match tally.attestations {
-        0 if tally.records == 0 => "as the snapshot's writer noted it".to_owned(),
-        0 => "no attestation lay on the way".to_owned(),
-        n => format!(
-            "{n} attestations held, the last for LSN {}",
-            tally.attested_lsn
-        ),
-    };
-    let time = time.map_or(String::new(), |seconds| format!(", {seconds:.3} s"));
-    let next = if restored.quarantined {
-        "writes are refused until it is activated (`standfast activate`)"
-    } else {
-        "it takes writes at once"
-    };
-    format!(
-        "restored   {dir}\n\
-         cluster    {name} ({cluster}), history {source}\n\
-         point      LSN {lsn}, {time_at}\n\
-         newest     LSN {newest}: {commands} commands{time} behind\n\
-         read       {start}, then {records} records, {replayed} commands\n\
-         digest     {digest}; {proof}\n\
-         took       {seconds:.2} s, {bytes}, {rate}/s\n\
-         next       {next}; history {history} begins here\n",
-        dir = to.display(),
-        name = restored.cluster_name,
-        cluster = restored.cluster,
-        source = restored.source,
-        lsn = link.position.lsn,
-        time_at = rfc3339(link.timestamp),
-        newest = restored.newest.lsn,
-        records = tally.records,
-        replayed = tally.commands,
-        digest = restored.digest,
-        bytes = bytesize::ByteSize(tally.raw_bytes),
-        rate = bytesize::ByteSize((tally.raw_bytes as f64 / seconds) as u64),
-        history = restored.history,
-    )
 }

@@ -299,6 +299,9 @@ impl Engine {
                 )
             }
             Control::Rejoin { who, why } => ("rejoin", who, why, Order::Rejoin),
+            Control::AddMember { .. } if self.settings.quarantined => {
+                return self.pending.refuse(client, Refusal::Quarantined);
+            }
             Control::AddMember {
                 id,
                 member,

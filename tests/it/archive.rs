@@ -1,11 +1,17 @@
 //! The continuous archive under load and faults: what it holds restores to what the primary was.
 
+use crate::ledger::{CREATED, batch, record};
+use crate::site_loss::keep_working;
 use crate::turn;
 use rig::cluster::{PATIENCE, digest};
 use rig::random::Random;
 use rig::{Cluster, Load, S3, Spec, holds_for, until};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What the primary was at some LSNs, by its own word.
@@ -65,19 +71,125 @@ fn restore(cluster: &Cluster, from: &str, target: &str) -> rig::cluster::Said {
     ])
 }
 
-/// Restores to some points of the past, drawn at random, and to the first and the last.
-fn check_past(cluster: &Cluster, from: &str, past: &Past) {
+fn json(said: rig::cluster::Said) -> serde_json::Value {
+    serde_json::from_str(&said.success()).expect("--json prints JSON")
+}
+
+/// What one clerk has done, one transfer of 3 after the other: by id, in order.
+type Booked = Vec<u128>;
+
+/// Restores to some points of the past, drawn at random, and to the first and the last: by LSN, by
+/// time, and before a transfer.
+fn check_past(cluster: &Cluster, from: &str, past: &Past, booked: &Booked) {
     let mut random = Random::new(past.len() as u64);
     let points = turn::count("STANDFAST_RESTORE_POINTS", 6);
-    let mut chosen: Vec<usize> = (0..points)
-        .map(|_| random.below(past.len() as u64) as usize)
-        .collect();
-    chosen.extend([0, past.len() - 1]);
-    for at in chosen {
-        let (lsn, digest) = &past[at];
-        let said = restore(cluster, from, &format!("lsn:{lsn}")).success();
-        let said: serde_json::Value = serde_json::from_str(&said).expect("--json prints JSON");
-        assert_eq!(said["digest"], digest.as_str(), "at LSN {lsn}: {said}");
+    let mut counts = [0; 3];
+    for case in 0..points {
+        match case % 3 {
+            0 => check_lsn(
+                cluster,
+                from,
+                &past[random.below(past.len() as u64) as usize],
+            ),
+            1 => check_time(
+                cluster,
+                from,
+                &past[random.below(past.len() as u64) as usize],
+            ),
+            _ => check_before(
+                cluster,
+                from,
+                booked,
+                random.below(booked.len() as u64) as usize,
+            ),
+        }
+        counts[case % 3] += 1;
+    }
+    println!("{counts:?} points by LSN, by time, before a transfer");
+    check_lsn(cluster, from, &past[0]);
+    check_lsn(cluster, from, &past[past.len() - 1]);
+    check_before(cluster, from, booked, 0);
+    check_before(cluster, from, booked, booked.len() - 1);
+    for beyond in [
+        "lsn:0",
+        "lsn:999999999",
+        "time:2001-01-01T00:00:00Z",
+        "time:2200-01-01T00:00:00Z",
+        "before:999999999",
+    ] {
+        let said = restore(cluster, from, beyond);
+        assert_eq!(said.code, Some(11), "{beyond}: {said:?}");
+    }
+}
+
+fn check_lsn(cluster: &Cluster, from: &str, (lsn, digest): &(i64, String)) {
+    let said = json(restore(cluster, from, &format!("lsn:{lsn}")));
+    assert_eq!(said["digest"], digest.as_str(), "at LSN {lsn}: {said}");
+}
+
+/// The time is what the log says of that LSN.
+fn check_time(cluster: &Cluster, from: &str, (lsn, digest): &(i64, String)) {
+    let asked = ["--target", &format!("lsn:{lsn}"), "--query", "DIGEST"];
+    let time = json(query(cluster, from, &asked))["time"].clone();
+    let time = time.as_str().expect("a time");
+    let said = json(restore(cluster, from, &format!("time:{time}")));
+    let found = (said["lsn"].as_i64(), said["digest"].as_str());
+    assert_eq!(found, (Some(*lsn), Some(digest.as_str())), "{time}");
+}
+
+/// Right before the clerk's transfer there are those that it did before, and no other.
+fn check_before(cluster: &Cluster, from: &str, booked: &Booked, at: usize) {
+    let id = booked[at];
+    let target = format!("before:{id}");
+    let get = format!("TRANSFER.GET {id}");
+    let asked = [
+        "--target",
+        &target,
+        "--query",
+        "LEDGER.TOTALS 1",
+        "--query",
+        &get,
+    ];
+    let said = json(query(cluster, from, &asked));
+    let totals = &said["answers"][0]["reply"][0];
+    assert_eq!(totals["debits_posted"], (3 * at).to_string(), "{said}");
+    assert!(said["answers"][1]["reply"].is_null(), "{said}");
+    let lsn = said["before"]["created_lsn"].as_u64().expect("an LSN");
+    assert_eq!(said["lsn"], lsn - 1);
+    let asked = ["--target", &format!("lsn:{lsn}"), "--query", &get];
+    let after = json(query(cluster, from, &asked));
+    let there = &after["answers"][0]["reply"];
+    assert_eq!(there["id"], id.to_string(), "{after}");
+}
+
+fn query(cluster: &Cluster, from: &str, more: &[&str]) -> rig::cluster::Said {
+    let words = [&["restore", "--from", from, "--json"], more].concat();
+    cluster.cli(&words)
+}
+
+/// Keeps one clerk at work.
+struct Clerk {
+    stop: Arc<AtomicBool>,
+    work: JoinHandle<BTreeSet<u128>>,
+}
+
+impl Clerk {
+    fn start(cluster: &Cluster) -> Clerk {
+        let accounts: Vec<_> = (1..=10).map(|id| record(id, &[], 0)).collect();
+        let opened = batch(&mut cluster.client(), "LEDGER.CREATE_ACCOUNTS", &accounts);
+        assert_eq!(opened, Some(vec![CREATED; 10]));
+        let (stop, nodes) = (Arc::new(AtomicBool::new(false)), cluster.addresses());
+        let work = std::thread::spawn({
+            let stop = stop.clone();
+            move || keep_working(&nodes, 1, &stop)
+        });
+        Clerk { stop, work }
+    }
+
+    fn end(self) -> Booked {
+        self.stop.store(true, Ordering::Relaxed);
+        let booked = self.work.join().expect("the clerk ends");
+        booked.into_iter().collect()
     }
 }
 
@@ -86,6 +198,7 @@ fn ordeal(cluster: &mut Cluster, place: &str, away: impl FnOnce(&Cluster, &mut P
     let mut past = Past::new();
     let load = Load::start(&cluster.addresses(), 4, "archived");
     load.wait_more(300);
+    let clerk = Clerk::start(cluster);
     watch(cluster, &mut past, Duration::from_secs(2));
     take_snapshots(cluster);
     let first = archiver(cluster);
@@ -108,6 +221,7 @@ fn ordeal(cluster: &mut Cluster, place: &str, away: impl FnOnce(&Cluster, &mut P
         .cli(&["switchover", "--node", &primary.client])
         .success();
     watch(cluster, &mut past, Duration::from_secs(2));
+    let booked = clerk.end();
     load.stop()
         .audit(&mut cluster.client())
         .assert_exactly_once();
@@ -122,7 +236,7 @@ fn ordeal(cluster: &mut Cluster, place: &str, away: impl FnOnce(&Cluster, &mut P
         .cli(&["backup", "verify", "--from", place])
         .success();
     assert!(past.len() > 20, "{past:?}");
-    check_past(cluster, place, &past);
+    check_past(cluster, place, &past, &booked);
 }
 
 #[test]

@@ -36,6 +36,8 @@ mod protection;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
+mod runbooks;
+#[cfg(test)]
 mod site_loss;
 #[cfg(test)]
 mod smoke;

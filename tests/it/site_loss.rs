@@ -413,7 +413,7 @@ fn switch_back(cluster: &mut Cluster, far: &Node) {
 }
 
 /// One transfer after another, each until it is answered by whoever is primary.
-fn keep_working(nodes: &[String], first: u128, stop: &AtomicBool) -> BTreeSet<u128> {
+pub fn keep_working(nodes: &[String], first: u128, stop: &AtomicBool) -> BTreeSet<u128> {
     let mut created = BTreeSet::new();
     for id in (first..).filter(|id| !id.is_multiple_of(EVENTS)) {
         if stop.load(Ordering::Relaxed) {

@@ -13,7 +13,7 @@ use crate::cli::connect::{Answer, Node, Target as Nodes};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::operate::Reason;
 use crate::cli::random;
-use crate::cli::restore::{Order, Restored, restore};
+use crate::cli::restore::{Order, Restored, Source, restore};
 use crate::config::{Config, HostPort};
 use crate::replication::config::{Addresses, Member, MemberRole};
 use standfast_snapshot::{Shared, Target};
@@ -137,11 +137,14 @@ fn order(
 ) -> Result<Order, Failure> {
     let [client, peer, http] = addresses.each_ref().map(HostPort::to_string);
     Ok(Order {
-        from: Arc::clone(from),
+        source: Source {
+            from: Arc::clone(from),
+            target: Target::Latest.into(),
+            cluster: args.cluster,
+            history: None,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        },
         to: scratch.path.join("data"),
-        target: Target::Latest,
-        cluster: args.cluster,
-        history: None,
         node: NODE,
         member: Member {
             incarnation: Incarnation(random::id()?),
@@ -151,7 +154,6 @@ fn order(
             addresses: Addresses { client, peer, http },
         },
         activate: false,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
         history_id: random::id()?,
         nonce: Nonce(random::id()?),
     })

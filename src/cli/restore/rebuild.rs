@@ -9,6 +9,7 @@ use crate::node::copies::decode_epochs;
 use crate::node::open::state_limits;
 use crate::node::shelf;
 use crate::replication::{EpochEntry, EpochTable};
+use crate::state::ledger::Transfer;
 use crate::state::{Attestation, Digest, State};
 use standfast_snapshot::catalogue::{SnapshotEntry, segments_beside};
 use standfast_snapshot::object::{LogHead, link_inside};
@@ -49,7 +50,7 @@ pub struct Rebuilt {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     Loading { file_bytes: u64 },
-    Replaying { piece: usize, pieces: usize },
+    Replaying { done_bytes: u64, all_bytes: u64 },
     Writing { raw_bytes: u64 },
 }
 
@@ -61,33 +62,65 @@ pub fn rebuild(
     threads: usize,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Rebuilt, Failure> {
-    let mut replay = match &plan.snapshot {
-        Some(snapshot) => {
-            let file_bytes = snapshot.file_bytes;
-            on_progress(Progress::Loading { file_bytes });
-            load(&**store, cluster, plan, snapshot, threads)?
-        }
-        None => Replay::new(State::new(state_limits(cluster)), plan.stop),
-    };
-    std::thread::scope(|scope| {
-        let (sender, pieces) = sync_channel(PIECES_AHEAD);
-        let paths = plan.steps.iter().map(|step| step.path.clone());
-        let paths: Vec<_> = paths.collect();
-        scope.spawn(move || {
-            for path in paths {
-                // Nobody listens any more once the target is reached or something failed.
-                if sender.send(archive::read_log(&**store, &path)).is_err() {
-                    return;
-                }
-            }
-        });
-        replay.follow(plan, cluster, &pieces, on_progress)
-    })?;
+    let mut replay = Replay::begin(store, cluster, plan, threads, on_progress)?;
+    replay.run(store, cluster, plan, on_progress)?;
     replay.check_target(plan)?;
     // I7: whatever the digests say, a restored ledger is held against its own transfers.
     let books = replay.done.state.ledger().audit();
     books.map_err(|story| damaged(format!("the ledger at this point: {story}")))?;
     Ok(replay.done)
+}
+
+/// How a plan's way meets a transfer.
+#[derive(Clone, Copy, Debug)]
+pub enum Sought {
+    /// It was there where the way begins.
+    There(Transfer),
+    /// By the command at this LSN.
+    Created(Transfer, Lsn),
+    Absent,
+}
+
+/// Goes the way of `plan` until the transfer is there, proving all of it.
+pub fn seek(
+    store: &Shared,
+    cluster: ClusterId,
+    plan: &Plan,
+    threads: usize,
+    id: u128,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Sought, Failure> {
+    let mut replay = Replay::begin(store, cluster, plan, threads, on_progress)?;
+    if let Some(there) = replay.done.state.ledger().transfer(id) {
+        return Ok(Sought::There(there));
+    }
+    replay.watch = Some(Watch { id, created: None });
+    replay.run(store, cluster, plan, on_progress)?;
+    let found = replay.watch.and_then(|watch| watch.created);
+    Ok(found.map_or(Sought::Absent, |(transfer, lsn)| {
+        Sought::Created(transfer, lsn)
+    }))
+}
+
+/// Looks out for the command that creates a transfer.
+struct Watch {
+    id: u128,
+    created: Option<(Transfer, Lsn)>,
+}
+
+impl Watch {
+    fn apply(&mut self, state: &mut State, record: &Record, through: Lsn) {
+        // A batch's events are logged as they were sent. Most records have these bytes nowhere.
+        if memchr::memmem::find(&record.payload(), &self.id.to_le_bytes()).is_none() {
+            return state.apply_prefix(record, through, |_, _| ());
+        }
+        state.apply_each(record, through, |state, lsn, _| {
+            if self.created.is_none() {
+                let there = state.ledger().transfer(self.id);
+                self.created = there.map(|transfer| (transfer, lsn));
+            }
+        });
+    }
 }
 
 /// Reads one snapshot of the plan's history or of one that it forked from, and proves it.
@@ -134,6 +167,7 @@ struct Replay {
     digests: VecDeque<(Lsn, Digest)>,
     /// A command behind the target was seen: nothing before it can be missing.
     passed_target: bool,
+    watch: Option<Watch>,
 }
 
 impl Replay {
@@ -148,7 +182,48 @@ impl Replay {
             stop,
             digests: VecDeque::new(),
             passed_target: false,
+            watch: None,
         }
+    }
+
+    /// Where the plan's way begins.
+    fn begin(
+        store: &Shared,
+        cluster: ClusterId,
+        plan: &Plan,
+        threads: usize,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Replay, Failure> {
+        let Some(snapshot) = &plan.snapshot else {
+            return Ok(Replay::new(State::new(state_limits(cluster)), plan.stop));
+        };
+        let file_bytes = snapshot.file_bytes;
+        on_progress(Progress::Loading { file_bytes });
+        load(&**store, cluster, plan, snapshot, threads)
+    }
+
+    /// Replays the plan's log; the next pieces are read and unpacked meanwhile.
+    fn run(
+        &mut self,
+        store: &Shared,
+        cluster: ClusterId,
+        plan: &Plan,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Failure> {
+        std::thread::scope(|scope| {
+            let (sender, pieces) = sync_channel(PIECES_AHEAD);
+            let paths = plan.steps.iter().map(|step| step.path.clone());
+            let paths: Vec<_> = paths.collect();
+            scope.spawn(move || {
+                for path in paths {
+                    // Nobody listens any more once the target is reached or something failed.
+                    if sender.send(archive::read_log(&**store, &path)).is_err() {
+                        return;
+                    }
+                }
+            });
+            self.follow(plan, cluster, &pieces, on_progress)
+        })
     }
 
     fn follow(
@@ -158,11 +233,12 @@ impl Replay {
         pieces: &Receiver<standfast_snapshot::Result<(LogHead, Vec<Record>)>>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Failure> {
-        for (i, step) in plan.steps.iter().enumerate() {
-            let (piece, pieces_all) = (i + 1, plan.steps.len());
+        let all_bytes = plan.steps.iter().map(|step| step.head.raw_bytes).sum();
+        let mut done_bytes = 0;
+        for step in &plan.steps {
             on_progress(Progress::Replaying {
-                piece,
-                pieces: pieces_all,
+                done_bytes,
+                all_bytes,
             });
             let read = pieces.recv().expect("one answer for each path");
             let (head, records) = read.map_err(damaged)?;
@@ -173,9 +249,11 @@ impl Replay {
                 )));
             }
             self.done.tally.raw_bytes += head.raw_bytes;
+            done_bytes += head.raw_bytes;
             for record in &records {
                 self.take(step, record)?;
-                if self.passed_target {
+                let is_found = self.watch.as_ref().is_some_and(|w| w.created.is_some());
+                if self.passed_target || is_found {
                     return Ok(());
                 }
             }
@@ -216,7 +294,10 @@ impl Replay {
             let (file, lsn) = (&step.path, record.first_lsn());
             Err(damaged(format!("{file}: the record at LSN {lsn}: {what}")))
         };
-        self.done.state.apply_prefix(record, through, |_, _| ());
+        match &mut self.watch {
+            Some(watch) => watch.apply(&mut self.done.state, record, through),
+            None => self.done.state.apply_prefix(record, through, |_, _| ()),
+        }
         self.done.link = link_inside(record, through);
         let tally = &mut self.done.tally;
         tally.records += 1;

@@ -1,13 +1,16 @@
 //! A restore gives the state that was, at every point there is, or says why not and leaves nothing.
 
+mod past;
+
 use super::*;
+use crate::cli::backup::rfc3339;
 use crate::node::meta;
 use crate::node::open::state_limits;
 use crate::node::shelf::load_snapshot;
 use crate::replication::EpochEntry;
 use crate::state::{self, Attestation, Command, State};
 use bytes::{Bytes, BytesMut};
-use standfast_snapshot::{Card, Header, Options, Writer, archive};
+use standfast_snapshot::{Card, Header, Options, Target, Writer, archive};
 use standfast_wal::{Epoch, Kind, Record};
 use std::collections::BTreeMap;
 use std::fs;
@@ -120,15 +123,7 @@ impl Primary {
         let mut blocks = Vec::new();
         while !self.state.snapshot_step(64, &mut blocks) {}
         for block in blocks {
-            let (section, first, last) = (0, block.first_slot.into(), block.last_slot.into());
-            let bytes = block.bytes;
-            let block = standfast_snapshot::Block {
-                section,
-                first,
-                last,
-                bytes,
-            };
-            writer.push(block).unwrap();
+            writer.push(crate::node::shelf::file_block(block)).unwrap();
         }
         writer.publish().unwrap();
         path
@@ -176,13 +171,16 @@ fn build(dir: &Path) -> Primary {
     primary
 }
 
-fn order(dir: &Path, target: Target) -> Order {
+fn order(dir: &Path, target: impl Into<Aim>) -> Order {
     Order {
-        from: stored(&dir.join("archive")),
+        source: Source {
+            from: stored(&dir.join("archive")),
+            target: target.into(),
+            cluster: None,
+            history: None,
+            threads: 2,
+        },
         to: dir.join("restored"),
-        target,
-        cluster: None,
-        history: None,
         node: NodeId(4),
         member: Member {
             incarnation: Incarnation(77),
@@ -192,13 +190,12 @@ fn order(dir: &Path, target: Target) -> Order {
             addresses: Addresses::default(),
         },
         activate: false,
-        threads: 2,
         history_id: 999,
         nonce: Nonce(5),
     }
 }
 
-fn restore_to(dir: &Path, target: Target) -> Result<Restored, Failure> {
+fn restore_to(dir: &Path, target: impl Into<Aim>) -> Result<Restored, Failure> {
     let _ = fs::remove_dir_all(dir.join("restored"));
     restore(order(dir, target), &mut |_| ())
 }
@@ -355,11 +352,9 @@ fn what_was_restored_can_be_backed_up_and_restored_again() {
     let (header, _) = load(dir);
     assert_eq!(header.ancestors, [(FIRST, 29), (restored.history, 35)]);
     // The first history is still whole.
-    let old = Order {
-        history: Some(FIRST),
-        to: dir.join("old"),
-        ..order(dir, Target::Latest)
-    };
+    let mut old = order(dir, Target::Latest);
+    old.source.history = Some(FIRST);
+    old.to = dir.join("old");
     assert_eq!(restore(old, &mut |_| ()).unwrap().link, primary.link);
 }
 
@@ -460,18 +455,25 @@ fn what_an_interrupted_restore_left_is_cleared_and_a_running_one_is_not() {
 
 #[test]
 fn targets_and_histories_read_as_documented() {
-    assert_eq!(parse_target("latest"), Ok(Target::Latest));
-    assert_eq!(parse_target("lsn:42"), Ok(Target::Lsn(Lsn(42))));
+    let at = |target| Ok(Aim::At(target));
+    assert_eq!(target::parse("latest"), at(Target::Latest));
+    assert_eq!(target::parse("lsn:42"), at(Target::Lsn(Lsn(42))));
     let ns = 1_769_860_800_000_000_001;
     assert_eq!(
-        parse_target("time:2026-01-31T12:00:00.000000001Z"),
-        Ok(Target::Time(ns))
+        target::parse("time:2026-01-31T12:00:00.000000001Z"),
+        at(Target::Time(ns))
     );
     assert_eq!(
-        parse_target("time:2026-01-31T13:00:00.000000001+01:00"),
-        Ok(Target::Time(ns))
+        target::parse("time:2026-01-31T13:00:00.000000001+01:00"),
+        at(Target::Time(ns))
     );
     assert_eq!(rfc3339(ns), "2026-01-31T12:00:00.000000001Z");
+    assert_eq!(target::parse("before:42"), Ok(Aim::Before(42)));
+    assert_eq!(target::parse("before:0xfF"), Ok(Aim::Before(255)));
+    assert_eq!(
+        target::parse("before:00000000-0000-0000-0000-0000000000ff"),
+        Ok(Aim::Before(255))
+    );
     for bad in [
         "",
         "lsn:",
@@ -480,9 +482,13 @@ fn targets_and_histories_read_as_documented() {
         "time:",
         "time:yesterday",
         "time:1960-01-01T00:00:00Z",
+        "before:",
+        "before:-1",
+        "before:ff",
+        "before:340282366920938463463374607431768211456",
         "7",
     ] {
-        assert!(parse_target(bad).is_err(), "{bad:?}");
+        assert!(target::parse(bad).is_err(), "{bad:?}");
     }
     assert_eq!(parse_history(&FIRST.to_string()), Ok(FIRST));
     assert!(parse_history("1").is_err());

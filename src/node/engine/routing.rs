@@ -127,6 +127,9 @@ impl Engine {
                 incarnation,
                 frame,
             } => match frame.head {
+                // A restored copy is alone until it is activated: whom it took in would be held back
+                // from writes by nothing, and could become primary. A newcomer asks again.
+                Head::Core { message } if self.is_kept_alone(&message.body) => {}
                 Head::Core { mut message } => {
                     self.learn_address(from, &message.body);
                     message.set_records(frame.records);
@@ -144,6 +147,10 @@ impl Engine {
                 Head::Hello(_) | Head::Refused(_) => {}
             },
         }
+    }
+
+    fn is_kept_alone(&self, body: &crate::replication::Body) -> bool {
+        self.settings.quarantined && matches!(body, crate::replication::Body::Join { .. })
     }
 
     /// A newcomer says where it is reached: it is in nobody's settings and in no Config yet.
