@@ -1,7 +1,7 @@
 //! One simulated node: the production engine, log, files and opening over simulated disks; what
 //! `node::run` and `node::files` are for real.
 
-use super::offsite::{Offsite, Shipping};
+use super::offsite::Shipping;
 use super::plan::Tuning;
 use super::random::Random;
 use super::world::CLUSTER;
@@ -18,7 +18,9 @@ use standfast::node::wire::{Frame, Head, Piece};
 use standfast::replication::{Introduction, Replica, Time};
 use standfast_snapshot::{NewFile, Options as SnapshotOptions, SegmentRef, Writer};
 use standfast_wal::scribe::Command;
-use standfast_wal::{ClusterId, Log, Lsn, NodeId, Options, Record, Scribe, SimDisk, Storage};
+use standfast_wal::{
+    ClusterId, Log, Lsn, NodeId, Options, Reader, Record, Scribe, SimDisk, Storage,
+};
 use std::collections::VecDeque;
 
 /// What the thread of the log is at.
@@ -175,7 +177,6 @@ impl Process {
             anew,
             ..
         } = opened;
-        let randoms = (0..8).map(|_| random.wide()).collect();
         let introduction = Introduction {
             // As `join` does: a node asks to be taken in until it knows of a Config.
             asked: starter.introduction.asked && meta.core.config.version == 0,
@@ -187,7 +188,7 @@ impl Process {
             core,
             facts,
             introduction.clone(),
-            randoms,
+            (0..8).map(|_| random.wide()).collect(),
         );
         let from = newest.as_ref().map(|newest| newest.head.link.position.lsn);
         let reader = log.as_ref().map(Log::reader);
@@ -463,10 +464,9 @@ impl Process {
         }
     }
 
-    /// Reads sealed segments again: the first damage.
-    pub fn scrub(&self) -> Option<String> {
-        let reader = self.scribe.as_ref()?.log().reader();
-        shelf::scrub_log(&reader, &mut || ()).map(|(story, _)| story)
+    /// `None` on a witness.
+    pub fn log_reader(&self) -> Option<Reader<SimDisk>> {
+        self.scribe.as_ref().map(|scribe| scribe.log().reader())
     }
 
     /// What the log's owner has synced; `None` on a witness.
@@ -481,23 +481,6 @@ impl Process {
             .is_some_and(|scribe| scribe.log().is_suspect())
     }
 
-    /// This process archives, if the world has an archive and it keeps a log.
-    pub fn archives(&mut self, offsite: Option<&Offsite>, tuning: &Tuning) {
-        let settings = tuning.engine.archive.as_ref();
-        self.shipping = offsite
-            .zip(settings)
-            .filter(|_| self.scribe.is_some())
-            .map(|(offsite, settings)| Shipping::new(offsite, settings));
-    }
-
-    /// The archive's store has had its time.
-    pub fn shipped(&mut self, now: Now) -> Vec<Event> {
-        let log = self.scribe.as_ref().map(|scribe| scribe.log().reader());
-        let shipping = self.shipping.as_mut().zip(log);
-        let event = shipping.and_then(|(shipping, log)| shipping.done(&log, now));
-        event.into_iter().collect()
-    }
-
     /// The meta file's disk has had its time.
     pub fn meta_done(&mut self) -> Vec<Event> {
         self.meta_busy = false;
@@ -510,9 +493,4 @@ impl Process {
             Err(error) => Event::DiskFailed(format!("cannot replace the meta file: {error}")),
         }]
     }
-}
-
-/// Puts a node's first meta file on its disk.
-pub fn format(disks: &SimDir, meta: &MetaFile) {
-    meta::store(&disks.root, meta).expect("a new disk takes it");
 }

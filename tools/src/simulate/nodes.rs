@@ -2,7 +2,7 @@
 
 use super::check::meta_on_disk;
 use super::clock::Clock;
-use super::node::{self, Process, Starter, Wants};
+use super::node::{Process, Starter, Wants};
 use super::plan::{Plan, first_incarnation, id};
 use super::queue::Happening;
 use super::random::Random;
@@ -76,7 +76,7 @@ impl Node {
             quarantined: false,
             core,
         };
-        node::format(&disks, &meta);
+        format(&disks, &meta);
         let drift = random.below(plan.drift_ppm * 2 + 1) as i64 - plan.drift_ppm as i64;
         let skew = random.below(400) * MS;
         Node {
@@ -128,22 +128,6 @@ impl Node {
         }
     }
 
-    /// What the meta file says now.
-    pub fn story_of_meta(&self) -> String {
-        let bytes = self.disks.root.contents(meta::FILE).unwrap_or_default();
-        let Ok(MetaFile { core, .. }) = MetaFile::decode(&bytes) else {
-            return "no meta file".to_string();
-        };
-        let (fence, config) = (core.fence, core.config);
-        let voted = core.acceptor.accepted.map(|vote| vote.proposal.value);
-        format!(
-            "fence {fence}, v{} of {}, vote v{:?}",
-            config.version,
-            config.epoch,
-            voted.map(|value| value.version)
-        )
-    }
-
     /// Both copies of the meta file are whole.
     pub fn has_sound_meta(&self) -> bool {
         let bytes = self.disks.root.contents(meta::FILE);
@@ -153,6 +137,11 @@ impl Node {
     pub fn is_up(&self) -> bool {
         self.process.is_some()
     }
+}
+
+/// Puts a node's first meta file on its disk.
+fn format(disks: &SimDir, meta: &MetaFile) {
+    meta::store(&disks.root, meta).expect("a new disk takes it");
 }
 
 impl World {

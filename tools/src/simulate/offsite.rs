@@ -2,7 +2,9 @@
 //! slow, is away now and then, and loses answers.
 
 use super::check::offsite as check;
+use super::node::Process;
 use super::nodes::Node;
+use super::plan::Tuning;
 use super::queue::Happening;
 use super::random::Random;
 use super::world::{MS, World};
@@ -86,6 +88,25 @@ impl Shipping {
         self.archiver.round(&order, log, now);
         let standing = self.archiver.standing().clone();
         Some(Event::Archived(Box::new(standing)))
+    }
+}
+
+impl Process {
+    /// This process archives, if the world has an archive and it keeps a log.
+    pub fn archives(&mut self, offsite: Option<&Offsite>, tuning: &Tuning) {
+        let settings = tuning.engine.archive.as_ref();
+        let both = offsite
+            .zip(settings)
+            .filter(|_| self.log_reader().is_some());
+        self.shipping = both.map(|(offsite, settings)| Shipping::new(offsite, settings));
+    }
+
+    /// The archive's store has had its time.
+    fn shipped(&mut self, now: Now) -> Vec<Event> {
+        let log = self.log_reader();
+        let shipping = self.shipping.as_mut().zip(log);
+        let event = shipping.and_then(|(shipping, log)| shipping.done(&log, now));
+        event.into_iter().collect()
     }
 }
 

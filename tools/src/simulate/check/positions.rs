@@ -95,8 +95,8 @@ impl Positions {
 }
 
 impl Observer {
-    /// Whether this place of a log is durable on that node's disk, or was on one that is lost. A log
-    /// that has gone on in a history that was founded since is the same copy.
+    /// Whether this place of a log is durable on that node's disk, or was on one that is lost. A
+    /// log that has gone on in a history that was founded since is the same copy.
     pub(super) fn holds(&self, nodes: &[Node], node: usize, place: Place) -> bool {
         let is_there = |durable: Lsn, table: &EpochTable| {
             let there = Place::of(table, place.lsn);
@@ -146,4 +146,22 @@ impl Observer {
 pub fn meta_on_disk(node: &Node) -> Option<standfast::replication::Meta> {
     let bytes = node.disks.root.contents(meta::FILE)?;
     MetaFile::decode(&bytes).ok().map(|meta| meta.core)
+}
+
+impl Node {
+    /// What the meta file says now.
+    pub fn story_of_meta(&self) -> String {
+        let bytes = self.disks.root.contents(meta::FILE).unwrap_or_default();
+        let Ok(MetaFile { core, .. }) = MetaFile::decode(&bytes) else {
+            return "no meta file".to_string();
+        };
+        let (fence, config) = (core.fence, core.config);
+        let voted = core.acceptor.accepted.map(|vote| vote.proposal.value);
+        format!(
+            "fence {fence}, v{} of {}, vote v{:?}",
+            config.version,
+            config.epoch,
+            voted.map(|value| value.version)
+        )
+    }
 }

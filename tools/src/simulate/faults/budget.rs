@@ -12,6 +12,7 @@
 //!   writes do not fail half-way, only their processes die: a torn end counts as absent until the
 //!   whole sync set answers, and then only force would help ("Suspect log").
 
+use crate::simulate::node::Process;
 use crate::simulate::nodes::Node;
 use crate::simulate::world::World;
 use standfast::node::shelf;
@@ -30,6 +31,13 @@ impl Node {
 /// rule demands, all.
 fn copies_of(config: &Config, needed: u32) -> usize {
     config.sync_set.len().min(needed as usize)
+}
+
+impl Process {
+    /// Reads sealed segments again: the first damage.
+    fn scrub(&self) -> Option<String> {
+        shelf::scrub_log(&self.log_reader()?, &mut || ()).map(|(story, _)| story)
+    }
 }
 
 impl World {
