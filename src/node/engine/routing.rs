@@ -127,8 +127,8 @@ impl Engine {
                 incarnation,
                 frame,
             } => match frame.head {
-                // A restored copy is alone until it is activated: whom it took in would be held back
-                // from writes by nothing, and could become primary. A newcomer asks again.
+                // A restored copy is alone until it is activated: whom it took in, nothing would
+                // hold back from writes, and it could become primary. A newcomer asks again.
                 Head::Core { message } if self.is_kept_alone(&message.body) => {}
                 Head::Core { mut message } => {
                     self.learn_address(from, &message.body);
