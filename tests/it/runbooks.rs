@@ -311,6 +311,10 @@ fn whole_cluster(cluster: &mut Cluster, since: &str) {
         let members = cluster.status(&nodes[0])["members"].clone();
         assert_eq!(members.as_array().map(Vec::len), Some(1), "{members}");
     });
+    let file = settings_of(&nodes[1]);
+    let said = cluster.cli(&["member", "add", "--config", &file, "--at", &nodes[0].client]);
+    assert_ne!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("standfast activate"), "{said:?}");
     cluster.kill(&nodes[0]);
     steps.run(cluster, "activate");
     steps.serve(cluster, &nodes[0]);
