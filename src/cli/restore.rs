@@ -5,7 +5,7 @@ mod rebuild;
 #[cfg(test)]
 mod tests;
 
-use super::backup::{choose_cluster, open_store, point, rfc3339};
+use super::backup::{Keys, choose_cluster, open_store, point, rfc3339};
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use super::settings::Settings;
@@ -15,7 +15,7 @@ use crate::state::Digest;
 use directory::Building;
 use rebuild::{Progress, Tally, rebuild};
 use standfast_snapshot::plan::{Plan, Point, Unmet};
-use standfast_snapshot::{Shared, Target, catalogue, plan};
+use standfast_snapshot::{Error, Identities, Shared, Target, catalogue, plan};
 use standfast_wal::{ClusterId, Disk, History, Incarnation, Link, Lsn, NodeId, Nonce, Storage};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -54,6 +54,8 @@ pub struct Restore {
     /// Threads that load and compress; as many as there are processors by default
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    keys: Keys,
     #[arg(long)]
     json: bool,
 }
@@ -61,6 +63,8 @@ pub struct Restore {
 /// Which data directory to make from what.
 pub struct Order {
     pub from: Shared,
+    /// Who opens what is encrypted.
+    pub identities: Identities,
     pub to: PathBuf,
     pub target: Target,
     pub cluster: Option<ClusterId>,
@@ -100,8 +104,9 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
     let listed = catalogue::read(&order.from, cluster)
         .map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
     let plan = plan(&listed, order.history, order.target).map_err(unmet)?;
+    check_keys(&plan, &order)?;
     let building = Building::begin(&order.to)?;
-    let mut rebuilt = rebuild(&order.from, cluster, &plan, order.threads, on_progress)?;
+    let mut rebuilt = rebuild(&order, cluster, &plan, on_progress)?;
     let generations = listed.histories.iter().map(|e| e.history.generation);
     let history = History {
         generation: generations.max().unwrap_or(0) + 1,
@@ -136,6 +141,31 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
         file_bytes,
         quarantined: !order.activate,
     })
+}
+
+/// That nothing is encrypted which no key was given for, before anything is made.
+fn check_keys(plan: &Plan, order: &Order) -> Result<(), Failure> {
+    let snapshot = plan.snapshot.iter().map(|s| (&s.path, s.recipients));
+    let log = plan.steps.iter().map(|s| (&s.path, s.head.recipients));
+    let sealed = snapshot.chain(log).find_map(|(path, id)| Some((path, id?)));
+    match sealed {
+        Some((path, id)) if order.identities.is_empty() => {
+            Err(refused(&Error::sealed(&order.from.place(path), id)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with an object, and what to do.
+fn refused(error: &Error) -> Failure {
+    let text = error.to_string();
+    match error.locked_to() {
+        None => Failure::new(ExitCode::Damaged, text),
+        Some(_) => Failure::new(ExitCode::Failed, text).hint(
+            "name the age identity file of one of its recipients with --identity FILE; after a \
+             change of keys, one that holds the old ones and the new",
+        ),
+    }
 }
 
 /// What the new history forked from: the one that was read, and its own ancestors, none of them
@@ -232,6 +262,7 @@ pub fn run(args: &Restore) -> Outcome {
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let order = Order {
         from: open_store(&args.from)?,
+        identities: args.keys.read()?,
         to: args.to.clone(),
         target: args.target,
         cluster: args.cluster,

@@ -8,8 +8,8 @@
 use crate::limits;
 use crate::node::archive::NO_HISTORY;
 use serde::{Deserialize, Serialize};
-use standfast_snapshot::archive::{LOG_CLOSE_BYTES, Put};
-use standfast_snapshot::{Card, LogHead, Shared, Shipper, Survey, catalogue, store};
+use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put};
+use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, Survey, catalogue, store};
 use standfast_wal::{ClusterId, History, Kind, Link, Lsn, ReadError, Reader, Record, Storage};
 use std::io;
 use std::time::Duration;
@@ -99,6 +99,8 @@ struct Course {
     survey: Survey,
     /// Wall clock (ns) at the end of the last round.
     last_round_ns: u64,
+    /// Wall clock (ns) when the last manifest was put, or the course set.
+    manifest_ns: u64,
 }
 
 /// A snapshot that is to be put; on a thread of its own, for it takes long.
@@ -113,6 +115,7 @@ pub struct Archiver {
     place: String,
     store: Option<Shared>,
     interval: Duration,
+    recipients: Recipients,
     course: Option<Course>,
     standing: Standing,
     is_uploading: bool,
@@ -123,11 +126,12 @@ pub struct Archiver {
 
 impl Archiver {
     /// Nothing is asked of the store yet.
-    pub fn new(place: &str, interval: Duration) -> Archiver {
+    pub fn new(place: &str, interval: Duration, recipients: Recipients) -> Archiver {
         Archiver {
             place: place.to_string(),
             store: None,
             interval,
+            recipients,
             course: None,
             standing: Standing::default(),
             is_uploading: false,
@@ -137,10 +141,10 @@ impl Archiver {
     }
 
     /// As `new`, with a store that is open.
-    pub fn with_store(store: Shared, interval: Duration) -> Archiver {
+    pub fn with_store(store: Shared, interval: Duration, recipients: Recipients) -> Archiver {
         Archiver {
             store: Some(store),
-            ..Archiver::new("", interval)
+            ..Archiver::new("", interval, recipients)
         }
     }
 
@@ -201,6 +205,12 @@ impl Archiver {
             newest = Some(head);
         }
         course.last_round_ns = now_ns;
+        let age = now_ns.saturating_sub(course.manifest_ns);
+        if course.shipper.is_manifest_due() || age / MANIFEST_PIECES as u64 >= interval_ns {
+            course.manifest_ns = now_ns;
+            let put = course.shipper.put_manifest();
+            put.map_err(|error| error.to_string())?;
+        }
         let newest = newest.or(course.survey.newest);
         self.prove(order, log, newest, now_ns)
     }
@@ -221,16 +231,15 @@ impl Archiver {
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
         self.standing.wants_snapshot = !course.survey.is_whole && !helps && !self.is_uploading;
         let Some(head) = newest else { return Ok(()) };
-        let records = read_back(course, &head, &order.card, log)?;
+        let there = read_back(course, &head, &order.card, log)?;
         if !course.survey.is_whole {
             return Ok(());
         }
         self.standing.gap = None;
-        let attested = records.iter().rev().find(|r| r.kind() == Kind::Attestation);
         // All that is committed is there: until now nothing would be lost.
         let time = match end >= order.through {
             true => now_ns,
-            false => attested.map_or(0, Record::timestamp),
+            false => there.attested_since(),
         };
         self.standing.restorable_ns = self.standing.restorable_ns.max(time);
         Ok(())
@@ -265,7 +274,8 @@ impl Archiver {
         }
         let (cluster, history) = (order.card.cluster, order.card.history);
         check_belongs(&store, &self.place, cluster, history)?;
-        let (shipper, mut survey) = Shipper::open(&store, &order.card).map_err(text)?;
+        let (shipper, mut survey) =
+            Shipper::open(&store, &order.card, &self.recipients).map_err(text)?;
         // Nothing is there yet, and nothing is missing of what will be.
         survey.is_whole |= survey.end.is_none() && start_of(&order.card, log) == Lsn::ZERO;
         if self.standing.history != history {
@@ -279,6 +289,7 @@ impl Archiver {
             shipper,
             survey,
             last_round_ns: now_ns,
+            manifest_ns: now_ns,
         });
         Ok(())
     }
@@ -324,9 +335,9 @@ fn read_back(
     head: &LogHead,
     card: &Card,
     log: &impl Committed,
-) -> Result<Vec<Record>, String> {
+) -> Result<LogHead, String> {
     let error = match course.shipper.read_back(head) {
-        Ok(records) => return Ok(records),
+        Ok(there) => return Ok(there),
         Err(error) => error,
     };
     let before = Lsn(head.first_lsn.0 - 1);

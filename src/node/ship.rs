@@ -26,14 +26,12 @@ pub type Orders = Sender<Word>;
 
 /// Starts the thread; it ends with the node.
 pub fn spawn(
-    place: &str,
-    interval: Duration,
+    archiver: Archiver,
     data: &Path,
     log: Reader<Disk>,
     events: UnboundedSender<Event>,
 ) -> Orders {
     let (sender, words) = channel();
-    let archiver = Archiver::new(place, interval);
     let (orders, data) = (sender.clone(), data.to_path_buf());
     crate::node::files::spawn("archive", move || {
         Thread {

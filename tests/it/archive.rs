@@ -1,6 +1,7 @@
 //! The continuous archive under load and faults: what it holds restores to what the primary was.
 
 use crate::turn;
+use age::secrecy::ExposeSecret;
 use rig::cluster::{PATIENCE, digest};
 use rig::random::Random;
 use rig::{Cluster, Load, S3, Spec, holds_for, until};
@@ -56,17 +57,35 @@ fn wait_archived(cluster: &Cluster) {
     });
 }
 
-fn restore(cluster: &Cluster, from: &str, target: &str) -> rig::cluster::Said {
+/// Where an archive is, and the identity file that opens it, if it is encrypted.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    place: &'a str,
+    identity: Option<&'a str>,
+}
+
+impl From<'_> {
+    fn run(&self, cluster: &Cluster, words: &[&str]) -> rig::cluster::Said {
+        let mut all = [words, &["--from", self.place]].concat();
+        if let Some(file) = self.identity {
+            all.extend(["--identity", file]);
+        }
+        cluster.cli(&all)
+    }
+}
+
+fn restore(cluster: &Cluster, from: From<'_>, target: &str) -> rig::cluster::Said {
     let to = cluster.scratch().join("restored");
     let _ = fs::remove_dir_all(&to);
     let to = to.display().to_string();
-    cluster.cli(&[
-        "restore", "--from", from, "--to", &to, "--target", target, "--json",
-    ])
+    from.run(
+        cluster,
+        &["restore", "--to", &to, "--target", target, "--json"],
+    )
 }
 
 /// Restores to some points of the past, drawn at random, and to the first and the last.
-fn check_past(cluster: &Cluster, from: &str, past: &Past) {
+fn check_past(cluster: &Cluster, from: From<'_>, past: &Past) {
     let mut random = Random::new(past.len() as u64);
     let points = turn::count("STANDFAST_RESTORE_POINTS", 6);
     let mut chosen: Vec<usize> = (0..points)
@@ -82,7 +101,7 @@ fn check_past(cluster: &Cluster, from: &str, past: &Past) {
 }
 
 /// Load, and in the middle of it: the archiver killed, the next one paused, the store away.
-fn ordeal(cluster: &mut Cluster, place: &str, away: impl FnOnce(&Cluster, &mut Past)) {
+fn ordeal(cluster: &mut Cluster, from: From<'_>, away: impl FnOnce(&Cluster, &mut Past)) {
     let mut past = Past::new();
     let load = Load::start(&cluster.addresses(), 4, "archived");
     load.wait_more(300);
@@ -113,11 +132,9 @@ fn ordeal(cluster: &mut Cluster, place: &str, away: impl FnOnce(&Cluster, &mut P
         .assert_exactly_once();
     watch(cluster, &mut past, Duration::from_millis(100));
     wait_archived(cluster);
-    cluster
-        .cli(&["backup", "verify", "--from", place])
-        .success();
+    from.run(cluster, &["backup", "verify"]).success();
     assert!(past.len() > 20, "{past:?}");
-    check_past(cluster, place, &past);
+    check_past(cluster, from, &past);
 }
 
 #[test]
@@ -125,9 +142,18 @@ fn a_directory_archives_through_kills_pauses_and_an_outage() {
     let scratch = tempfile::tempdir().expect("a scratch directory can be made");
     let place = scratch.path().join("archive");
     let url = format!("file://{}", place.display());
-    let mut cluster = turn::start(&Spec::triple().archived(&url));
+    let key = age::x25519::Identity::generate();
+    let spec = Spec::triple().archived(&url);
+    let mut cluster = turn::start(&spec.sealed_to(&key.to_public().to_string()));
+    let identity = scratch.path().join("identity");
+    fs::write(&identity, key.to_string().expose_secret()).expect("the directory is writable");
+    let identity = identity.display().to_string();
+    let from = From {
+        place: &url,
+        identity: Some(&identity),
+    };
     let aside = scratch.path().join("aside");
-    ordeal(&mut cluster, &url, |cluster, past| {
+    ordeal(&mut cluster, from, |cluster, past| {
         fs::rename(&place, &aside).expect("it is there");
         // What stands in its place is no directory.
         fs::write(&place, "").expect("the scratch directory is writable");
@@ -137,7 +163,16 @@ fn a_directory_archives_through_kills_pauses_and_an_outage() {
         fs::remove_file(&place).expect("it is there");
         fs::rename(&aside, &place).expect("it is there");
     });
-    damage(&cluster, &place);
+    let keyless = From {
+        identity: None,
+        ..from
+    };
+    let said = keyless.run(&cluster, &["backup", "verify"]).success();
+    assert!(said.contains("were not opened"), "{said}");
+    let said = restore(&cluster, keyless, "latest");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("--identity FILE"), "{said:?}");
+    damage(&cluster, &place, from);
 }
 
 #[test]
@@ -149,16 +184,20 @@ fn an_s3_archives_through_kills_pauses_and_an_outage() {
         spec = spec.with(variable, &value);
     }
     let mut cluster = turn::start(&spec);
-    ordeal(&mut cluster, &url, |cluster, past| {
+    let from = From {
+        place: &url,
+        identity: None,
+    };
+    ordeal(&mut cluster, from, |cluster, past| {
         s3.pause();
         watch(cluster, past, Duration::from_secs(8));
         s3.resume();
     });
 }
 
-fn is_log(file: &Path) -> bool {
+fn is_a(file: &Path, what: &str) -> bool {
     let name = file.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with("log-"))
+    name.is_some_and(|name| name.starts_with(what))
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
@@ -175,10 +214,26 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The first number in an object's name.
+fn first_lsn(file: &Path) -> u64 {
+    let name = file.file_name().and_then(|name| name.to_str());
+    let number = name.and_then(|name| name.split('-').nth(1)?.parse().ok());
+    number.expect("a name with an LSN")
+}
+
+/// Up to where manifests name the log.
+fn named_through(files: &[PathBuf]) -> u64 {
+    let manifests = files.iter().filter(|one| is_a(one, "manifest-"));
+    manifests.map(|one| first_lsn(one)).max().unwrap_or(0)
+}
+
 /// Hurts one object at a time: `verify` finds it, and no restore gives another state.
-fn damage(cluster: &Cluster, place: &Path) {
-    let from = place.display().to_string();
-    let latest = |cluster: &Cluster| restore(cluster, &from, "latest");
+fn damage(cluster: &Cluster, place: &Path, from: From<'_>) {
+    let latest = |cluster: &Cluster| restore(cluster, from, "latest");
+    let keyless = From {
+        identity: None,
+        ..from
+    };
     let sound: serde_json::Value =
         serde_json::from_str(&latest(cluster).success()).expect("--json prints JSON");
     let files = files_below(place);
@@ -204,21 +259,20 @@ fn damage(cluster: &Cluster, place: &Path) {
         }
         .expect("an object can be changed");
         let what = format!("{} {kind} at {at}", file.display());
-        let said = cluster.cli(&["backup", "verify", "--from", &from]);
-        let name = file
-            .file_name()
-            .and_then(|name| name.to_str())
-            .expect("ASCII");
-        // What is left without a snapshot, or without the newest log, is a sound archive of less.
-        let is_newest = files.iter().rfind(|one| is_log(one)) == Some(file);
-        let may_be_less = kind == "deleted" && (name.starts_with("snapshot-") || is_newest);
+        // Every other time by whoever has no key.
+        let prover = if case / 4 % 2 == 0 { from } else { keyless };
+        let said = prover.run(cluster, &["backup", "verify"]);
+        // Nobody but the newest manifest knows of it, and of what was put behind it.
+        let is_newest = |what| files.iter().rfind(|one| is_a(one, what)) == Some(file);
+        let is_unnamed = is_a(file, "log-") && first_lsn(file) > named_through(&files);
+        let may_be_less = kind == "deleted" && (is_newest("manifest-") || is_unnamed);
         assert!(said.code == Some(7) || may_be_less, "{what}: {said:?}");
         let said = latest(cluster);
         if said.code == Some(0) {
             let said: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
             let is_same = (&said["lsn"], &said["digest"]) == (&sound["lsn"], &sound["digest"]);
             let is_less = said["lsn"].as_i64() < sound["lsn"].as_i64();
-            let is_right = is_same || kind == "deleted" && is_newest && is_less;
+            let is_right = is_same || may_be_less && is_less;
             assert!(is_right, "{what}: {said}");
         }
         fs::write(file, bytes).expect("an object can be changed");

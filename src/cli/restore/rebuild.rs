@@ -4,16 +4,18 @@
 //! state digest; each piece's checksums; each record's place in the chain; and the digest of the
 //! state at every Attestation on the way. The next piece is unpacked while this one is applied.
 
+use super::{Order, refused};
 use crate::cli::exit::{ExitCode, Failure};
 use crate::node::copies::decode_epochs;
 use crate::node::open::state_limits;
 use crate::node::shelf;
 use crate::replication::{EpochEntry, EpochTable};
 use crate::state::{Attestation, Digest, State};
-use standfast_snapshot::catalogue::{SnapshotEntry, segments_beside};
+use standfast_snapshot::catalogue::SnapshotEntry;
 use standfast_snapshot::object::{LogHead, link_inside};
 use standfast_snapshot::plan::{Plan, Step, Stop};
-use standfast_snapshot::{Reader, SegmentRef, Shared, Store, archive, segment, store};
+use standfast_snapshot::sealed::fetch_snapshot;
+use standfast_snapshot::{SegmentRef, archive, segment};
 use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -53,19 +55,18 @@ pub enum Progress {
     Writing { raw_bytes: u64 },
 }
 
-/// Does what `plan` says, with `threads` threads to load with.
+/// Does what `plan` says, from where and with what `order` says.
 pub fn rebuild(
-    store: &Shared,
+    order: &Order,
     cluster: ClusterId,
     plan: &Plan,
-    threads: usize,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Rebuilt, Failure> {
     let mut replay = match &plan.snapshot {
         Some(snapshot) => {
             let file_bytes = snapshot.file_bytes;
             on_progress(Progress::Loading { file_bytes });
-            load(&**store, cluster, plan, snapshot, threads)?
+            load(order, cluster, plan, snapshot)?
         }
         None => Replay::new(State::new(state_limits(cluster)), plan.stop),
     };
@@ -76,7 +77,8 @@ pub fn rebuild(
         scope.spawn(move || {
             for path in paths {
                 // Nobody listens any more once the target is reached or something failed.
-                if sender.send(archive::read_log(&**store, &path)).is_err() {
+                let read = archive::read_log(&*order.from, &path, &order.identities);
+                if sender.send(read).is_err() {
                     return;
                 }
             }
@@ -92,13 +94,13 @@ pub fn rebuild(
 
 /// Reads one snapshot of the plan's history or of one that it forked from, and proves it.
 fn load(
-    store: &dyn Store,
+    order: &Order,
     cluster: ClusterId,
     plan: &Plan,
     entry: &SnapshotEntry,
-    threads: usize,
 ) -> Result<Replay, Failure> {
-    let reader = Reader::fetch(store, &entry.path).map_err(damaged)?;
+    let (store, identities) = (&*order.from, &order.identities);
+    let reader = fetch_snapshot(store, &entry.path, identities).map_err(|e| refused(&e))?;
     reader.check_cluster(cluster).map_err(damaged)?;
     let header = reader.header();
     let known = |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
@@ -109,9 +111,9 @@ fn load(
         )));
     }
     reader.check_whole().map_err(damaged)?;
-    let segments = segments_beside(store::parent(&entry.path));
-    let open = |reference: &SegmentRef| segment::fetch(store, &segments, reference);
-    let loaded = shelf::load_checked(&reader, open, state_limits(cluster), threads);
+    let open =
+        |reference: &SegmentRef| segment::fetch(store, &entry.segments_dir, reference, identities);
+    let loaded = shelf::load_checked(&reader, open, state_limits(cluster), order.threads);
     let (header, state) = loaded.map_err(damaged)?;
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
     let epochs = decode_epochs(&header.epoch_table);
@@ -165,7 +167,7 @@ impl Replay {
                 pieces: pieces_all,
             });
             let read = pieces.recv().expect("one answer for each path");
-            let (head, records) = read.map_err(damaged)?;
+            let (head, records) = read.map_err(|error| refused(&error))?;
             if head != step.head || head.cluster != cluster {
                 let file = &step.path;
                 return Err(damaged(format!(

@@ -90,7 +90,8 @@ fn order(log: &Log) -> Order {
 }
 
 fn archiver(memory: &Arc<Memory>) -> Archiver {
-    Archiver::with_store(memory.clone(), Duration::from_secs(1))
+    let recipients = Recipients::default();
+    Archiver::with_store(memory.clone(), Duration::from_secs(1), recipients)
 }
 
 /// First and last LSN of each piece of log in the store.
@@ -296,4 +297,46 @@ fn what_the_store_lost_is_put_again_or_told() {
     assert!(!archiver.round(&order(&log), &log, 7 * SECOND));
     assert_eq!(archiver.standing().restorable_ns, 6 * SECOND);
     assert!(archiver.standing().error.is_some());
+}
+
+#[test]
+fn an_encrypted_archive_is_read_back_put_again_and_taken_over_without_a_key() {
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let recipients = Recipients::new(&[recipient.parse().unwrap()]);
+    let memory = Arc::new(Memory::default());
+    let open = || {
+        let second = Duration::from_secs(1);
+        Archiver::with_store(memory.clone(), second, recipients.clone())
+    };
+    let (mut one, mut two) = (open(), open());
+    let mut log = Log::new(20);
+    for turn in 0..40 {
+        let some = if turn % 5 < 2 { &mut one } else { &mut two };
+        assert!(
+            some.round(&order(&log), &log, log.now()),
+            "{:?}",
+            some.standing()
+        );
+        assert_eq!(some.standing().through, log.last());
+        assert_eq!(some.standing().restorable_ns, log.now(), "read back");
+        if turn % 3 == 0 {
+            assert!(one.round(&order(&log), &log, log.now()));
+            assert!(two.round(&order(&log), &log, log.now()));
+        }
+        log.grow(10);
+    }
+    let mut names = memory.names().into_iter();
+    let newest = names.rfind(|name| name.contains("/log-")).unwrap();
+    memory.tamper(&newest, |bytes| bytes[300] ^= 1);
+    assert!(two.round(&order(&log), &log, 60 * SECOND));
+    assert_eq!(two.standing().restorable_ns, 60 * SECOND);
+    let manifests = memory
+        .names()
+        .into_iter()
+        .filter(|name| name.contains("/manifest-"));
+    assert!(manifests.count() >= 2);
+    let store: Shared = memory.clone();
+    let nobody = standfast_snapshot::Identities::default();
+    let report = standfast_snapshot::verify::verify(&store, CLUSTER, 1, &nobody).unwrap();
+    assert!(report.is_sound(), "{report:?}");
 }
