@@ -7,8 +7,8 @@
 //! whose bytes were damaged meanwhile is replaced.
 //!
 //! Encrypted, the same contents are other bytes each time, and no node can read them. What has a
-//! name is held against one's own by what it says in clear: the place in the one log of its history,
-//! by the chain; and against itself by the digest of its stored bytes.
+//! name is held against one's own by what it says in clear: the place in the one log of its
+//! history, by the chain; and against itself by the digest of its stored bytes.
 
 mod unlisted;
 

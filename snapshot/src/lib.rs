@@ -3,10 +3,11 @@
 //! One snapshot is the whole state at one LSN: `write` makes it, `read` refuses it or loads it,
 //! `format` is its layout; what never changes again lies beside it (`segment`) and is referred to.
 //! The archive holds snapshots and the committed log between them: `object` is the layout of one
-//! piece of log, `seal` encrypts, `store` is where objects lie (a directory, an object store), `archive` puts them
-//! there so that nobody overwrites them, `survey` finds where to go on, `catalogue` says what lies
-//! there and `manifest` what must, `plan` (pure) says what a restore to a target reads, `verify` proves that it can be read,
-//! `retention` (pure) says what may go. Nothing here knows what a block of state means.
+//! piece of log, `seal` encrypts, `store` is where objects lie (a directory, an object store),
+//! `archive` puts them there so that nobody overwrites them, `survey` finds where to go on,
+//! `catalogue` says what lies there and `manifest` what must, `plan` (pure) says what a restore to
+//! a target reads, `verify` proves that it can be read, `retention` (pure) says what may go.
+//! Nothing here knows what a block of state means.
 
 // Files and threads are this crate's trade; the pure parts forbid them again for themselves.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]

@@ -159,8 +159,8 @@ impl LogHead {
         facts(self) == facts(other) && (!both_plain || self.blake3 == other.blake3)
     }
 
-    /// A time (ns since 1970) that the last Attestation is not older than; 0 if there is none. Times
-    /// rise with each command, by 1 ns at least.
+    /// A time (ns since 1970) that the last Attestation is not older than; 0 if there is none.
+    /// Times rise with each command, by 1 ns at least.
     pub fn attested_since(&self) -> u64 {
         match self.attested_lsn {
             Lsn::ZERO => 0,

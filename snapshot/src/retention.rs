@@ -25,7 +25,7 @@ pub struct Policy {
 /// What may go.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expiry {
-    /// Those that name anything that may go.
+    /// Those that name anything that may go, and all before them.
     pub manifests: Vec<String>,
     pub snapshots: Vec<String>,
     pub logs: Vec<String>,
@@ -75,15 +75,20 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
     expiry
 }
 
-/// The manifests that name anything of what goes.
+/// The manifests that name anything of what goes, and those before them: each names the one before,
+/// so that only the oldest may go.
 fn manifests(catalogue: &Catalogue, going: &Expiry) -> Vec<String> {
     let going: BTreeSet<&String> = going.snapshots.iter().chain(&going.logs).collect();
     let mut found = Vec::new();
     for entry in &catalogue.histories {
         let dir = history_dir(catalogue.cluster, entry.history);
         let goes = |one: &Named| going.contains(&join(&dir, &named_name(one)));
-        let some = entry.manifests.iter().filter(|m| m.named.iter().any(goes));
-        found.extend(some.map(|m| join(&dir, &manifest_name(m.id))));
+        let last = entry
+            .manifests
+            .iter()
+            .rposition(|m| m.named.iter().any(goes));
+        let some = &entry.manifests[..last.map_or(0, |last| last + 1)];
+        found.extend(some.iter().map(|m| join(&dir, &manifest_name(m.id))));
     }
     found
 }

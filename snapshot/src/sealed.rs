@@ -1,8 +1,8 @@
 //! The layout of an encrypted snapshot or segment: a head in clear, and an age file.
 //!
 //! The head says what whoever has no key must know: what it is of, the digest of the stored bytes,
-//! and for a snapshot its place in the log and the segments that it needs. Neither the state's digest
-//! nor its counts are in it. Whoever opens it holds the head against the contents.
+//! and for a snapshot its place in the log and the segments that it needs. Neither the state's
+//! digest nor its counts are in it. Whoever opens it holds the head against the contents.
 
 use crate::Result;
 use crate::error::{Error, Reason};
@@ -118,8 +118,8 @@ impl SealedHead {
         out
     }
 
-    /// Reads the head at the start of `source`, and says how long it is; nothing behind it is looked
-    /// at.
+    /// Reads the head at the start of `source`, and says how long it is; nothing behind it is
+    /// looked at.
     pub fn read(file: &str, source: &impl Source) -> Result<(SealedHead, u64)> {
         let length = source.length().map_err(|e| Error::io(file, e))?;
         let read = |offset, len: usize| {

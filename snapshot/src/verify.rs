@@ -1,9 +1,10 @@
 //! Proves an archive: reads every byte of it, and says what can be restored and what cannot.
 //!
-//! Each snapshot and each piece of log is read whole. Of an encrypted one that no identity opens only
-//! that is proved which takes no key: that the bytes are those that were put, and its head. Where two of them speak of the same LSN they
-//! must name the same chain value. Then every history's log is followed from each snapshot: what
-//! is unbroken up to the newest record is a restore point; each hole is named by LSN and time.
+//! Each snapshot and each piece of log is read whole. Of an encrypted one that no identity opens
+//! only that is proved which takes no key: that the bytes are those that were put, and its head.
+//! Where two of them speak of the same LSN they must name the same chain value. Then every
+//! history's log is followed from each snapshot: what is unbroken up to the newest record is a
+//! restore point; each hole is named by LSN and time.
 
 use crate::archive::read_log;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry, SnapshotEntry, Unreadable};

@@ -58,8 +58,8 @@ pub enum Backup {
     List(Where),
     /// Read every byte, and prove what can be restored and what cannot
     ///
-    /// Of an encrypted archive that proves, without --identity, that every object is there and as it
-    /// was put; with it, everything.
+    /// Of an encrypted archive that proves, without --identity, that every object is there and as
+    /// it was put; with it, everything.
     Verify {
         #[command(flatten)]
         place: Where,
@@ -368,8 +368,8 @@ pub(super) fn report_text(report: &Report) -> String {
     for (recipients, objects) in &report.unopened {
         let _ = writeln!(
             out,
-            "\n{objects} objects are encrypted to recipients {recipients} and were not opened: they \
-             are there, and\nas they were put. --identity FILE proves what is in them."
+            "\n{objects} objects are encrypted to recipients {recipients} and were not opened:\n\
+             they are there, and as they were put. --identity FILE proves what is in them."
         );
     }
     let verdict = if report.is_sound() && !report.unopened.is_empty() {

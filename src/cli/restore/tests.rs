@@ -529,6 +529,18 @@ fn a_backup_directory_is_listed_and_proved() {
     fs::remove_file(dir.join(&catalogue.histories[0].logs[2].path)).unwrap();
     fs::remove_file(dir.join(&catalogue.histories[0].snapshots[0].path)).unwrap();
     let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let told = report_text(&report);
+    assert_eq!(
+        told.matches("it is not there, and manifest-").count(),
+        2,
+        "{told}"
+    );
+    let home = catalogue::history_dir(CLUSTER, FIRST);
+    for manifest in &catalogue.histories[0].manifests {
+        let name = catalogue::manifest_name(manifest.id);
+        fs::remove_file(dir.join(&home).join(name)).unwrap();
+    }
+    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
     assert!(report.is_sound(), "what is left is a shorter log, whole");
     fs::remove_file(dir.join(&catalogue.histories[0].logs[0].path)).unwrap();
     let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();

@@ -325,6 +325,7 @@ fn an_encrypted_archive_is_read_back_put_again_and_taken_over_without_a_key() {
         }
         log.grow(10);
     }
+    assert!(two.round(&order(&log), &log, log.now()));
     let mut names = memory.names().into_iter();
     let newest = names.rfind(|name| name.contains("/log-")).unwrap();
     memory.tamper(&newest, |bytes| bytes[300] ^= 1);
