@@ -12,7 +12,7 @@ use crate::layout::{
 };
 use crate::read::{Reader, Source};
 use crate::seal::{Identities, RecipientsId};
-use crate::segment::{REFERENCE_BYTES, SegmentRef, references};
+use crate::segment::{SegmentRef, references};
 use crate::store::Store;
 use bytes::Bytes;
 use standfast_wal::Field;
@@ -173,7 +173,7 @@ fn snapshot(file: &str, tail: Bytes) -> Result<Clear> {
     }
     let header = Header::decode(file, &tail, tail.slice(HEADER_BYTES..end))?;
     let segments = references(&tail[end..]).ok_or_else(refuse)?;
-    if blank(&header) != header || (tail.len() - end) % REFERENCE_BYTES != 0 {
+    if blank(&header) != header {
         return Err(refuse());
     }
     Ok(Clear::Snapshot(Box::new(header), segments))

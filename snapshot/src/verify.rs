@@ -32,7 +32,7 @@ pub enum Finding {
     },
     /// No log between these two points.
     Hole(Gap),
-    /// The object is sound, and other than every manifest that names it says.
+    /// The object is plain and sound, and other than every manifest that names it says.
     Replaced { path: String },
     /// Identities were given, and open none of these.
     Locked {
@@ -270,16 +270,21 @@ impl Proof<'_> {
     }
 }
 
-/// What is not as any manifest that names it says. One that was damaged and put again is named
-/// again.
+/// Plain objects that are not as any manifest that names them says. An encrypted one that was
+/// damaged and put again has other bytes, and is proved by its own head.
 fn replaced(entry: &HistoryEntry) -> Vec<Finding> {
     let named = entry.manifests.iter().flat_map(|manifest| &manifest.named);
     let mut known: BTreeMap<(Lsn, Lsn), Vec<&Named>> = BTreeMap::new();
     for one in named {
         known.entry((one.first, one.last)).or_default().push(one);
     }
-    let snapshots = entry.snapshots.iter().map(|s| (&s.path, s.named()));
-    let logs = entry.logs.iter().map(|log| (&log.path, log.head.named()));
+    let snapshots = entry.snapshots.iter().filter(|s| s.recipients.is_none());
+    let logs = entry
+        .logs
+        .iter()
+        .filter(|log| log.head.recipients.is_none());
+    let snapshots = snapshots.map(|s| (&s.path, s.named()));
+    let logs = logs.map(|log| (&log.path, log.head.named()));
     let differs = |found: &Named| {
         let names = known.get(&(found.first, found.last));
         names.is_some_and(|names| !names.contains(&found))

@@ -145,37 +145,28 @@ fn two_that_encrypt_at_once_leave_one_sound_archive() {
 }
 
 #[test]
-fn what_was_damaged_is_put_again_and_named_again() {
-    let memory = Arc::new(Memory::default());
-    let store: Shared = memory.clone();
-    let records = log(Link::default(), 2, 60);
-    let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &to(&[1])).unwrap();
-    let (head, _) = shipper.put_piece(&records[..5]).unwrap();
-    shipper.put_manifest().unwrap();
-    let name = memory
-        .names()
-        .into_iter()
-        .find(|n| n.contains("/log-"))
-        .unwrap();
-    memory.tamper(&name, |bytes| bytes[300] ^= 1);
-    assert!(shipper.read_back(&head).unwrap_err().is_damage());
-    let (again, put) = shipper.put_piece(&records[..5]).unwrap();
-    assert_eq!(put, Put::Repaired);
-    assert_ne!(again.blake3, head.blake3);
-    shipper.read_back(&head).expect("the same log");
-    let replaced = |report: &Report| {
-        let found = &report.histories[0].findings;
-        found
-            .iter()
-            .any(|one| matches!(one, Finding::Replaced { .. }))
-    };
-    assert!(
-        replaced(&proved(&memory, &key(1).1)),
-        "no manifest names it yet"
-    );
-    shipper.put_piece(&records[5..10]).unwrap();
-    shipper.put_manifest().unwrap();
-    assert!(proved(&memory, &key(1).1).is_sound());
+fn what_was_damaged_is_put_again_and_that_is_no_finding() {
+    for recipients in [to(&[]), to(&[1])] {
+        let memory = Arc::new(Memory::default());
+        let store: Shared = memory.clone();
+        let records = log(Link::default(), 2, 60);
+        let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &recipients).unwrap();
+        let (head, _) = shipper.put_piece(&records[..5]).unwrap();
+        shipper.put_manifest().unwrap();
+        let mut names = memory.names().into_iter();
+        let name = names.find(|name| name.contains("/log-")).unwrap();
+        memory.tamper(&name, |bytes| bytes[300] ^= 1);
+        assert!(shipper.read_back(&head).unwrap_err().is_damage());
+        let (again, put) = shipper.put_piece(&records[..5]).unwrap();
+        assert_eq!(put, Put::Repaired);
+        let is_plain = recipients.id().is_none();
+        assert_eq!(again.blake3 == head.blake3, is_plain);
+        shipper.read_back(&head).expect("the same log");
+        assert!(proved(&memory, &key(1).1).is_sound());
+        shipper.put_piece(&records[5..10]).unwrap();
+        shipper.put_manifest().unwrap();
+        assert!(proved(&memory, &key(1).1).is_sound());
+    }
 }
 
 #[test]
