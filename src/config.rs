@@ -17,6 +17,7 @@ pub use value::{HostPort, LogFormat, LogLevel, MaxMemory, Name, Peer, Place, Val
 use crate::limits;
 pub use crate::replication::config::MemberRole;
 use bytesize::ByteSize;
+use standfast_snapshot::Recipient;
 use standfast_wal::{ClusterId, NodeId};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -228,6 +229,9 @@ settings! {
              on every node; empty is nowhere.";
         archive_interval: Duration = "1s" in "10ms" to "1h",
             "How often a piece of log is closed and archived: what a lost site costs at most.";
+        archive_recipients: Vec<Recipient> = "",
+            "Whom the archive and `backup now` are encrypted to, the same on every node; empty is \
+             nobody, and plain. No node needs, or should have, the keys that open it.";
         verify_interval: Duration = "1day" in "0" to "365days",
             "How often the node that archives reads all of the archive and proves it; 0 is never.";
         archive_required: bool = "false",

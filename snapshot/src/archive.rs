@@ -5,23 +5,40 @@
 //! (`segment.rs`), each segment once. What a name stands for follows from it: two nodes that ship
 //! the same history cannot spoil each other's work, whatever one of them slept through. An object
 //! whose bytes were damaged meanwhile is replaced.
+//!
+//! Encrypted, the same contents are other bytes each time, and no node can read them. What has a
+//! name is held against one's own by what it says in clear: the place in the one log of its
+//! history, by the chain; and against itself by the digest of its stored bytes.
 
+mod unlisted;
+
+use crate::card::Card;
 use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};
-use crate::object::{Card, LogHead, encode_log};
+use crate::format::Header;
+use crate::new_file::TEMPORARY;
+use crate::object::{LogHead, check_log, encode_log};
 use crate::read::Reader;
 use crate::retention::Expiry;
+use crate::seal::{Identities, Recipients, RecipientsId};
+use crate::sealed::{self, Clear, SealedHead};
 use crate::segment::{self, SegmentRef};
 use crate::store::{Shared, Store, join};
 use crate::survey::{self, Survey};
 use crate::{Result, object};
 use bytes::Bytes;
 use standfast_wal::{Disk, Link, Lsn, Record};
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use unlisted::Unlisted;
+
+pub use unlisted::MANIFEST_PIECES;
 
 /// A piece of log is closed when the next record would make it longer than this.
 pub const LOG_CLOSE_BYTES: usize = 8 << 20;
@@ -62,10 +79,12 @@ pub struct Shipper {
     store: Shared,
     dir: String,
     card: Card,
+    recipients: Recipients,
     end: Option<Link>,
+    unlisted: Unlisted,
 }
 
-/// Ships a snapshot (if given) and the records that the archive does not have yet. `head` names the
+/// Ships, in plain, a snapshot (if given) and the records that the archive lacks. `head` names the
 /// history; the records are committed, of that history, and follow one another.
 pub fn ship(
     store: &Shared,
@@ -73,30 +92,36 @@ pub fn ship(
     snapshot: Option<&Path>,
     records: impl IntoIterator<Item = io::Result<Record>>,
 ) -> Result<Shipped> {
-    let (mut shipper, _) = Shipper::open(store, head)?;
+    let (mut shipper, _) = Shipper::open(store, head, &Recipients::default())?;
     let mut shipped = shipper.put_log(records)?;
     if let Some(path) = snapshot {
         let (lsn, bytes) = shipper.put_snapshot(path)?;
         shipped.snapshot_lsn = Some(lsn);
         shipped.stored_bytes += bytes;
+        shipper.note_snapshot(lsn)?;
     }
+    shipper.put_manifest()?;
     Ok(shipped)
 }
 
 impl Shipper {
-    /// Puts the history's card there, and finds out what the archive has of it.
-    pub fn open(store: &Shared, card: &Card) -> Result<(Shipper, Survey)> {
+    /// Puts the history's card there, and finds out what the archive has of it. What is put from
+    /// then on is encrypted to `recipients`, if there are any.
+    pub fn open(store: &Shared, card: &Card, recipients: &Recipients) -> Result<(Shipper, Survey)> {
         let dir = catalogue::history_dir(card.cluster, card.history);
         let path = join(&dir, CARD_NAME);
         put(&**store, &path, &card.encode().into(), || {
             Ok(catalogue::read_card(&**store, &path)? == *card)
         })?;
         let survey = survey::survey(store, card)?;
+        let unlisted = Unlisted::find(store, &dir)?;
         let shipper = Shipper {
             store: Arc::clone(store),
             dir,
             card: card.clone(),
+            recipients: recipients.clone(),
             end: survey.end,
+            unlisted,
         };
         Ok((shipper, survey))
     }
@@ -166,16 +191,39 @@ impl Shipper {
     }
 
     /// Puts these records, which follow one another, as one piece of log: the archive's end is
-    /// theirs then.
+    /// theirs then. Answers the head of the object that is there.
     pub fn put_piece(&mut self, records: &[Record]) -> Result<(LogHead, Put)> {
-        let (head, bytes) = encode_log(self.card.cluster, self.card.history, records);
+        let (cluster, history) = (self.card.cluster, self.card.history);
+        let (head, bytes) = encode_log(cluster, history, records, &self.recipients);
         let path = self.path_of(&head);
+        let found = Cell::new(head);
         let put = put(&*self.store, &path, &bytes.into(), || {
-            let (there, _) = read_log(&*self.store, &path)?;
-            Ok(is_same_log(&there, &head))
+            let there = check_piece(&*self.store, &path)?;
+            found.set(there);
+            Ok(there.is_same_log(&head))
         })?;
         self.end = Some(head.end);
-        Ok((head, put))
+        let there = match put {
+            Put::Present => found.get(),
+            Put::New | Put::Repaired => head,
+        };
+        self.unlisted.note(&there);
+        Ok((there, put))
+    }
+
+    /// Has the next manifest name a snapshot that was put.
+    pub fn note_snapshot(&mut self, lsn: Lsn) -> Result<()> {
+        self.unlisted.note_snapshot(&self.store, &self.dir, lsn)
+    }
+
+    /// Whether it is time for a manifest, however young the last one is.
+    pub fn is_manifest_due(&self) -> bool {
+        self.unlisted.is_due()
+    }
+
+    /// Puts a manifest of what none names yet.
+    pub fn put_manifest(&mut self) -> Result<()> {
+        self.unlisted.put(&*self.store, &self.dir, &self.card)
     }
 
     fn path_of(&self, head: &LogHead) -> String {
@@ -183,12 +231,13 @@ impl Shipper {
         join(&self.dir, &name)
     }
 
-    /// Reads a piece back and proves it.
-    pub fn read_back(&self, head: &LogHead) -> Result<Vec<Record>> {
+    /// Reads a piece back and proves it, as far as that takes no key: an encrypted one is what was
+    /// put by the digest of its stored bytes. Answers its head.
+    pub fn read_back(&self, head: &LogHead) -> Result<LogHead> {
         let path = self.path_of(head);
-        let (there, records) = read_log(&*self.store, &path)?;
-        if is_same_log(&there, head) {
-            return Ok(records);
+        let there = check_piece(&*self.store, &path)?;
+        if there.is_same_log(head) {
+            return Ok(there);
         }
         Err(Error::new(&self.store.place(&path), None, Reason::Taken))
     }
@@ -207,6 +256,7 @@ impl Shipper {
             match catalogue::read_log_head(&*self.store, &path) {
                 Ok(head) if head.before == end.chain => {
                     self.end = Some(head.end);
+                    self.unlisted.note(&head);
                     newest = Some(head);
                 }
                 Ok(_) => return Err(Error::new(&self.store.place(&path), None, Reason::Taken)),
@@ -235,19 +285,22 @@ impl Shipper {
         let beside = path.parent().unwrap_or(Path::new("."));
         let mut written = self.put_segments(&named, beside)?;
         let target = join(&self.dir, &catalogue::snapshot_name(lsn));
-        let is_same =
-            || {
-                let there = Reader::fetch(&*self.store, &target)?;
-                there.check_whole()?;
-                let (a, b) = (there.header(), header);
-                Ok((a.cluster, a.history, a.link, a.digest)
-                    == (b.cluster, b.history, b.link, b.digest))
-            };
+        let is_same = || {
+            let (there, sealed_to) = sealed::check_snapshot(&*self.store, &target)?;
+            let both_plain = sealed_to.is_none() && self.recipients.id().is_none();
+            let facts = |one: &Header| (one.cluster, one.history, one.link);
+            let is_same_state = !both_plain || there.digest == header.digest;
+            Ok(facts(&there) == facts(header) && is_same_state)
+        };
         // Nothing is asked to take a snapshot only to say that it has it.
-        if !(is_there(&*self.store, &target)? && matches!(is_same(), Ok(true))) {
+        if !(catalogue::is_there(&*self.store, &target)? && matches!(is_same(), Ok(true))) {
             let bytes = map(path, reader.file_bytes())?;
             let proved = Reader::new(bytes.clone(), reader.file())?;
             proved.check_whole()?;
+            let bytes = match self.recipients.id() {
+                None => bytes,
+                Some(id) => seal_snapshot(path, &proved, &bytes, &self.recipients, id)?,
+            };
             if put(&*self.store, &target, &bytes, is_same)? != Put::Present {
                 written += bytes.len() as u64;
             }
@@ -258,40 +311,104 @@ impl Shipper {
     }
 
     /// Puts the segments in `from` that the archive lacks. What has the name and the length of one
-    /// is taken for it: `verify` reads it.
+    /// is taken for it (an encrypted one has any length): `verify` reads it.
     fn put_segments(&self, named: &[SegmentRef], from: &Path) -> Result<u64> {
         if named.is_empty() {
             return Ok(0);
         }
-        let dir = catalogue::segments_beside(&self.dir);
-        let there = BTreeSet::from_iter(catalogue::read_segments(&*self.store, &dir)?);
+        let is_plain = self.recipients.id().is_none();
+        let dir = catalogue::segments_beside(&self.dir, self.recipients.id());
+        let there = catalogue::segments_in(&*self.store, &dir)?.into_iter();
+        let there: BTreeMap<String, u64> = there.map(|one| (one.name, one.bytes)).collect();
         let mut written = 0;
-        for reference in named.iter().filter(|one| !there.contains(one)) {
-            let bytes = segment::open_at(from, reference)?;
+        for reference in named {
+            let found = there.get(&reference.name());
+            if found.is_some_and(|bytes| !is_plain || *bytes == reference.bytes) {
+                continue;
+            }
+            let mut bytes = segment::open_at(from, reference)?;
+            if !is_plain {
+                bytes = segment::seal(reference, &bytes, &self.recipients);
+            }
             put(&*self.store, &join(&dir, &reference.name()), &bytes, || {
-                segment::fetch(&*self.store, &dir, reference).map(|_| true)
+                segment::check(&*self.store, &dir, reference).map(|()| true)
             })?;
-            written += reference.bytes;
+            written += bytes.len() as u64;
         }
         Ok(written)
     }
 }
 
-fn is_same_log(a: &LogHead, b: &LogHead) -> bool {
-    (a.cluster, a.history, a.blake3) == (b.cluster, b.history, b.blake3)
+/// Seals a snapshot into a file beside it that is gone when its bytes are: it may be larger than
+/// the memory.
+fn seal_snapshot(
+    path: &Path,
+    snapshot: &Reader<Bytes>,
+    bytes: &Bytes,
+    recipients: &Recipients,
+    id: RecipientsId,
+) -> Result<Bytes> {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let path = path.with_extension(format!("sealed-{serial}{TEMPORARY}"));
+    let mut head = SealedHead {
+        clear: Clear::Snapshot(Box::new(snapshot.header().clone()), snapshot.segments()?),
+        recipients: id,
+        stored_bytes: 0,
+        blake3: [0; 32],
+    };
+    let fail = |e| Error::io(path.display(), e);
+    let sealed = (|| {
+        let file = fs::File::create_new(&path)?;
+        let at = head.encode().len() as u64;
+        let mut out = Hashing {
+            file: BufWriter::with_capacity(1 << 20, &file),
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+        };
+        out.file.seek(SeekFrom::Start(at))?;
+        recipients.seal_into(bytes, &mut out)?;
+        out.flush()?;
+        head.stored_bytes = out.bytes;
+        head.blake3 = *out.hasher.finalize().as_bytes();
+        file.write_all_at(&head.encode(), 0)?;
+        Disk::map_at(&path, at + head.stored_bytes)
+    })();
+    // Mapped, its bytes stay; a leftover goes at the node's next start.
+    let removed = fs::remove_file(&path);
+    let sealed = sealed.map_err(fail)?;
+    removed.map_err(fail)?;
+    Ok(sealed)
+}
+
+struct Hashing<W> {
+    file: W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn check_piece(store: &dyn Store, path: &str) -> Result<LogHead> {
+    let place = store.place(path);
+    let bytes = store.get(path).map_err(|e| Error::io(&place, e))?;
+    check_log(&place, &bytes)
 }
 
 fn map(path: &Path, length: u64) -> Result<Bytes> {
     let length_now = fs::metadata(path).map_or(length, |there| there.len());
     Disk::map_at(path, length_now).map_err(|e| Error::io(path.display(), e))
-}
-
-fn is_there(store: &dyn Store, name: &str) -> Result<bool> {
-    match store.length(name) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(store.place(name), error)),
-    }
 }
 
 /// Puts an object, unless something sound has its name; `is_same` reads that back.
@@ -323,8 +440,8 @@ fn put(
     }
 }
 
-/// Removes what `retention` said may go; snapshots first, so that none is ever without its log or
-/// its segments.
+/// Removes what `retention` said may go; manifests first, so that none names what is gone, then
+/// snapshots, so that none is ever without its log or its segments.
 pub fn remove(store: &dyn Store, expiry: &Expiry) -> Result<()> {
     for path in expiry.all() {
         let removed = store.delete(path);
@@ -334,11 +451,17 @@ pub fn remove(store: &dyn Store, expiry: &Expiry) -> Result<()> {
 }
 
 /// Reads a piece of log from the archive and proves all of it.
-pub fn read_log(store: &dyn Store, path: &str) -> Result<(LogHead, Vec<Record>)> {
+pub fn read_log(
+    store: &dyn Store,
+    path: &str,
+    identities: &Identities,
+) -> Result<(LogHead, Vec<Record>)> {
     let place = store.place(path);
     let bytes = store.get(path).map_err(|e| Error::io(&place, e))?;
-    object::decode_log(&place, &bytes)
+    object::decode_log(&place, &bytes, identities)
 }
 
+#[cfg(test)]
+mod proofs;
 #[cfg(test)]
 mod tests;

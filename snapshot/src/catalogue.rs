@@ -3,20 +3,30 @@
 //! Only headers and indexes are read, so a listing is quick and proves little; `verify` proves the
 //! rest. What cannot be read is listed as that, with the reason: it is a hole until somebody looks.
 
+mod names;
+
 use crate::Result;
-use crate::error::Error;
-use crate::object::{Card, LOG_BYTES, LogHead};
-use crate::read::{Reader, side_by_side};
+use crate::card::Card;
+use crate::error::{Error, Reason};
+use crate::format::Header;
+use crate::manifest::{Manifest, ManifestId, Named};
+use crate::object::{LOG_BYTES, LogHead};
+use crate::read::{Object, Reader, Source, side_by_side};
+use crate::seal::RecipientsId;
+use crate::sealed::{Clear, SealedHead};
 use crate::segment::{self, SegmentRef};
 use crate::store::{self, Listed, Shared, Store, join};
 use standfast_wal::{ClusterId, History, Link, Lsn, NodeId};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
-/// The name of a history's card.
-pub const CARD_NAME: &str = "history";
-/// The name above a cluster's segments.
-const SEGMENTS_NAME: &str = "segments";
-const SNAPSHOT_PREFIX: &str = "snapshot-";
-const LOG_PREFIX: &str = "log-";
+pub use names::{
+    CARD_NAME, history_dir, log_name, manifest_name, named_name, segments_beside, snapshot_name,
+};
+use names::{
+    LOG_PREFIX, MANIFEST_PREFIX, SEGMENTS_NAME, SNAPSHOT_PREFIX, parse_history, parse_log_name,
+    parse_manifest_name, parse_snapshot_name,
+};
 
 /// A snapshot that could be restored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,13 +34,18 @@ pub struct SnapshotEntry {
     pub path: String,
     /// Where the log goes on behind it.
     pub link: Link,
-    pub digest: u128,
+    /// Whom it is encrypted to; `None`: it is not.
+    pub recipients: Option<RecipientsId>,
+    /// Digest and counts of the state; `None` where they are encrypted.
+    pub state: Option<(u128, [u64; 4])>,
     /// Who wrote it.
     pub node: NodeId,
-    pub counts: [u64; 4],
     pub file_bytes: u64,
-    /// What it needs besides its own file.
+    /// The BLAKE3 that the object itself has of its bytes.
+    pub blake3: [u8; 32],
+    /// What it needs besides its own file, and where that lies.
     pub segments: Vec<SegmentRef>,
+    pub segments_dir: String,
 }
 
 /// A piece of log.
@@ -60,7 +75,10 @@ pub struct HistoryEntry {
     pub snapshots: Vec<SnapshotEntry>,
     /// By first LSN, the longer one first.
     pub logs: Vec<LogEntry>,
+    /// What cannot be read, and what a manifest names and is not there.
     pub unreadable: Vec<Unreadable>,
+    /// By id.
+    pub manifests: Vec<Manifest>,
 }
 
 /// One cluster's part of the archive.
@@ -71,44 +89,8 @@ pub struct Catalogue {
     pub cluster_name: String,
     /// By generation, then id.
     pub histories: Vec<HistoryEntry>,
-    /// What lies there for snapshots of any history to need, and where.
-    pub segments: Vec<SegmentRef>,
-    pub segments_dir: String,
-}
-
-/// `<cluster>/<generation>-<id>`; the generation is padded, so that names sort as numbers.
-pub fn history_dir(cluster: ClusterId, history: History) -> String {
-    format!("{cluster}/{:020}-{:032x}", history.generation, history.id)
-}
-
-/// Where the segments lie that a history's snapshots, and those of all others of its cluster, need:
-/// beside the histories' directories.
-pub fn segments_beside(history_dir: &str) -> String {
-    join(store::parent(history_dir), SEGMENTS_NAME)
-}
-
-/// The archive's name of a snapshot.
-pub fn snapshot_name(lsn: Lsn) -> String {
-    format!("{SNAPSHOT_PREFIX}{:020}", lsn.0)
-}
-
-/// The archive's name of a piece of log.
-pub fn log_name(first: Lsn, last: Lsn) -> String {
-    format!("{LOG_PREFIX}{:020}-{:020}", first.0, last.0)
-}
-
-fn parse_lsn(digits: &str) -> Option<Lsn> {
-    let all_digits = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    all_digits.then(|| digits.parse().ok().map(Lsn)).flatten()
-}
-
-fn parse_snapshot_name(name: &str) -> Option<Lsn> {
-    parse_lsn(name.strip_prefix(SNAPSHOT_PREFIX)?)
-}
-
-fn parse_log_name(name: &str) -> Option<(Lsn, Lsn)> {
-    let (first, last) = name.strip_prefix(LOG_PREFIX)?.split_once('-')?;
-    Some((parse_lsn(first)?, parse_lsn(last)?))
+    /// The paths of the segments that lie there for snapshots of any history to need.
+    pub segments: Vec<String>,
 }
 
 /// The clusters that have something in the archive.
@@ -143,44 +125,41 @@ pub fn read(store: &Shared, cluster: ClusterId) -> Result<Catalogue> {
         cluster_name = name.unwrap_or(cluster_name);
         entries.push(entry);
     }
-    let segments_dir = join(&cluster.to_string(), SEGMENTS_NAME);
     Ok(Catalogue {
         cluster,
         cluster_name,
         histories: entries,
-        segments: read_segments(&**store, &segments_dir)?,
-        segments_dir,
+        segments: segments(&**store, cluster)?,
     })
 }
 
-/// The segments in the archive, in order.
-pub(crate) fn read_segments(store: &dyn Store, dir: &str) -> Result<Vec<SegmentRef>> {
-    let listing = store
-        .list(dir)
-        .map_err(|e| Error::io(store.place(dir), e))?;
-    let segment = |one: &Listed| {
-        let (list, number, blake3) = segment::parse(&one.name)?;
-        let bytes = one.bytes;
-        Some(SegmentRef {
-            list,
-            number,
-            bytes,
-            blake3,
-        })
-    };
-    let mut found: Vec<SegmentRef> = listing.objects.iter().filter_map(segment).collect();
-    found.sort_unstable();
+/// The paths of all segments of a cluster.
+fn segments(store: &dyn Store, cluster: ClusterId) -> Result<Vec<String>> {
+    let home = cluster.to_string();
+    let listing = store.list(&home);
+    let listing = listing.map_err(|e| Error::io(store.place(&home), e))?;
+    let mut found = Vec::new();
+    for name in listing
+        .below
+        .iter()
+        .filter(|name| name.starts_with(SEGMENTS_NAME))
+    {
+        let dir = join(&home, name);
+        let there = segments_in(store, &dir)?;
+        found.extend(there.iter().map(|one| join(&dir, &one.name)));
+    }
     Ok(found)
 }
 
-fn parse_history(name: &str) -> Option<History> {
-    let (generation, id) = name.split_once('-')?;
-    Some(History {
-        generation: parse_lsn(generation)?.0,
-        id: u128::from_str_radix(id, 16)
-            .ok()
-            .filter(|_| id.len() == 32)?,
-    })
+/// The segments in one directory of the archive, in order.
+pub(crate) fn segments_in(store: &dyn Store, dir: &str) -> Result<Vec<Listed>> {
+    let listing = store
+        .list(dir)
+        .map_err(|e| Error::io(store.place(dir), e))?;
+    let mut found = listing.objects;
+    found.retain(|one| segment::parse(&one.name).is_some());
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// What an object turned out to be.
@@ -188,6 +167,7 @@ enum Read {
     Card(Card),
     Snapshot(SnapshotEntry),
     Log(LogEntry),
+    Manifest(Manifest),
     Unreadable(Unreadable),
 }
 
@@ -203,6 +183,7 @@ fn read_history(
         snapshots: Vec::new(),
         logs: Vec::new(),
         unreadable: Vec::new(),
+        manifests: Vec::new(),
     };
     let mut cluster_name = None;
     let dir = history_dir(cluster, history);
@@ -225,15 +206,14 @@ fn read_history(
             }
             Read::Snapshot(snapshot) => entry.snapshots.push(snapshot),
             Read::Log(log) => entry.logs.push(log),
+            Read::Manifest(manifest) => entry.manifests.push(manifest),
             Read::Unreadable(unreadable) => entry.unreadable.push(unreadable),
         }
     }
-    if objects.iter().all(|one| one.name != CARD_NAME) {
-        let path = join(&dir, CARD_NAME);
-        let reason = format!("{}: it is not there", store.place(&path));
-        let lsns = None;
-        entry.unreadable.push(Unreadable { path, lsns, reason });
-    }
+    entry.manifests.sort_unstable_by_key(|manifest| manifest.id);
+    let there = objects.iter().map(|one| one.name.as_str()).collect();
+    let missing = missing(&**store, &dir, &there, &entry.manifests)?;
+    entry.unreadable.extend(missing);
     entry.snapshots.sort_unstable_by_key(|s| s.link.position);
     entry
         .logs
@@ -245,7 +225,63 @@ fn read_history(
 }
 
 fn is_known(name: &str) -> bool {
-    name == CARD_NAME || parse_snapshot_name(name).is_some() || parse_log_name(name).is_some()
+    name == CARD_NAME
+        || parse_snapshot_name(name).is_some()
+        || parse_log_name(name).is_some()
+        || parse_manifest_name(name).is_some()
+}
+
+/// What should be `there` in a history's directory and is not.
+fn missing(
+    store: &dyn Store,
+    dir: &str,
+    there: &BTreeSet<&str>,
+    manifests: &[Manifest],
+) -> Result<Vec<Unreadable>> {
+    let card = (CARD_NAME.to_string(), None, None);
+    let mut wanted = vec![card];
+    for manifest in manifests {
+        let by = || Some(manifest_name(manifest.id));
+        let named = manifest.named.iter();
+        wanted.extend(named.map(|one| {
+            let first = if one.first == Lsn::ZERO {
+                one.last
+            } else {
+                one.first
+            };
+            (named_name(one), Some((first, one.last)), by())
+        }));
+        // The oldest that are left name one that was removed before them.
+        if manifests[0].id < manifest.previous {
+            wanted.push((manifest_name(manifest.previous), None, by()));
+        }
+    }
+    wanted.sort_unstable();
+    wanted.dedup_by(|a, b| a.0 == b.0);
+    let mut missing = Vec::new();
+    for (name, lsns, by) in wanted {
+        let path = join(dir, &name);
+        // It may have been put since the names were listed.
+        if there.contains(name.as_str()) || is_there(store, &path)? {
+            continue;
+        }
+        let place = store.place(&path);
+        let reason = match by {
+            Some(by) => format!("{place}: it is not there, and {by} names it"),
+            None => format!("{place}: it is not there"),
+        };
+        missing.push(Unreadable { path, lsns, reason });
+    }
+    Ok(missing)
+}
+
+/// Whether an object is there.
+pub(crate) fn is_there(store: &dyn Store, name: &str) -> Result<bool> {
+    match store.length(name) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(store.place(name), error)),
+    }
 }
 
 /// Reads the head of one object. What it is not is no error; that the store does not answer is.
@@ -259,6 +295,11 @@ fn read_one(store: &Shared, dir: &str, name: &str, whose: (ClusterId, History)) 
         read_snapshot(store, &path).map(|(found, of)| {
             let is_right = found.link.position.lsn == lsn && of == whose;
             (is_right, Read::Snapshot(found))
+        })
+    } else if let Some(id) = parse_manifest_name(name) {
+        read_manifest(&**store, &path).map(|manifest| {
+            let is_right = manifest.id == id && (manifest.cluster, manifest.history) == whose;
+            (is_right, Read::Manifest(manifest))
         })
     } else {
         read_log_head(&**store, &path).map(|head| {
@@ -278,7 +319,9 @@ fn read_one(store: &Shared, dir: &str, name: &str, whose: (ClusterId, History)) 
         Err(error) if error.is_unanswered() => return Err(error),
         Err(error) => error.to_string(),
     };
-    let lsns = parse_log_name(name).or(snapshot_lsn.map(|lsn| (lsn, lsn)));
+    // The name of a manifest tells how far the archive has come.
+    let one = snapshot_lsn.or(parse_manifest_name(name).map(|id| id.lsn));
+    let lsns = parse_log_name(name).or(one.map(|lsn| (lsn, lsn)));
     Ok(Read::Unreadable(Unreadable { path, lsns, reason }))
 }
 
@@ -289,22 +332,75 @@ pub(crate) fn read_card(store: &dyn Store, path: &str) -> Result<Card> {
     Card::decode(&store.place(path), &bytes)
 }
 
+pub(crate) fn read_manifest(store: &dyn Store, path: &str) -> Result<Manifest> {
+    let bytes = store
+        .get(path)
+        .map_err(|e| Error::io(store.place(path), e))?;
+    Manifest::decode(&store.place(path), &bytes)
+}
+
 pub(crate) fn read_snapshot(
     store: &Shared,
     path: &str,
 ) -> Result<(SnapshotEntry, (ClusterId, History))> {
-    let reader = Reader::open_object(store, path)?;
-    let header = reader.header();
-    let entry = SnapshotEntry {
+    let place = store.place(path);
+    let sealed = match Reader::new(Object::new(store, path), &place) {
+        Ok(reader) => {
+            let header = reader.header();
+            let stored = (reader.file_bytes(), reader.blake3());
+            let entry = SnapshotEntry {
+                state: Some((header.digest, header.counts)),
+                ..entry(path, header, None, stored, reader.segments()?)
+            };
+            return Ok((entry, whose(header)));
+        }
+        Err(error) if matches!(error.reason, Reason::Magic(_)) => error,
+        Err(error) => return Err(error),
+    };
+    let object = Object::new(store, path);
+    let (head, at) = match SealedHead::read(&place, &object) {
+        Err(error) if matches!(error.reason, Reason::Magic(_)) => return Err(sealed),
+        read => read?,
+    };
+    let Clear::Snapshot(header, segments) = head.clear else {
+        return Err(sealed);
+    };
+    let needed = at.saturating_add(head.stored_bytes);
+    let found = object.length().map_err(|e| Error::io(&place, e))?;
+    if found != needed {
+        return Err(Error::new(
+            &place,
+            found,
+            Reason::Truncated { needed, found },
+        ));
+    }
+    let recipients = Some(head.recipients);
+    let entry = entry(path, &header, recipients, (needed, head.blake3), segments);
+    Ok((entry, whose(&header)))
+}
+
+fn whose(header: &Header) -> (ClusterId, History) {
+    (header.cluster, header.history)
+}
+
+fn entry(
+    path: &str,
+    header: &Header,
+    recipients: Option<RecipientsId>,
+    (file_bytes, blake3): (u64, [u8; 32]),
+    segments: Vec<SegmentRef>,
+) -> SnapshotEntry {
+    SnapshotEntry {
         path: path.to_string(),
         link: header.link,
-        digest: header.digest,
+        recipients,
+        state: None,
         node: header.node,
-        counts: header.counts,
-        file_bytes: reader.file_bytes(),
-        segments: reader.segments()?,
-    };
-    Ok((entry, (header.cluster, header.history)))
+        file_bytes,
+        blake3,
+        segments,
+        segments_dir: segments_beside(store::parent(path), recipients),
+    }
 }
 
 pub(crate) fn read_log_head(store: &dyn Store, path: &str) -> Result<LogHead> {
@@ -332,4 +428,24 @@ pub(crate) fn snapshots_in(store: &dyn Store, dir: &str) -> Result<Vec<Lsn>> {
     Ok(names
         .filter_map(|one| parse_snapshot_name(&one.name))
         .collect())
+}
+
+/// The newest manifest of a history, by name only.
+pub(crate) fn newest_manifest(store: &dyn Store, dir: &str) -> Result<Option<ManifestId>> {
+    let listing = store.list_behind(dir, MANIFEST_PREFIX);
+    let listing = listing.map_err(|e| Error::io(store.place(dir), e))?;
+    let names = listing.iter();
+    Ok(names.filter_map(|one| parse_manifest_name(&one.name)).max())
+}
+
+impl SnapshotEntry {
+    /// The snapshot as a manifest names it.
+    pub(crate) fn named(&self) -> Named {
+        Named {
+            first: Lsn::ZERO,
+            last: self.link.position.lsn,
+            bytes: self.file_bytes,
+            blake3: self.blake3,
+        }
+    }
 }

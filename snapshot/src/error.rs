@@ -1,5 +1,6 @@
 //! Why a file was refused, and where in it.
 
+use crate::seal::RecipientsId;
 use standfast_wal::{ClusterId, Damage, History, Lsn};
 use std::fmt;
 use std::io;
@@ -45,6 +46,10 @@ pub enum Reason {
     Unpack(String),
     #[error("the contents were refused: {0}")]
     Contents(String),
+    #[error("it is encrypted (to recipients {0}) and no identity was given: nothing opens it")]
+    Sealed(RecipientsId),
+    #[error("it is encrypted (to recipients {0}) and none of the identities given opens it")]
+    Key(RecipientsId),
     #[error("it is not there, and a snapshot needs it")]
     NoSegment,
     #[error("another file has this name and holds something else")]
@@ -63,6 +68,11 @@ impl Error {
     /// An error of the disk, of a caller that reads what lies beside this crate's files.
     pub fn from_io(file: impl fmt::Display, error: io::Error) -> Error {
         Error::io(file, error)
+    }
+
+    /// The error of whoever has no key and needs one.
+    pub fn sealed(file: &str, recipients: RecipientsId) -> Error {
+        Error::new(file, None, Reason::Sealed(recipients))
     }
 
     pub(crate) fn io(file: impl fmt::Display, error: io::Error) -> Error {
@@ -97,8 +107,18 @@ impl Error {
                 | Reason::Version(_)
                 | Reason::Cluster { .. }
                 | Reason::History { .. }
+                | Reason::Sealed(_)
+                | Reason::Key(_)
                 | Reason::Taken
         )
+    }
+
+    /// Whom the bytes are encrypted to, where they are those that were put and a key is missing.
+    pub fn locked_to(&self) -> Option<RecipientsId> {
+        match self.reason {
+            Reason::Sealed(id) | Reason::Key(id) => Some(id),
+            _ => None,
+        }
     }
 }
 

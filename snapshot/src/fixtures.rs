@@ -1,8 +1,9 @@
 //! What the tests of this crate build their files from.
 
 use crate::archive::Shipper;
+use crate::card::Card;
 use crate::format::Header;
-use crate::object::Card;
+use crate::seal::{Identities, Recipient, Recipients};
 use crate::segment::{self, SegmentRef};
 use crate::store::{Directory, Shared};
 use crate::write::{Block, Options, Writer};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use standfast_wal::{ClusterId, Disk, Epoch, History, Kind, Link, Lsn, NodeId, Record};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub const CLUSTER: ClusterId = ClusterId(0xabcd);
 
@@ -151,8 +152,9 @@ pub fn stored(dir: &Path) -> Shared {
 
 /// Ships `records` as one piece, whatever the archive has already.
 pub fn put_piece(dir: &Path, card: &Card, records: &[Record]) -> PathBuf {
-    let (head, bytes) = crate::object::encode_log(card.cluster, card.history, records);
-    Shipper::open(&stored(dir), card).unwrap();
+    let (head, bytes) =
+        crate::object::encode_log(card.cluster, card.history, records, &Recipients::default());
+    Shipper::open(&stored(dir), card, &Recipients::default()).unwrap();
     let home = crate::catalogue::history_dir(card.cluster, card.history);
     let path = dir
         .join(home)
@@ -170,4 +172,21 @@ pub fn flip(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 0xff;
     std::fs::write(path, bytes).unwrap();
+}
+
+/// Some identities, made anew for each run of the tests.
+static KEYS: LazyLock<Vec<age::x25519::Identity>> =
+    LazyLock::new(|| (0..4).map(|_| age::x25519::Identity::generate()).collect());
+
+/// The n-th identity as its file has it.
+pub fn secret(n: usize) -> String {
+    use age::secrecy::ExposeSecret;
+    KEYS[n].to_string().expose_secret().to_string()
+}
+
+/// The n-th recipient, and who opens what is sealed to it.
+pub fn key(n: usize) -> (Recipient, Identities) {
+    let recipient = KEYS[n].to_public().to_string();
+    let identities = Identities::parse(&secret(n)).unwrap();
+    (recipient.parse().unwrap(), identities)
 }

@@ -3,23 +3,28 @@
 //! One snapshot is the whole state at one LSN: `write` makes it, `read` refuses it or loads it,
 //! `format` is its layout; what never changes again lies beside it (`segment`) and is referred to.
 //! The archive holds snapshots and the committed log between them: `object` is the layout of one
-//! piece of log, `store` is where objects lie (a directory, an object store), `archive` puts them
-//! there so that nobody overwrites them, `survey` finds where to go on, `catalogue` says what lies
-//! there, `plan` (pure) says what a restore to a target reads, `verify` proves that it can be read,
-//! `retention` (pure) says what may go. Nothing here knows what a block of state means.
+//! piece of log, `seal` encrypts, `store` is where objects lie (a directory, an object store),
+//! `archive` puts them there so that nobody overwrites them, `survey` finds where to go on,
+//! `catalogue` says what lies there and `manifest` what must, `plan` (pure) says what a restore to
+//! a target reads, `verify` proves that it can be read, `retention` (pure) says what may go.
+//! Nothing here knows what a block of state means.
 
 // Files and threads are this crate's trade; the pure parts forbid them again for themselves.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod archive;
+pub mod card;
 pub mod catalogue;
 pub mod format;
 pub mod layout;
+pub mod manifest;
 pub mod new_file;
 pub mod object;
 pub mod plan;
 pub mod read;
 pub mod retention;
+pub mod seal;
+pub mod sealed;
 pub mod segment;
 pub mod store;
 pub mod survey;
@@ -32,14 +37,16 @@ mod fixtures;
 mod frame;
 
 pub use archive::{Shipped, Shipper, ship};
+pub use card::Card;
 pub use catalogue::Catalogue;
 pub use error::{Error, Reason};
 pub use format::{BlockHead, Header};
 pub use layout::Layout;
 pub use new_file::{Incoming, NewFile};
-pub use object::{Card, LogHead};
+pub use object::LogHead;
 pub use plan::{Plan, Target, plan};
 pub use read::{Reader, Source, Stored};
+pub use seal::{Identities, Recipient, Recipients, RecipientsId};
 pub use segment::SegmentRef;
 pub use store::{Shared, Store};
 pub use survey::Survey;
@@ -52,6 +59,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub fn layouts() -> Vec<Layout> {
     let mut all = format::layouts().to_vec();
     all.push(segment::LAYOUT);
-    all.extend(object::layouts());
+    all.extend([object::LAYOUT, sealed::LAYOUT, card::LAYOUT]);
+    all.extend(manifest::LAYOUTS);
     all
 }

@@ -1,17 +1,18 @@
-//! The layouts of what the archive holds beside snapshots: a piece of log, and a history's card;
-//! pure: bytes in, types out.
+//! The layout of a piece of log in the archive: bytes in, types out.
 //!
 //! A piece of log is `header | one zstd frame`, and the frame holds whole records, the very bytes
-//! that lie on the nodes' disks. What the header says of them can be planned with before they are
-//! unpacked; `decode` holds it against them.
+//! that lie on the nodes' disks; where the archive is encrypted the frame lies in an age file. What
+//! the header says of the records can be planned with before they are unpacked; `decode_log` holds
+//! it against them.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use crate::error::{Error, Reason};
-use crate::format::{ANCESTOR_BYTES, put_ancestors, take_ancestors};
 use crate::frame::{self, unpack};
 use crate::layout::{
     Layout, VERSION, VERSION_AT, check_front, field, put, u32_at, u64_at, u128_at,
 };
+use crate::manifest::Named;
+use crate::seal::{Identities, Recipients, RecipientsId};
 use bytes::Bytes;
 use standfast_wal::record::is_gapless;
 use standfast_wal::{
@@ -20,15 +21,13 @@ use standfast_wal::{
 
 /// The records of one piece before compression: what one reader takes memory for.
 pub const LOG_RAW_MAX: usize = 64 << 20;
-/// The largest name and list of ancestors of a card.
-const CARD_TAIL_MAX: usize = 1 << 20;
 /// zstd level of a piece: it is written once and read in a disaster.
 const LEVEL: i32 = 3;
 
 const LOG_MAGIC: &[u8; 8] = b"sflog\r\n\n";
-const CARD_MAGIC: &[u8; 8] = b"sfcard\r\n";
-/// How the frame is made: zstd. Others (encrypted) will have other numbers.
+/// How the records are stored.
 const ZSTD: u32 = 1;
+const SEALED: u32 = 2;
 
 const MAGIC: Field = field(0, 8, "magic", "`sflog\\r\\n\\n`");
 const CRC: Field = field(12, 4, "header_crc", "CRC-32 of bytes 16..200");
@@ -58,9 +57,24 @@ const RECORDS: Field = field(120, 8, "records", "number of records");
 const RAW: Field = field(128, 8, "raw_bytes", "bytes of the records");
 const STORED: Field = field(136, 8, "stored_bytes", "bytes that follow the header");
 const STORED_CRC: Field = field(144, 4, "stored_crc", "CRC-32 of those");
-const ENCODING: Field = field(148, 4, "encoding", "1: one zstd frame");
-const BLAKE3: Field = field(152, 32, "blake3", "BLAKE3 of the records");
-const RESERVED: Field = field(184, 16, "reserved", "0");
+const ENCODING: Field = field(
+    148,
+    4,
+    "encoding",
+    "1: one zstd frame; 2: that in an age file",
+);
+const BLAKE3: Field = field(
+    152,
+    32,
+    "blake3",
+    "BLAKE3 of the records; 2: of what follows the header",
+);
+const RECIPIENTS: Field = field(
+    184,
+    16,
+    "recipients",
+    "2: the id of whom it is encrypted to",
+);
 
 /// The header of a piece of log; little-endian.
 pub const LOG: [Field; 22] = [
@@ -85,53 +99,17 @@ pub const LOG: [Field; 22] = [
     STORED_CRC,
     ENCODING,
     BLAKE3,
-    RESERVED,
+    RECIPIENTS,
 ];
 pub const LOG_BYTES: usize = 200;
 const _: () = assert!(is_gapless(&LOG, LOG_BYTES));
 
-const C_MAGIC: Field = field(0, 8, "magic", "`sfcard\\r\\n`");
-const C_CRC: Field = field(12, 4, "crc", "CRC-32 of byte 16 to the end");
-const C_CLUSTER: Field = field(16, 16, "cluster", "random id of the cluster");
-const C_GENERATION: Field = field(32, 8, "generation", "number of the history");
-const C_HISTORY: Field = field(40, 16, "history_id", "random id of the history");
-const C_NAME: Field = field(
-    56,
-    4,
-    "name_bytes",
-    "length of the cluster's name, which follows",
-);
-const C_ANCESTORS: Field = field(60, 4, "ancestors", "number of ancestors, which follow it");
-
-/// The fixed part of a history's card.
-pub const CARD: [Field; 8] = [
-    C_MAGIC,
-    VERSION_AT,
-    C_CRC,
-    C_CLUSTER,
-    C_GENERATION,
-    C_HISTORY,
-    C_NAME,
-    C_ANCESTORS,
-];
-pub const CARD_BYTES: usize = 64;
-const _: () = assert!(is_gapless(&CARD, CARD_BYTES));
-
-/// The layouts of this file, for the document of formats.
-pub(crate) fn layouts() -> [Layout; 2] {
-    [
-        Layout {
-            name: "archived log header",
-            bytes: LOG_BYTES,
-            fields: &LOG,
-        },
-        Layout {
-            name: "history card",
-            bytes: CARD_BYTES,
-            fields: &CARD,
-        },
-    ]
-}
+/// The layout of the header, for the document of formats.
+pub(crate) const LAYOUT: Layout = Layout {
+    name: "archived log header",
+    bytes: LOG_BYTES,
+    fields: &LOG,
+};
 
 /// What the header of a piece of log says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,8 +130,11 @@ pub struct LogHead {
     pub raw_bytes: u64,
     pub stored_bytes: u64,
     stored_crc: u32,
-    /// BLAKE3 of the records' bytes.
+    /// BLAKE3 of the records' bytes; of the stored bytes where they are encrypted, for a digest of
+    /// the plain ones would prove a guess.
     pub blake3: [u8; 32],
+    /// Whom it is encrypted to; `None`: it is not.
+    pub recipients: Option<RecipientsId>,
 }
 
 impl LogHead {
@@ -163,7 +144,42 @@ impl LogHead {
 
     /// Bytes of the whole piece.
     pub fn file_bytes(&self) -> u64 {
-        self.stored_bytes + LOG_BYTES as u64
+        self.stored_bytes.saturating_add(LOG_BYTES as u64)
+    }
+
+    /// Whether both are of the very same records, however each is stored: one history orders one
+    /// record at each LSN, and the chain names it.
+    pub fn is_same_log(&self, other: &LogHead) -> bool {
+        let facts = |head: &LogHead| {
+            let whose = (head.cluster, head.history, head.records, head.raw_bytes);
+            let first = (head.first_lsn, head.first_epoch, head.first_timestamp);
+            (whose, first, head.before, head.end, head.attested_lsn)
+        };
+        let both_plain = self.recipients.is_none() && other.recipients.is_none();
+        facts(self) == facts(other) && (!both_plain || self.blake3 == other.blake3)
+    }
+
+    /// A time (ns since 1970) that the last Attestation is not older than; 0 if there is none.
+    /// Times rise with each command, by 1 ns at least.
+    pub fn attested_since(&self) -> u64 {
+        match self.attested_lsn {
+            Lsn::ZERO => 0,
+            last if last == self.last_lsn() => self.end.timestamp,
+            lsn => {
+                let later = self.first_lsn.distance_to(lsn);
+                self.first_timestamp.saturating_add(later)
+            }
+        }
+    }
+
+    /// The piece as a manifest names it.
+    pub(crate) fn named(&self) -> Named {
+        Named {
+            first: self.first_lsn,
+            last: self.last_lsn(),
+            bytes: self.file_bytes(),
+            blake3: self.blake3,
+        }
     }
 
     fn encode(&self) -> [u8; LOG_BYTES] {
@@ -173,6 +189,9 @@ impl LogHead {
         put(&mut out, CLUSTER, &self.cluster.0.to_le_bytes());
         put(&mut out, HISTORY, &self.history.id.to_le_bytes());
         put(&mut out, BLAKE3, &self.blake3);
+        let recipients = self.recipients.map_or(0, |id| id.0);
+        put(&mut out, RECIPIENTS, &recipients.to_le_bytes());
+        let encoding = self.recipients.map_or(ZSTD, |_| SEALED);
         for (at, value) in [
             (GENERATION, self.history.generation),
             (FIRST_LSN, self.first_lsn.0),
@@ -192,7 +211,7 @@ impl LogHead {
             (BEFORE_CHAIN, self.before.0),
             (END_CHAIN, self.end.chain.0),
             (STORED_CRC, self.stored_crc),
-            (ENCODING, ZSTD),
+            (ENCODING, encoding),
         ] {
             put(&mut out, at, &value.to_le_bytes());
         }
@@ -207,6 +226,14 @@ impl LogHead {
         if crc32fast::hash(&bytes[CLUSTER.at..LOG_BYTES]) != u32_at(bytes, CRC) {
             return Err(Error::new(file, 0, Reason::Checksum("header")));
         }
+        let recipients = match u32_at(bytes, ENCODING) {
+            ZSTD => None,
+            SEALED => Some(RecipientsId(u128_at(bytes, RECIPIENTS))),
+            _ => {
+                let reason = Reason::Field("the encoding");
+                return Err(Error::new(file, ENCODING.at as u64, reason));
+            }
+        };
         let head = LogHead {
             cluster: ClusterId(u128_at(bytes, CLUSTER)),
             history: History {
@@ -233,14 +260,13 @@ impl LogHead {
             blake3: bytes[BLAKE3.at..BLAKE3.at + BLAKE3.len]
                 .try_into()
                 .expect("thirty-two bytes"),
+            recipients,
         };
-        if u32_at(bytes, ENCODING) != ZSTD {
-            let reason = Reason::Field("the encoding");
-            return Err(Error::new(file, ENCODING.at as u64, reason));
-        }
         if head.raw_bytes > LOG_RAW_MAX as u64
             || head.first_lsn == Lsn::ZERO
             || head.first_lsn > head.last_lsn()
+            || head.attested_lsn != Lsn::ZERO
+                && !(head.first_lsn..=head.last_lsn()).contains(&head.attested_lsn)
         {
             let reason = Reason::Field("a length or an LSN");
             return Err(Error::new(file, FIRST_LSN.at as u64, reason));
@@ -249,27 +275,24 @@ impl LogHead {
     }
 }
 
-/// Makes a piece of log of `records`, which follow one another and are not empty.
-pub fn encode_log(cluster: ClusterId, history: History, records: &[Record]) -> (LogHead, Vec<u8>) {
+/// Makes a piece of log of `records`, which follow one another and are not empty; encrypted to
+/// `recipients`, if there are any.
+pub fn encode_log(
+    cluster: ClusterId,
+    history: History,
+    records: &[Record],
+    recipients: &Recipients,
+) -> (LogHead, Vec<u8>) {
     let first = records.first().expect("a piece of log holds a record");
-    let mut raw = Vec::with_capacity(records.iter().map(|r| r.bytes().len()).sum());
-    let mut attested_lsn = Lsn::ZERO;
-    let mut end: Option<Link> = None;
-    for record in records {
-        if let Some(end) = end {
-            let order = record.follows(end);
-            assert!(order.is_ok(), "{record:?} is shipped behind {end:?}");
-        }
-        if record.kind() == Kind::Attestation {
-            attested_lsn = record.last_lsn();
-        }
-        raw.extend_from_slice(record.bytes());
-        end = Some(record.link());
+    let raw = joined(records);
+    let mut stored = vec![0; frame::bound(raw.len())];
+    let length = frame::pack(&raw, &mut stored, LEVEL).expect("zstd takes any bytes into memory");
+    stored.truncate(length);
+    let mut blake3 = blake3::hash(&raw);
+    if recipients.id().is_some() {
+        stored = recipients.seal(&stored);
+        blake3 = blake3::hash(&stored);
     }
-    assert!(raw.len() <= LOG_RAW_MAX, "a piece of {} bytes", raw.len());
-    let mut frame = vec![0; frame::bound(raw.len())];
-    let stored = frame::pack(&raw, &mut frame, LEVEL).expect("zstd takes any bytes into memory");
-    frame.truncate(stored);
     let head = LogHead {
         cluster,
         history,
@@ -277,46 +300,92 @@ pub fn encode_log(cluster: ClusterId, history: History, records: &[Record]) -> (
         first_epoch: first.epoch(),
         first_timestamp: first.timestamp(),
         before: first.previous_chain(),
-        end: end.expect("there was a first"),
-        attested_lsn,
+        end: records.last().expect("there was a first").link(),
+        attested_lsn: attested_lsn(records),
         records: records.len() as u64,
         raw_bytes: raw.len() as u64,
-        stored_bytes: frame.len() as u64,
-        stored_crc: crc32fast::hash(&frame),
-        blake3: *blake3::hash(&raw).as_bytes(),
+        stored_bytes: stored.len() as u64,
+        stored_crc: crc32fast::hash(&stored),
+        blake3: *blake3.as_bytes(),
+        recipients: recipients.id(),
     };
     let mut bytes = head.encode().to_vec();
-    bytes.extend_from_slice(&frame);
+    bytes.extend_from_slice(&stored);
     (head, bytes)
+}
+
+fn joined(records: &[Record]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(records.iter().map(|r| r.bytes().len()).sum());
+    for (i, record) in records.iter().enumerate() {
+        if let Some(before) = i.checked_sub(1) {
+            let end = records[before].link();
+            let order = record.follows(end);
+            assert!(order.is_ok(), "{record:?} is shipped behind {end:?}");
+        }
+        raw.extend_from_slice(record.bytes());
+    }
+    assert!(raw.len() <= LOG_RAW_MAX, "a piece of {} bytes", raw.len());
+    raw
+}
+
+/// Proves what can be proved of a piece of log without a key: all of a plain one, and of an
+/// encrypted one the header and that the bytes behind it are those that were put.
+pub fn check_log(file: &str, bytes: &[u8]) -> Result<LogHead, Error> {
+    let head = LogHead::decode(file, bytes)?;
+    match head.recipients {
+        Some(_) => stored(file, &head, bytes).map(|_| head),
+        None => decode_log(file, bytes, &Identities::default()).map(|(head, _)| head),
+    }
 }
 
 /// Reads a piece of log and proves all of it: checksums, each record, their order, and that the
 /// header says the truth about them.
-pub fn decode_log(file: &str, bytes: &[u8]) -> Result<(LogHead, Vec<Record>), Error> {
+pub fn decode_log(
+    file: &str,
+    bytes: &[u8],
+    identities: &Identities,
+) -> Result<(LogHead, Vec<Record>), Error> {
     let head = LogHead::decode(file, bytes)?;
-    let frame = &bytes[LOG_BYTES..];
+    let refuse = |reason| Error::new(file, LOG_BYTES as u64, reason);
+    let stored = stored(file, &head, bytes)?;
+    let opened;
+    let frame = match head.recipients {
+        None => stored,
+        Some(recipients) => {
+            opened = identities.open(recipients, stored).map_err(refuse)?;
+            &opened
+        }
+    };
+    let mut raw = Vec::new();
+    let raw_bytes = usize::try_from(head.raw_bytes).expect("at most LOG_RAW_MAX");
+    unpack(frame, raw_bytes, &mut raw).map_err(refuse)?;
+    if head.recipients.is_none() && blake3::hash(&raw).as_bytes() != &head.blake3 {
+        return Err(refuse(Reason::Checksum("unpacked records")));
+    }
+    let records = split(file, &head, raw.into())?;
+    Ok((head, records))
+}
+
+/// The bytes behind the header, which are those that it speaks of.
+fn stored<'a>(file: &str, head: &LogHead, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+    let stored = &bytes[LOG_BYTES..];
     let needed = head.stored_bytes.saturating_add(LOG_BYTES as u64);
     let found = bytes.len() as u64;
     if found < needed {
         return Err(Error::new(file, found, Reason::Truncated { needed, found }));
     }
-    let at = LOG_BYTES as u64;
     if found > needed {
         let reason = Reason::Field("the file's length");
         return Err(Error::new(file, needed, reason));
     }
-    if crc32fast::hash(frame) != head.stored_crc {
+    let is_sealed = head.recipients.is_some();
+    if crc32fast::hash(stored) != head.stored_crc
+        || is_sealed && blake3::hash(stored).as_bytes() != &head.blake3
+    {
+        let at = LOG_BYTES as u64;
         return Err(Error::new(file, at, Reason::Checksum("records")));
     }
-    let mut raw = Vec::new();
-    let raw_bytes = usize::try_from(head.raw_bytes).expect("at most LOG_RAW_MAX");
-    unpack(frame, raw_bytes, &mut raw).map_err(|r| Error::new(file, at, r))?;
-    if blake3::hash(&raw).as_bytes() != &head.blake3 {
-        let reason = Reason::Checksum("unpacked records");
-        return Err(Error::new(file, at, reason));
-    }
-    let records = split(file, &head, raw.into())?;
-    Ok((head, records))
+    Ok(stored)
 }
 
 fn split(file: &str, head: &LogHead, mut raw: Bytes) -> Result<Vec<Record>, Error> {
@@ -376,70 +445,6 @@ pub fn link_inside(record: &Record, lsn: Lsn) -> Link {
         },
         chain: Chain(hasher.finalize()),
         timestamp: record.timestamp() + (lsn.0 - first.0),
-    }
-}
-
-/// What the archive knows of one history: whose it is, and what it forked from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Card {
-    pub cluster: ClusterId,
-    pub cluster_name: String,
-    pub history: History,
-    /// Oldest first, each with the last LSN shared with it.
-    pub ancestors: Vec<(History, u64)>,
-}
-
-impl Card {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![0; CARD_BYTES];
-        put(&mut out, C_MAGIC, CARD_MAGIC);
-        put(&mut out, VERSION_AT, &VERSION.to_le_bytes());
-        put(&mut out, C_CLUSTER, &self.cluster.0.to_le_bytes());
-        put(
-            &mut out,
-            C_GENERATION,
-            &self.history.generation.to_le_bytes(),
-        );
-        put(&mut out, C_HISTORY, &self.history.id.to_le_bytes());
-        for (at, len) in [
-            (C_NAME, self.cluster_name.len()),
-            (C_ANCESTORS, self.ancestors.len()),
-        ] {
-            let len = u32::try_from(len).expect("held against CARD_TAIL_MAX below");
-            put(&mut out, at, &len.to_le_bytes());
-        }
-        out.extend_from_slice(self.cluster_name.as_bytes());
-        put_ancestors(&mut out, &self.ancestors);
-        let tail = out.len() - CARD_BYTES;
-        assert!(tail <= CARD_TAIL_MAX, "a card with {tail} bytes of names");
-        let crc = crc32fast::hash(&out[C_CLUSTER.at..]);
-        put(&mut out, C_CRC, &crc.to_le_bytes());
-        out
-    }
-
-    pub fn decode(file: &str, bytes: &[u8]) -> Result<Card, Error> {
-        check_front(file, bytes, CARD_BYTES, CARD_MAGIC, "history card")?;
-        if crc32fast::hash(&bytes[C_CLUSTER.at..]) != u32_at(bytes, C_CRC) {
-            return Err(Error::new(file, 0, Reason::Checksum("card")));
-        }
-        let name = u32_at(bytes, C_NAME) as usize;
-        let ancestors = u32_at(bytes, C_ANCESTORS) as usize;
-        let tail = bytes.len() - CARD_BYTES;
-        let bad = |what| Error::new(file, C_NAME.at as u64, Reason::Field(what));
-        if tail > CARD_TAIL_MAX || name.checked_add(ancestors * ANCESTOR_BYTES) != Some(tail) {
-            return Err(bad("the card's length"));
-        }
-        let mut rest = Bytes::copy_from_slice(&bytes[CARD_BYTES..]);
-        let name = String::from_utf8(rest.split_to(name).to_vec());
-        Ok(Card {
-            cluster: ClusterId(u128_at(bytes, C_CLUSTER)),
-            cluster_name: name.map_err(|_| bad("the cluster's name"))?,
-            history: History {
-                generation: u64_at(bytes, C_GENERATION),
-                id: u128_at(bytes, C_HISTORY),
-            },
-            ancestors: take_ancestors(&mut rest, ancestors),
-        })
     }
 }
 

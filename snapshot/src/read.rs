@@ -11,7 +11,7 @@ use crate::format::{
 };
 use crate::frame::unpack;
 use crate::segment::{self, SegmentRef};
-use crate::store::{Shared, Store};
+use crate::store::Shared;
 use bytes::Bytes;
 use standfast_wal::{ClusterId, Storage};
 use std::fs::File;
@@ -115,23 +115,13 @@ impl Reader<File> {
     }
 }
 
-impl Reader<Object> {
-    /// Opens an object of a store: only what is asked for is fetched.
-    pub fn open_object(store: &Shared, name: &str) -> Result<Reader<Object>> {
-        let source = Object {
+impl Object {
+    /// Only what is asked for is fetched.
+    pub fn new(store: &Shared, name: &str) -> Object {
+        Object {
             store: Arc::clone(store),
             name: name.to_string(),
-        };
-        Reader::new(source, &store.place(name))
-    }
-}
-
-impl Reader<Bytes> {
-    /// Fetches an object of a store whole.
-    pub fn fetch(store: &dyn Store, name: &str) -> Result<Reader<Bytes>> {
-        let place = store.place(name);
-        let bytes = store.get(name).map_err(|e| Error::io(&place, e))?;
-        Reader::new(bytes, &place)
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! What cannot be read is never removed: somebody has to look at it first.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, history_dir, manifest_name, named_name};
+use crate::manifest::Named;
 use crate::plan::{Lineage, Reach};
 use crate::store::join;
 use standfast_wal::Lsn;
@@ -24,6 +25,8 @@ pub struct Policy {
 /// What may go.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expiry {
+    /// Those that name anything that may go, and all before them.
+    pub manifests: Vec<String>,
     pub snapshots: Vec<String>,
     pub logs: Vec<String>,
     pub segments: Vec<String>,
@@ -32,8 +35,9 @@ pub struct Expiry {
 impl Expiry {
     /// In the order in which they may go.
     pub fn all(&self) -> impl Iterator<Item = &String> {
-        self.snapshots
+        self.manifests
             .iter()
+            .chain(&self.snapshots)
             .chain(&self.logs)
             .chain(&self.segments)
     }
@@ -61,11 +65,32 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
     let all = || catalogue.histories.iter();
     let snapshots = all().flat_map(|e| e.snapshots.iter().map(|s| &s.path));
     let logs = all().flat_map(|e| e.logs.iter().map(|l| &l.path));
-    Expiry {
+    let mut expiry = Expiry {
+        manifests: Vec::new(),
         snapshots: snapshots.filter(may_go).cloned().collect(),
         logs: logs.filter(may_go).cloned().collect(),
         segments: unneeded(catalogue, &kept),
+    };
+    expiry.manifests = manifests(catalogue, &expiry);
+    expiry
+}
+
+/// The manifests that name anything of what goes, and those before them: each names the one before,
+/// so that only the oldest may go.
+fn manifests(catalogue: &Catalogue, going: &Expiry) -> Vec<String> {
+    let going: BTreeSet<&String> = going.snapshots.iter().chain(&going.logs).collect();
+    let mut found = Vec::new();
+    for entry in &catalogue.histories {
+        let dir = history_dir(catalogue.cluster, entry.history);
+        let goes = |one: &Named| going.contains(&join(&dir, &named_name(one)));
+        let last = entry
+            .manifests
+            .iter()
+            .rposition(|m| m.named.iter().any(goes));
+        let some = &entry.manifests[..last.map_or(0, |last| last + 1)];
+        found.extend(some.iter().map(|m| join(&dir, &manifest_name(m.id))));
     }
+    found
 }
 
 /// The segments that no snapshot of those kept refers to; none where a file cannot be read, for it
@@ -77,13 +102,16 @@ fn unneeded(catalogue: &Catalogue, kept: &BTreeSet<&str>) -> Vec<String> {
     }
     let snapshots = all().flat_map(|entry| &entry.snapshots);
     let needed = snapshots.filter(|snapshot| kept.contains(snapshot.path.as_str()));
-    let needed: BTreeSet<_> = needed.flat_map(|snapshot| &snapshot.segments).collect();
-    let unneeded = catalogue
-        .segments
-        .iter()
-        .filter(|one| !needed.contains(one));
+    let needed: BTreeSet<String> = needed
+        .flat_map(|snapshot| {
+            let dir = &snapshot.segments_dir;
+            snapshot.segments.iter().map(|one| join(dir, &one.name()))
+        })
+        .collect();
+    let unneeded = catalogue.segments.iter();
     unneeded
-        .map(|one| join(&catalogue.segments_dir, &one.name()))
+        .filter(|path| !needed.contains(*path))
+        .cloned()
         .collect()
 }
 

@@ -8,8 +8,11 @@
 
 use crate::Result;
 use crate::error::{Error, Reason};
+use crate::frame::{self, unpack};
 use crate::layout::{Layout, field, put, u32_at, u64_at};
 use crate::new_file::NewFile;
+use crate::seal::{Identities, Recipients};
+use crate::sealed::{self, Clear, SealedHead};
 use crate::store::{self, Store};
 use crate::write::Block;
 use bytes::Bytes;
@@ -28,6 +31,8 @@ const PREFIX: &str = "segment-";
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// References in one block.
 const BLOCK_REFERENCES: usize = 4096;
+/// zstd level of a sealed segment.
+const LEVEL: i32 = 3;
 pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_REFERENCES * REFERENCE_BYTES;
 
 const R_LIST: Field = field(0, 4, "list", "which list of the state");
@@ -73,7 +78,7 @@ impl SegmentRef {
         format!("{PREFIX}{}-{:08}-{hash}", self.list, self.number)
     }
 
-    fn encode(&self) -> [u8; REFERENCE_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; REFERENCE_BYTES] {
         let mut out = [0; REFERENCE_BYTES];
         put(&mut out, R_LIST, &self.list.to_le_bytes());
         put(&mut out, R_NUMBER, &self.number.to_le_bytes());
@@ -183,10 +188,67 @@ pub fn open_at(dir: &Path, reference: &SegmentRef) -> Result<Bytes> {
     prove(&path.display().to_string(), reference, mapped.map(Some))
 }
 
-/// As `open`, of an object in a store: the segment, below `dir`.
-pub fn fetch(store: &dyn Store, dir: &str, reference: &SegmentRef) -> Result<Bytes> {
+/// As `open`, of an object in a store: the segment, below `dir`, opened if it is sealed.
+pub fn fetch(
+    store: &dyn Store,
+    dir: &str,
+    reference: &SegmentRef,
+    identities: &Identities,
+) -> Result<Bytes> {
     let name = store::join(dir, &reference.name());
-    prove(&store.place(&name), reference, store.get(&name).map(Some))
+    let place = store.place(&name);
+    let bytes = match get_sealed(store, &name, reference)? {
+        Got::Plain(bytes) => return Ok(bytes),
+        Got::Sealed(head, stored) => {
+            let opened = identities.open(head.recipients, &stored);
+            let frame = opened.map_err(|reason| Error::new(&place, None, reason))?;
+            let mut bytes = Vec::new();
+            let length = usize::try_from(reference.bytes).expect("at most SEGMENT_BYTES_MAX");
+            unpack(&frame, length, &mut bytes).map_err(|r| Error::new(&place, None, r))?;
+            Bytes::from(bytes)
+        }
+    };
+    prove(&place, reference, Ok(Some(bytes)))
+}
+
+/// Proves what can be proved of a segment in a store without a key: all of a plain one.
+pub fn check(store: &dyn Store, dir: &str, reference: &SegmentRef) -> Result<()> {
+    let name = store::join(dir, &reference.name());
+    get_sealed(store, &name, reference).map(|_| ())
+}
+
+enum Got {
+    Plain(Bytes),
+    Sealed(SealedHead, Bytes),
+}
+
+/// A segment begins with what clients chose: only one that is none by its name can be sealed.
+fn get_sealed(store: &dyn Store, name: &str, reference: &SegmentRef) -> Result<Got> {
+    let place = store.place(name);
+    match store.get(name) {
+        Ok(bytes) if !reference.is_of(&bytes) && sealed::is_sealed(&bytes) => {
+            let (head, stored) = sealed::check(&place, &bytes)?;
+            if head.clear != Clear::Segment(*reference) {
+                return Err(Error::new(&place, None, Reason::Checksum("segment")));
+            }
+            Ok(Got::Sealed(head, stored))
+        }
+        got => prove(&place, reference, got.map(Some)).map(Got::Plain),
+    }
+}
+
+/// Makes the sealed object of a segment.
+pub(crate) fn seal(reference: &SegmentRef, bytes: &[u8], recipients: &Recipients) -> Bytes {
+    let mut frame = vec![0; frame::bound(bytes.len())];
+    let length = frame::pack(bytes, &mut frame, LEVEL).expect("zstd takes any bytes into memory");
+    let stored = recipients.seal(&frame[..length]);
+    let head = SealedHead {
+        clear: Clear::Segment(*reference),
+        recipients: recipients.id().expect("somebody is to read it"),
+        stored_bytes: stored.len() as u64,
+        blake3: *blake3::hash(&stored).as_bytes(),
+    };
+    [head.encode(), stored].concat().into()
 }
 
 fn prove(name: &str, reference: &SegmentRef, mapped: io::Result<Option<Bytes>>) -> Result<Bytes> {

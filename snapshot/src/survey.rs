@@ -4,8 +4,9 @@
 //! where the log ends, and whether that end can be restored.
 
 use crate::Result;
+use crate::card::Card;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry};
-use crate::object::{Card, LogHead};
+use crate::object::LogHead;
 use crate::plan::Lineage;
 use crate::read::side_by_side;
 use crate::store::{Shared, join};
@@ -53,6 +54,7 @@ pub fn survey(store: &Shared, card: &Card) -> Result<Survey> {
         snapshots: Vec::new(),
         logs: Vec::new(),
         unreadable: Vec::new(),
+        manifests: Vec::new(),
     };
     for (name, head) in names.iter().zip(heads) {
         if let Some(head) = head.filter(whose) {
@@ -90,7 +92,6 @@ fn reaches(card: &Card, entry: HistoryEntry, end: Option<Link>) -> bool {
         cluster_name: String::new(),
         histories: vec![entry],
         segments: Vec::new(),
-        segments_dir: String::new(),
     };
     let lineage = Lineage::of(&catalogue, card.history).expect("it is in this catalogue");
     let reaches = lineage.reaches();

@@ -1,16 +1,20 @@
 //! Proves an archive: reads every byte of it, and says what can be restored and what cannot.
 //!
-//! Each snapshot and each piece of log is read whole. Where two of them speak of the same LSN they
-//! must name the same chain value. Then every history's log is followed from each snapshot: what
-//! is unbroken up to the newest record is a restore point; each hole is named by LSN and time.
+//! Each snapshot and each piece of log is read whole. Of an encrypted one that no identity opens
+//! only that is proved which takes no key: that the bytes are those that were put, and its head.
+//! Where two of them speak of the same LSN they must name the same chain value. Then every
+//! history's log is followed from each snapshot: what is unbroken up to the newest record is a
+//! restore point; each hole is named by LSN and time.
 
 use crate::archive::read_log;
-use crate::catalogue::{self, Catalogue, HistoryEntry, Unreadable};
+use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry, SnapshotEntry, Unreadable};
+use crate::manifest::Named;
 use crate::plan::{Gap, Lineage, Point};
-use crate::read::Reader;
-use crate::segment::{self, SegmentRef};
-use crate::store::Shared;
-use standfast_wal::{Chain, ClusterId, History, Lsn, Record};
+use crate::seal::{Identities, RecipientsId};
+use crate::sealed::fetch_snapshot;
+use crate::segment;
+use crate::store::{Shared, join};
+use standfast_wal::{Chain, ClusterId, History, Lsn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +32,13 @@ pub enum Finding {
     },
     /// No log between these two points.
     Hole(Gap),
+    /// The object is plain and sound, and other than every manifest that names it says.
+    Replaced { path: String },
+    /// Identities were given, and open none of these.
+    Locked {
+        recipients: RecipientsId,
+        objects: u64,
+    },
     /// There is nothing at all that could be restored.
     Nothing,
 }
@@ -63,6 +74,9 @@ pub struct Report {
     /// Files read.
     pub files: u64,
     pub file_bytes: u64,
+    /// Encrypted objects that were not opened, by whom they are for: they are there, and as they
+    /// were put.
+    pub unopened: BTreeMap<RecipientsId, u64>,
 }
 
 impl HistoryReport {
@@ -88,6 +102,18 @@ impl fmt::Display for Finding {
                 path, other
             ),
             Finding::Hole(gap) => write!(f, "{gap}"),
+            Finding::Replaced { path } => write!(
+                f,
+                "{path} is sound, but not what the manifest that names it says was put"
+            ),
+            Finding::Locked {
+                recipients,
+                objects,
+            } => write!(
+                f,
+                "{objects} objects are encrypted to recipients {recipients}, whom none of the \
+                 identities given is: they are there, and nothing else is proved of them"
+            ),
             Finding::Nothing => write!(f, "no snapshot, and no log from LSN 1: nothing to restore"),
         }
     }
@@ -96,7 +122,12 @@ impl fmt::Display for Finding {
 /// Reads and proves everything that the archive in `store` has of `cluster`, with `threads`
 /// threads. An error is one of a store that does not answer; what is wrong with an object is a
 /// finding.
-pub fn verify(store: &Shared, cluster: ClusterId, threads: usize) -> crate::Result<Report> {
+pub fn verify(
+    store: &Shared,
+    cluster: ClusterId,
+    threads: usize,
+    identities: &Identities,
+) -> crate::Result<Report> {
     let mut catalogue = catalogue::read(store, cluster)?;
     let mut report = Report {
         cluster,
@@ -104,15 +135,18 @@ pub fn verify(store: &Shared, cluster: ClusterId, threads: usize) -> crate::Resu
         histories: Vec::new(),
         files: 0,
         file_bytes: 0,
+        unopened: BTreeMap::new(),
     };
     let mut findings = BTreeMap::new();
-    let mut segments = Segments {
+    let mut proof = Proof {
         store: Arc::clone(store),
-        dir: catalogue.segments_dir.clone(),
+        identities,
+        threads,
         sound: BTreeSet::new(),
+        locked: BTreeMap::new(),
     };
     for entry in &mut catalogue.histories {
-        let found = prove_files(entry, threads, &mut segments, &mut report)?;
+        let found = proof.prove_files(entry, &mut report)?;
         findings.insert(entry.history, found);
     }
     for entry in &catalogue.histories {
@@ -124,52 +158,140 @@ pub fn verify(store: &Shared, cluster: ClusterId, threads: usize) -> crate::Resu
     Ok(report)
 }
 
-/// Reads each file of one history. What is damaged leaves the lists, as if it were not there.
-fn prove_files(
-    entry: &mut HistoryEntry,
+/// What was read of a cluster's archive so far, and with whose keys.
+struct Proof<'a> {
+    store: Shared,
+    identities: &'a Identities,
     threads: usize,
-    segments: &mut Segments,
-    report: &mut Report,
-) -> crate::Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut damaged: Vec<Unreadable> = Vec::new();
-    let probes = Probes::of(entry);
-    for snapshot in &entry.snapshots {
-        report.files += 1;
-        report.file_bytes += snapshot.file_bytes;
-        let proved = Reader::fetch(&*segments.store, &snapshot.path).and_then(|reader| {
-            reader.check_whole()?;
-            reader.load(threads, |_, _| Ok(()))?;
-            segments.prove(&reader.segments()?, report)
-        });
-        let lsn = snapshot.link.position.lsn;
-        let unreadable = refused(&snapshot.path, (lsn, lsn), proved)?;
-        damaged.extend(unreadable);
-    }
-    for log in &entry.logs {
-        report.files += 1;
-        match read_log(&*segments.store, &log.path) {
-            Ok((head, records)) => {
-                report.file_bytes += head.file_bytes();
-                probes.check(&log.path, head.before, &records, &mut findings);
-            }
-            Err(error) => {
-                let lsns = (log.head.first_lsn, log.head.last_lsn());
-                damaged.extend(refused(&log.path, lsns, Err(error))?);
+    /// The segments that need not be read again, by path.
+    sound: BTreeSet<String>,
+    /// What was not opened of the history at hand.
+    locked: BTreeMap<RecipientsId, u64>,
+}
+
+impl Proof<'_> {
+    /// Reads each file of one history. What is damaged leaves the lists, as if it were not there.
+    fn prove_files(
+        &mut self,
+        entry: &mut HistoryEntry,
+        report: &mut Report,
+    ) -> crate::Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        let mut damaged: Vec<Unreadable> = Vec::new();
+        let probes = Probes::of(entry);
+        for snapshot in &entry.snapshots {
+            report.files += 1;
+            report.file_bytes += snapshot.file_bytes;
+            let proved = self.prove_snapshot(snapshot, report);
+            let lsn = snapshot.link.position.lsn;
+            damaged.extend(refused(&snapshot.path, (lsn, lsn), proved)?);
+        }
+        for log in &entry.logs {
+            report.files += 1;
+            report.file_bytes += log.head.file_bytes();
+            let read = read_log(&*self.store, &log.path, self.identities);
+            let ends = match read {
+                Ok((_, records)) => {
+                    let ends = records.iter().map(|r| (r.last_lsn(), r.chain()));
+                    Ok(ends.collect())
+                }
+                Err(error) if self.is_locked(&error) => {
+                    Ok(vec![(log.head.last_lsn(), log.head.end.chain)])
+                }
+                Err(error) => Err(error),
+            };
+            match ends {
+                Ok(ends) => probes.check(log, ends, &mut findings),
+                Err(error) => {
+                    let lsns = (log.head.first_lsn, log.head.last_lsn());
+                    damaged.extend(refused(&log.path, lsns, Err(error))?);
+                }
             }
         }
-    }
-    let is_sound = |path: &String| damaged.iter().all(|bad| bad.path != *path);
-    entry.snapshots.retain(|snapshot| is_sound(&snapshot.path));
-    entry.logs.retain(|log| is_sound(&log.path));
-    entry.unreadable.append(&mut damaged);
-    for bad in &entry.unreadable {
-        findings.push(Finding::Damaged {
+        findings.extend(replaced(entry));
+        let is_sound = |path: &String| damaged.iter().all(|bad| bad.path != *path);
+        entry.snapshots.retain(|snapshot| is_sound(&snapshot.path));
+        entry.logs.retain(|log| is_sound(&log.path));
+        entry.unreadable.append(&mut damaged);
+        findings.extend(entry.unreadable.iter().map(|bad| Finding::Damaged {
             path: bad.path.clone(),
             reason: bad.reason.clone(),
-        });
+        }));
+        for (recipients, objects) in std::mem::take(&mut self.locked) {
+            *report.unopened.entry(recipients).or_default() += objects;
+            if !self.identities.is_empty() {
+                findings.push(Finding::Locked {
+                    recipients,
+                    objects,
+                });
+            }
+        }
+        Ok(findings)
     }
-    Ok(findings)
+
+    /// Proves a snapshot and its segments; the error names the first that is damaged or not there.
+    fn prove_snapshot(
+        &mut self,
+        snapshot: &SnapshotEntry,
+        report: &mut Report,
+    ) -> crate::Result<()> {
+        match fetch_snapshot(&*self.store, &snapshot.path, self.identities) {
+            Ok(reader) => {
+                reader.check_whole()?;
+                reader.load(self.threads, |_, _| Ok(()))?;
+            }
+            Err(error) if self.is_locked(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let dir = &snapshot.segments_dir;
+        for reference in &snapshot.segments {
+            let path = join(dir, &reference.name());
+            if !self.sound.contains(&path) {
+                report.files += 1;
+                report.file_bytes += reference.bytes;
+                match segment::fetch(&*self.store, dir, reference, self.identities) {
+                    Ok(_) => {}
+                    Err(error) if self.is_locked(&error) => {}
+                    Err(error) => return Err(error),
+                }
+                self.sound.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether only a key is missing, which is noted.
+    fn is_locked(&mut self, error: &crate::Error) -> bool {
+        let recipients = error.locked_to();
+        if let Some(recipients) = recipients {
+            *self.locked.entry(recipients).or_default() += 1;
+        }
+        recipients.is_some()
+    }
+}
+
+/// Plain objects that are not as any manifest that names them says. An encrypted one that was
+/// damaged and put again has other bytes, and is proved by its own head.
+fn replaced(entry: &HistoryEntry) -> Vec<Finding> {
+    let named = entry.manifests.iter().flat_map(|manifest| &manifest.named);
+    let mut known: BTreeMap<(Lsn, Lsn), Vec<&Named>> = BTreeMap::new();
+    for one in named {
+        known.entry((one.first, one.last)).or_default().push(one);
+    }
+    let snapshots = entry.snapshots.iter().filter(|s| s.recipients.is_none());
+    let logs = entry
+        .logs
+        .iter()
+        .filter(|log| log.head.recipients.is_none());
+    let snapshots = snapshots.map(|s| (&s.path, s.named()));
+    let logs = logs.map(|log| (&log.path, log.head.named()));
+    let differs = |found: &Named| {
+        let names = known.get(&(found.first, found.last));
+        names.is_some_and(|names| !names.contains(&found))
+    };
+    let all = snapshots.chain(logs).filter(|(_, found)| differs(found));
+    all.map(|(path, _)| Finding::Replaced { path: path.clone() })
+        .collect()
 }
 
 /// What is refused is listed with its reason; that the store does not answer proves nothing.
@@ -189,28 +311,6 @@ fn refused(
     }
 }
 
-/// The segments of a cluster, each read once.
-struct Segments {
-    store: Shared,
-    dir: String,
-    sound: BTreeSet<SegmentRef>,
-}
-
-impl Segments {
-    /// Proves what a snapshot refers to; the error names the first that is damaged or not there.
-    fn prove(&mut self, named: &[SegmentRef], report: &mut Report) -> crate::Result<()> {
-        for reference in named {
-            if !self.sound.contains(reference) {
-                report.files += 1;
-                report.file_bytes += reference.bytes;
-                segment::fetch(&*self.store, &self.dir, reference)?;
-                self.sound.insert(*reference);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What the files' headers say of the chain, by LSN.
 struct Probes(BTreeMap<Lsn, Vec<(Chain, String)>>);
 
@@ -226,30 +326,27 @@ impl Probes {
         Probes(probes)
     }
 
-    /// Holds a piece of log, and the chain value before it, against what others say.
-    fn check(&self, path: &str, before: Chain, records: &[Record], findings: &mut Vec<Finding>) {
-        let first = records.first().expect("a piece of log holds a record");
-        let start = Lsn(first.first_lsn().0 - 1);
-        let ends = records.iter().map(|r| (r.last_lsn(), r.chain()));
-        let mut expected = self.0.range(start..).peekable();
-        let mut reached = start;
-        for (lsn, chain) in std::iter::once((start, before)).chain(ends) {
+    /// Holds a piece of log, the chain value before it and those at the ends of its records, as far
+    /// as they are known, against what others say.
+    fn check(&self, log: &LogEntry, ends: Vec<(Lsn, Chain)>, findings: &mut Vec<Finding>) {
+        let start = (Lsn(log.head.first_lsn.0 - 1), log.head.before);
+        let is_opened = ends.len() as u64 == log.head.records;
+        let mut expected = self.0.range(start.0..).peekable();
+        for (lsn, chain) in std::iter::once(start).chain(ends) {
             while let Some((at, claims)) = expected.next_if(|(at, _)| **at <= lsn) {
                 // An LSN inside a record is the end of no record: no file of this history ends so.
-                let other = claims
-                    .iter()
-                    .find(|(claim, _)| *at != lsn || *claim != chain);
-                if let Some((_, other)) = other {
+                let differs = |(claim, _): &&(Chain, String)| {
+                    *at == lsn && *claim != chain || *at != lsn && is_opened
+                };
+                if let Some((_, other)) = claims.iter().find(differs) {
                     findings.push(Finding::Disagreement {
-                        path: path.to_string(),
+                        path: log.path.clone(),
                         other: other.clone(),
                         lsn: *at,
                     });
                 }
             }
-            reached = reached.max(lsn);
         }
-        debug_assert_eq!(Some(reached), records.last().map(Record::last_lsn));
     }
 }
 

@@ -2,13 +2,15 @@
 
 use super::exit::{ExitCode, Failure, Outcome};
 use serde_json::{Value, json};
-use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry};
+use standfast_snapshot::Identities;
+use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry, SnapshotEntry};
 use standfast_snapshot::plan::{Lineage, Point};
 use standfast_snapshot::retention::{Expiry, Policy, expire};
 use standfast_snapshot::store::{self, Shared};
 use standfast_snapshot::verify::{HistoryReport, Report, verify};
 use standfast_wal::ClusterId;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which backups of whom.
@@ -24,6 +26,30 @@ pub struct Where {
     json: bool,
 }
 
+/// Who may read an encrypted archive.
+#[derive(clap::Args, Debug, Default)]
+pub struct Keys {
+    /// The age identity file that opens an encrypted archive; it may hold several keys, old and new
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+impl Keys {
+    /// None, if no file is named.
+    pub fn read(&self) -> Result<Identities, Failure> {
+        let Some(path) = &self.identity else {
+            return Ok(Identities::default());
+        };
+        let place = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(ExitCode::Usage, format!("{place}: {error}")))?;
+        Identities::parse(&text).map_err(|why| {
+            Failure::new(ExitCode::Usage, format!("{place}: {why}"))
+                .hint("an identity file is what `age-keygen` writes")
+        })
+    }
+}
+
 /// Makes, shows, proves and expires backups; all but `now` read the archive and ask no node
 #[derive(clap::Subcommand, Debug)]
 pub enum Backup {
@@ -31,7 +57,15 @@ pub enum Backup {
     /// Show snapshots, log and what can be restored; reads headers only
     List(Where),
     /// Read every byte, and prove what can be restored and what cannot
-    Verify(Where),
+    ///
+    /// Of an encrypted archive that proves, without --identity, that every object is there and as
+    /// it was put; with it, everything.
+    Verify {
+        #[command(flatten)]
+        place: Where,
+        #[command(flatten)]
+        keys: Keys,
+    },
     /// Remove what need not be kept; never the last way to the newest point
     Expire {
         #[command(flatten)]
@@ -53,7 +87,7 @@ pub fn run(command: &Backup) -> Outcome {
     match command {
         Backup::Now(args) => super::backup_now::run(args),
         Backup::List(place) => list(place),
-        Backup::Verify(place) => prove(place),
+        Backup::Verify { place, keys } => prove(place, &keys.read()?),
         Backup::Expire {
             place,
             keep_full,
@@ -159,9 +193,10 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
                 "epoch": s.link.position.epoch,
                 "time": rfc3339(s.link.timestamp),
                 "time_ns": s.link.timestamp,
-                "digest": format!("{:032x}", s.digest),
+                "digest": s.state.map(|(digest, _)| format!("{digest:032x}")),
                 "node": s.node,
-                "keys": s.counts[0],
+                "keys": s.state.map(|(_, counts)| counts[0]),
+                "recipients": s.recipients.map(|id| id.to_string()),
                 "bytes": s.file_bytes,
                 "path": s.path,
             })
@@ -209,16 +244,25 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
         }
         for snapshot in &entry.snapshots {
             line(format!(
-                "  snapshot   LSN {:<14} {}  {} keys, {}",
+                "  snapshot   LSN {:<14} {}  {}, {}",
                 snapshot.link.position.lsn.0,
                 rfc3339(snapshot.link.timestamp),
-                snapshot.counts[0],
+                contents(snapshot),
                 bytesize::ByteSize(snapshot.file_bytes),
             ));
         }
         if !entry.logs.is_empty() {
             let bytes = bytesize::ByteSize(log_bytes(entry));
-            line(format!("  log        {} pieces, {bytes}", entry.logs.len()));
+            let sealed = entry
+                .logs
+                .iter()
+                .filter(|log| log.head.recipients.is_some());
+            let sealed = match sealed.count() {
+                0 => String::new(),
+                count => format!(", {count} of them encrypted"),
+            };
+            let pieces = entry.logs.len();
+            line(format!("  log        {pieces} pieces{sealed}, {bytes}"));
         }
         let lineage = Lineage::of(catalogue, entry.history).expect("it is in this catalogue");
         for reach in lineage.reaches() {
@@ -235,11 +279,20 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
     out
 }
 
-fn prove(place: &Where) -> Outcome {
+/// What is known of the state in a snapshot.
+fn contents(snapshot: &SnapshotEntry) -> String {
+    match (snapshot.state, snapshot.recipients) {
+        (Some((_, counts)), _) => format!("{} keys", counts[0]),
+        (None, Some(id)) => format!("encrypted to recipients {id}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
+fn prove(place: &Where, identities: &Identities) -> Outcome {
     let store = open_store(&place.from)?;
     let cluster = choose_cluster(&store, place.cluster)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = verify(&store, cluster, threads).map_err(unreadable)?;
+    let report = verify(&store, cluster, threads, identities).map_err(unreadable)?;
     if place.json {
         println!("{}", report_json(&report));
     } else {
@@ -277,6 +330,7 @@ pub(super) fn report_json(report: &Report) -> Value {
         "sound": report.is_sound(),
         "files": report.files,
         "bytes": report.file_bytes,
+        "unopened": report.unopened.values().sum::<u64>(),
         "histories": histories.collect::<Vec<_>>(),
     })
 }
@@ -311,7 +365,16 @@ pub(super) fn report_text(report: &Report) -> String {
             let _ = writeln!(out, "  FINDING    {finding}");
         }
     }
-    let verdict = if report.is_sound() {
+    for (recipients, objects) in &report.unopened {
+        let _ = writeln!(
+            out,
+            "\n{objects} objects are encrypted to recipients {recipients} and were not opened:\n\
+             they are there, and as they were put. --identity FILE proves what is in them."
+        );
+    }
+    let verdict = if report.is_sound() && !report.unopened.is_empty() {
+        "sound, as far as can be seen without opening it"
+    } else if report.is_sound() {
         "sound: every restore point reaches the newest record"
     } else {
         "NOT sound: see the findings above"
@@ -350,6 +413,7 @@ fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
 fn expiry_json(expiry: &Expiry, dry_run: bool) -> Value {
     json!({
         "dry_run": dry_run,
+        "manifests": expiry.manifests,
         "snapshots": expiry.snapshots,
         "logs": expiry.logs,
         "segments": expiry.segments,

@@ -15,7 +15,7 @@ pub use activate::{Activate, activate};
 pub use before::Created;
 pub use target::Aim;
 
-use super::backup::{choose_cluster, open_store};
+use super::backup::{Keys, choose_cluster, open_store};
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use super::settings::Settings;
@@ -25,7 +25,7 @@ use crate::state::Digest;
 use directory::Building;
 use rebuild::{Progress, Rebuilt, Tally, rebuild};
 use standfast_snapshot::plan::{Plan, Point};
-use standfast_snapshot::{Catalogue, Shared, catalogue, plan};
+use standfast_snapshot::{Catalogue, Error, Identities, Shared, catalogue, plan};
 use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -72,6 +72,8 @@ pub struct Restore {
     /// Threads that load and compress; as many as there are processors by default
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    keys: Keys,
     #[arg(long)]
     json: bool,
 }
@@ -80,6 +82,8 @@ pub struct Restore {
 pub struct Source {
     pub from: Shared,
     pub target: Aim,
+    /// Who opens what is encrypted.
+    pub identities: Identities,
     pub cluster: Option<ClusterId>,
     pub history: Option<History>,
     pub threads: usize,
@@ -141,7 +145,7 @@ impl Source {
         };
         let target = self.target.at(before);
         let plan = plan(&listed, self.history, target).map_err(unmet)?;
-        let rebuilt = rebuild(&self.from, cluster, &plan, self.threads, on_progress)?;
+        let rebuilt = rebuild(self, cluster, &plan, on_progress)?;
         Ok(Past {
             cluster,
             listed,
@@ -200,6 +204,31 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
     })
 }
 
+/// That nothing is encrypted which no key was given for, before anything is made.
+fn check_keys(plan: &Plan, source: &Source) -> Result<(), Failure> {
+    let snapshot = plan.snapshot.iter().map(|s| (&s.path, s.recipients));
+    let log = plan.steps.iter().map(|s| (&s.path, s.head.recipients));
+    let sealed = snapshot.chain(log).find_map(|(path, id)| Some((path, id?)));
+    match sealed {
+        Some((path, id)) if source.identities.is_empty() => {
+            Err(refused(&Error::sealed(&source.from.place(path), id)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with an object, and what to do.
+fn refused(error: &Error) -> Failure {
+    let text = error.to_string();
+    match error.locked_to() {
+        None => Failure::new(ExitCode::Damaged, text),
+        Some(_) => Failure::new(ExitCode::Failed, text).hint(
+            "name the age identity file of one of its recipients with --identity FILE; after a \
+             change of keys, one that holds the old ones and the new",
+        ),
+    }
+}
+
 /// What the new history forked from: the one that was read, and its own ancestors, none of them
 /// beyond the point restored.
 fn ancestors(plan: &Plan, lsn: Lsn) -> Vec<(History, u64)> {
@@ -214,6 +243,7 @@ pub fn run(args: &Restore) -> Outcome {
     let source = || -> Result<Source, Failure> {
         Ok(Source {
             from: open_store(&args.from)?,
+            identities: args.keys.read()?,
             target: args.target,
             cluster: args.cluster,
             history: args.history,

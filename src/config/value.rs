@@ -3,6 +3,7 @@
 use crate::limits;
 use crate::replication::config::MemberRole;
 use bytesize::ByteSize;
+use standfast_snapshot::Recipient;
 use standfast_wal::{ClusterId, NodeId};
 use std::fmt;
 use std::path::PathBuf;
@@ -211,6 +212,16 @@ impl Value for Place {
     }
     fn show(&self) -> String {
         self.0.clone()
+    }
+}
+
+impl Value for Recipient {
+    const KIND: &'static str = "age1…, the public half of an age identity";
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -13,8 +13,8 @@ use crate::limits;
 use crate::node::archive::NO_HISTORY;
 use crate::node::clock::Now;
 use serde::{Deserialize, Serialize};
-use standfast_snapshot::archive::{LOG_CLOSE_BYTES, Put};
-use standfast_snapshot::{Card, LogHead, Shared, Shipper, Survey, catalogue, store};
+use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put};
+use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, Survey, catalogue, store};
 use standfast_wal::{ClusterId, History, Kind, Link, Lsn, ReadError, Reader, Record, Storage};
 use std::io;
 use std::time::Duration;
@@ -114,6 +114,8 @@ struct Course {
     last_round: u64,
     /// The oldest record that waits for its piece to be closed, and since when (boot clock, ns).
     waits: Option<(Lsn, u64)>,
+    /// Boot clock (ns) when the last manifest was put, or the course set.
+    manifest: u64,
 }
 
 impl Course {
@@ -141,6 +143,7 @@ pub struct Archiver {
     place: String,
     store: Option<Shared>,
     interval: Duration,
+    recipients: Recipients,
     course: Option<Course>,
     standing: Standing,
     is_uploading: bool,
@@ -155,11 +158,12 @@ pub struct Archiver {
 
 impl Archiver {
     /// Nothing is asked of the store yet.
-    pub fn new(place: &str, interval: Duration) -> Archiver {
+    pub fn new(place: &str, interval: Duration, recipients: Recipients) -> Archiver {
         Archiver {
             place: place.to_string(),
             store: None,
             interval,
+            recipients,
             course: None,
             standing: Standing::default(),
             is_uploading: false,
@@ -172,10 +176,10 @@ impl Archiver {
     }
 
     /// As `new`, with a store that is open.
-    pub fn with_store(store: Shared, interval: Duration) -> Archiver {
+    pub fn with_store(store: Shared, interval: Duration, recipients: Recipients) -> Archiver {
         Archiver {
             store: Some(store),
-            ..Archiver::new("", interval)
+            ..Archiver::new("", interval, recipients)
         }
     }
 
@@ -237,6 +241,12 @@ impl Archiver {
             newest = Some(head);
         }
         course.last_round = now.boot;
+        let age = now.boot.saturating_sub(course.manifest);
+        if course.shipper.is_manifest_due() || age / MANIFEST_PIECES as u64 >= interval_ns {
+            course.manifest = now.boot;
+            let put = course.shipper.put_manifest();
+            put.map_err(|error| error.to_string())?;
+        }
         let newest = newest.or(course.survey.newest);
         self.prove(order, log, newest, now)
     }
@@ -257,18 +267,17 @@ impl Archiver {
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
         self.standing.wants_snapshot = !course.survey.is_whole && !helps && !self.is_uploading;
         let Some(head) = newest else { return Ok(()) };
-        let records = read_back(course, &head, &order.card, log)?;
+        let there = read_back(course, &head, &order.card, log)?;
         if !course.survey.is_whole {
             return Ok(());
         }
         self.standing.gap = None;
-        let attested = records.iter().rev().find(|r| r.kind() == Kind::Attestation);
         // While nothing is written nothing is attested, and what is there stays as good as new.
         let as_of_ns = match end >= order.through {
             true => order.as_of_ns.min(now.wall),
             false => 0,
         };
-        let time = attested.map_or(0, Record::timestamp).max(as_of_ns);
+        let time = there.attested_since().max(as_of_ns);
         self.standing.restorable_ns = self.standing.restorable_ns.max(time);
         Ok(())
     }
@@ -297,7 +306,8 @@ impl Archiver {
         }
         let (cluster, history) = (order.card.cluster, order.card.history);
         check_belongs(&store, &self.place, cluster, history)?;
-        let (shipper, mut survey) = Shipper::open(&store, &order.card).map_err(text)?;
+        let (shipper, mut survey) =
+            Shipper::open(&store, &order.card, &self.recipients).map_err(text)?;
         // Nothing is there yet, and nothing is missing of what will be.
         survey.is_whole |= survey.end.is_none() && start_of(&order.card, log) == Lsn::ZERO;
         if self.standing.history != history {
@@ -313,6 +323,7 @@ impl Archiver {
             survey,
             last_round: now.boot,
             waits: None,
+            manifest: now.boot,
         });
         Ok(())
     }
@@ -358,9 +369,9 @@ fn read_back(
     head: &LogHead,
     card: &Card,
     log: &impl Committed,
-) -> Result<Vec<Record>, String> {
+) -> Result<LogHead, String> {
     let error = match course.shipper.read_back(head) {
-        Ok(records) => return Ok(records),
+        Ok(there) => return Ok(there),
         Err(error) => error,
     };
     let before = Lsn(head.first_lsn.0 - 1);

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::node::archiver::read_error;
 use crate::node::shelf;
 use serde_json::json;
-use standfast_snapshot::{Card, Reader as SnapshotReader, Shipper, store};
+use standfast_snapshot::{Card, Reader as SnapshotReader, Recipients, Shipper, store};
 use standfast_wal::{ClusterId, Disk, Lsn, Reader, Record};
 use std::io;
 use std::path::Path;
@@ -18,6 +18,7 @@ pub fn back_up(
     cluster: ClusterId,
     log: &Reader<Disk>,
     to: &str,
+    recipients: &Recipients,
     through: Lsn,
     who: &str,
 ) -> Result<String, String> {
@@ -34,12 +35,14 @@ pub fn back_up(
         ancestors: header.ancestors.clone(),
     };
     let store = store::open(to).map_err(|error| error.to_string())?;
-    let (mut shipper, _) = Shipper::open(&store, &card).map_err(text)?;
+    let (mut shipper, _) = Shipper::open(&store, &card, recipients).map_err(text)?;
     let mut shipped = shipper
         .put_log(records(log, start(&shipper, &card, log), through))
         .map_err(text)?;
     let (lsn, bytes) = shipper.put_snapshot(path).map_err(text)?;
     shipped.stored_bytes += bytes;
+    shipper.note_snapshot(lsn).map_err(text)?;
+    shipper.put_manifest().map_err(text)?;
     tracing::info!(%to, %lsn, %through, %who, "backup written");
     Ok(json!({
         "to": to,

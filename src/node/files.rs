@@ -4,7 +4,7 @@
 
 use crate::config::Config;
 use crate::limits;
-use crate::node::archiver::Order;
+use crate::node::archiver::{Archiver, Order};
 use crate::node::copies::{CopyEvent, CopyOutput};
 use crate::node::directory::{DataDir, sync_dir, wal_dir};
 use crate::node::engine::Event;
@@ -15,7 +15,7 @@ use crate::node::statement;
 use crate::node::wire::{Frame, Head, Piece};
 use crate::state::Segment;
 use bytes::Bytes;
-use standfast_snapshot::{NewFile, Options, SegmentRef, Writer};
+use standfast_snapshot::{NewFile, Options, Recipients, SegmentRef, Writer};
 use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader, durable};
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,6 +38,7 @@ pub struct Files {
     /// The task that last sent each peer a snapshot.
     sending: BTreeMap<NodeId, AbortHandle>,
     archiver: Option<ship::Orders>,
+    recipients: Recipients,
 }
 
 impl Files {
@@ -61,6 +62,7 @@ impl Files {
             receiving: None,
             sending: BTreeMap::new(),
             archiver,
+            recipients: Recipients::new(&config.archive_recipients),
         }
     }
 
@@ -224,8 +226,10 @@ impl Files {
     fn back_up(&self, ticket: u64, to: String, through: Lsn, who: String) {
         let (events, data, cluster) = (self.events.clone(), self.dir.0.clone(), self.cluster);
         let Some(log) = self.log.clone() else { return };
+        let recipients = self.recipients.clone();
         spawn("backup", move || {
-            let result = crate::node::backup::back_up(&data, cluster, &log, &to, through, &who);
+            let result =
+                crate::node::backup::back_up(&data, cluster, &log, &to, &recipients, through, &who);
             let _ = events.send(Event::Copy(CopyEvent::BackedUp { ticket, result }));
         });
     }
@@ -252,15 +256,10 @@ fn start_archiver(
     events: &mpsc::UnboundedSender<Event>,
 ) -> Option<ship::Orders> {
     let place = config.archive.as_ref()?;
-    let (interval, data) = (config.archive_interval, &config.data_dir);
     let log = log?.clone();
-    Some(ship::spawn(
-        place.as_str(),
-        interval,
-        data,
-        log,
-        events.clone(),
-    ))
+    let recipients = Recipients::new(&config.archive_recipients);
+    let archiver = Archiver::new(place.as_str(), config.archive_interval, recipients);
+    Some(ship::spawn(archiver, &config.data_dir, log, events.clone()))
 }
 
 /// Runs a job of its own; without a thread the node cannot go on, and says so by panicking.

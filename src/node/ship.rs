@@ -8,6 +8,7 @@ use crate::node::archiver::{Archiver, Order, Proof, Upload, Verified};
 use crate::node::engine::Event;
 use crate::node::run::now;
 use crate::node::shelf;
+use standfast_snapshot::Identities;
 use standfast_wal::{Disk, Reader};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,14 +28,12 @@ pub type Orders = Sender<Word>;
 
 /// Starts the thread; it ends with the node.
 pub fn spawn(
-    place: &str,
-    interval: Duration,
+    archiver: Archiver,
     data: &Path,
     log: Reader<Disk>,
     events: UnboundedSender<Event>,
 ) -> Orders {
     let (sender, words) = channel();
-    let archiver = Archiver::new(place, interval);
     let (orders, data) = (sender.clone(), data.to_path_buf());
     crate::node::files::spawn("archive", move || {
         Thread {
@@ -136,7 +135,12 @@ impl Thread {
     fn prove(&self, proof: Proof) {
         let orders = self.orders.clone();
         crate::node::files::spawn("archive-verify", move || {
-            let report = standfast_snapshot::verify::verify(&proof.store, proof.cluster, 1);
+            let report = standfast_snapshot::verify::verify(
+                &proof.store,
+                proof.cluster,
+                1,
+                &Identities::default(),
+            );
             let result = report.map(|report| Verified::new(&report, now().wall));
             // The thread ends only with the process.
             let _ = orders.send(Word::Proved(result.map_err(|error| error.to_string())));

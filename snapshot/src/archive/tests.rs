@@ -7,6 +7,7 @@ use crate::fixtures::{
     snapshot_with, stored,
 };
 use crate::retention::{Policy, expire};
+use crate::seal::{Identities, Recipients};
 use crate::verify::verify;
 use standfast_wal::{ClusterId, Damage, Kind};
 use std::path::PathBuf;
@@ -37,12 +38,17 @@ fn what_was_shipped_is_listed() {
     assert_eq!(entry.unreadable, []);
     assert_eq!(entry.snapshots[0].link, link_at(&records, 20));
     assert_eq!(
-        read_log(&*stored(&dir), &entry.logs[0].path).unwrap().1,
+        read_log(&*stored(&dir), &entry.logs[0].path, &Identities::default())
+            .unwrap()
+            .1,
         records
     );
     let home = dir.join(catalogue::history_dir(CLUSTER, history(1)));
     let names = fs::read_dir(home).unwrap().count();
-    assert_eq!(names, 3, "card, snapshot, log, and nothing left over");
+    assert_eq!(
+        names, 4,
+        "card, snapshot, log, manifest, and nothing left over"
+    );
 }
 
 #[test]
@@ -67,8 +73,10 @@ fn two_nodes_ship_the_same_history_side_by_side() {
     let scratch = tempfile::tempdir().unwrap();
     let records = log(Link::default(), 2, 40);
     let card = card(1, &[]);
-    let (mut one, _) = Shipper::open(&stored(scratch.path()), &card).unwrap();
-    let (mut two, _) = Shipper::open(&stored(scratch.path()), &card).unwrap();
+    let (mut one, _) =
+        Shipper::open(&stored(scratch.path()), &card, &Recipients::default()).unwrap();
+    let (mut two, _) =
+        Shipper::open(&stored(scratch.path()), &card, &Recipients::default()).unwrap();
     one.put_log(fine(&records[..10])).unwrap();
     let same = two.put_log(fine(&records[..10])).unwrap();
     assert_eq!(
@@ -104,7 +112,8 @@ fn threads_that_race_for_one_name_write_it_once() {
         .join(catalogue::history_dir(CLUSTER, history(1)));
     let name = catalogue::log_name(Lsn(1), Lsn(400));
     assert_eq!(bytes, fs::metadata(home.join(name)).unwrap().len());
-    assert_eq!(fs::read_dir(home).unwrap().count(), 2);
+    let names = fs::read_dir(home).unwrap().count();
+    assert_eq!(names, 3, "card, log, manifest");
 }
 
 #[test]
@@ -115,11 +124,11 @@ fn a_damaged_object_is_replaced_and_a_different_one_is_not() {
     let records = log(Link::default(), 2, 40);
     let path = put_piece(dir, &card, &records);
     flip(&path, 300);
-    let (mut shipper, _) = Shipper::open(&stored(dir), &card).unwrap();
+    let (mut shipper, _) = Shipper::open(&stored(dir), &card, &Recipients::default()).unwrap();
     let mut put = || shipper.put_piece(&records).map(|(_, put)| put);
     assert_eq!(put().unwrap(), Put::Repaired);
     assert_eq!(put().unwrap(), Put::Present);
-    let there = || object::decode_log("there", &fs::read(&path).unwrap());
+    let there = || object::decode_log("there", &fs::read(&path).unwrap(), &Identities::default());
     assert_eq!(there().unwrap().1, records);
 
     let other = [record(Link::default(), 40, Kind::Operator)];
@@ -134,7 +143,7 @@ fn an_answer_that_was_lost_or_false_does_no_harm() {
     let memory = Arc::new(crate::store::Memory::default());
     let store: Shared = memory.clone();
     let records = log(Link::default(), 2, 40);
-    let (mut shipper, _) = Shipper::open(&store, &card(1, &[])).unwrap();
+    let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &Recipients::default()).unwrap();
     memory.lose_answers(true);
     assert!(shipper.put_log(fine(&records[..10])).is_err());
     memory.lose_answers(false);
@@ -157,8 +166,8 @@ fn whoever_slept_goes_on_where_the_others_have_come() {
     let scratch = tempfile::tempdir().unwrap();
     let store = stored(scratch.path());
     let records = log(Link::default(), 2, 60);
-    let (mut one, _) = Shipper::open(&store, &card(1, &[])).unwrap();
-    let (mut two, survey) = Shipper::open(&store, &card(1, &[])).unwrap();
+    let (mut one, _) = Shipper::open(&store, &card(1, &[]), &Recipients::default()).unwrap();
+    let (mut two, survey) = Shipper::open(&store, &card(1, &[]), &Recipients::default()).unwrap();
     assert_eq!(survey.end, None);
     assert!(!survey.is_whole, "nothing can be restored");
     one.put_log(fine(&records[..10])).unwrap();
@@ -181,8 +190,12 @@ fn a_survey_says_whether_the_end_can_be_restored() {
     let store = stored(&scratch.path().join("archive"));
     let records = log(Link::default(), 2, 60);
     let card = card(1, &[]);
-    let survey = || Shipper::open(&store, &card).unwrap().1;
-    let (mut shipper, _) = Shipper::open(&store, &card).unwrap();
+    let survey = || {
+        Shipper::open(&store, &card, &Recipients::default())
+            .unwrap()
+            .1
+    };
+    let (mut shipper, _) = Shipper::open(&store, &card, &Recipients::default()).unwrap();
     shipper.put_log(fine(&records[..10])).unwrap();
     assert!(survey().is_whole, "from LSN 1 on");
     let gap = shipper.put_log(fine(&records[15..])).unwrap().gap;
@@ -275,7 +288,7 @@ fn a_hole_is_told_and_long_logs_are_cut_into_pieces() {
 /// Names of the segments in an archive.
 fn segments(dir: &Path) -> Vec<String> {
     let home = catalogue::history_dir(CLUSTER, history(1));
-    let found = fs::read_dir(dir.join(catalogue::segments_beside(&home))).unwrap();
+    let found = fs::read_dir(dir.join(catalogue::segments_beside(&home, None))).unwrap();
     let mut names: Vec<_> = found
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -307,7 +320,7 @@ fn a_segment_is_put_once_and_proved_with_every_snapshot() {
         bytes[0] > 18_000 && bytes[1] > 18_000 && bytes[1] < 27_000,
         "{bytes:?}"
     );
-    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
     assert!(report.is_sound());
     assert_eq!(report.files, 1 + 2 + 4);
     let catalogue = read(&stored(&dir), CLUSTER).unwrap();
@@ -315,18 +328,24 @@ fn a_segment_is_put_once_and_proved_with_every_snapshot() {
     assert!(counts.map(|one| one.segments.len()).eq([2, 3]));
     // One that only the second snapshot needs, then the one that both need.
     for (at, damaged) in [(2, 1), (0, 2)] {
-        let home = dir.join(&catalogue.segments_dir).join(&segments(&dir)[at]);
+        let home = dir
+            .join(&catalogue.histories[0].snapshots[0].segments_dir)
+            .join(&segments(&dir)[at]);
         flip(&home, 100);
-        let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
+        let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
         let findings = report.histories[0].findings.iter().map(ToString::to_string);
         let name = segments(&dir)[at].clone();
         let named = findings.filter(|story| story.contains(&name)).count();
         assert_eq!(named, damaged, "{:?}", report.histories[0].findings);
         flip(&home, 100);
     }
-    let home = dir.join(&catalogue.segments_dir);
+    let home = dir.join(&catalogue.histories[0].snapshots[0].segments_dir);
     fs::remove_file(home.join(&segments(&dir)[0])).unwrap();
-    assert!(!verify(&stored(&dir), CLUSTER, 2).unwrap().is_sound());
+    assert!(
+        !verify(&stored(&dir), CLUSTER, 2, &Identities::default())
+            .unwrap()
+            .is_sound()
+    );
 }
 
 #[test]
@@ -342,7 +361,11 @@ fn segments_go_with_the_last_snapshot_that_needs_them() {
     assert_eq!((expiry.snapshots.len(), expiry.segments.len()), (1, 1));
     remove(&*stored(&dir), &expiry).unwrap();
     assert_eq!(segments(&dir).len(), 3);
-    assert!(verify(&stored(&dir), CLUSTER, 2).unwrap().is_sound());
+    assert!(
+        verify(&stored(&dir), CLUSTER, 2, &Identities::default())
+            .unwrap()
+            .is_sound()
+    );
     // What cannot be read may need any of them.
     let last = &read(&stored(&dir), CLUSTER).unwrap().histories[0].snapshots[0];
     flip(&dir.join(&last.path), 20);

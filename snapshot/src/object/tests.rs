@@ -1,7 +1,9 @@
 //! A piece of log and a card come back as they were put, or are refused.
 
 use super::*;
+use crate::card::Card;
 use crate::fixtures::{CLUSTER, card, history, log, record};
+use crate::seal::{Identities, Recipients};
 use std::collections::BTreeSet;
 
 fn sample() -> Vec<Record> {
@@ -14,42 +16,51 @@ fn sample() -> Vec<Record> {
 #[test]
 fn a_piece_of_log_reads_back_as_it_was_put() {
     let records = sample();
-    let (head, bytes) = encode_log(CLUSTER, history(1), &records[1..]);
+    let (head, bytes) = encode_log(CLUSTER, history(1), &records[1..], &Recipients::default());
     assert_eq!((head.first_lsn, head.last_lsn()), (Lsn(4), Lsn(12)));
     assert_eq!(head.attested_lsn, Lsn(10));
     assert_eq!(head.before, records[0].chain());
     assert_eq!(head.end, records[4].link());
     assert_eq!(LogHead::decode("memory", &bytes).unwrap(), head);
     assert_eq!(
-        decode_log("memory", &bytes).unwrap(),
+        decode_log("memory", &bytes, &Identities::default()).unwrap(),
         (head, records[1..].to_vec())
     );
 }
 
 #[test]
 fn every_flipped_bit_and_every_truncation_of_a_piece_is_refused() {
-    let (_, bytes) = encode_log(CLUSTER, history(1), &sample());
+    let (_, bytes) = encode_log(CLUSTER, history(1), &sample(), &Recipients::default());
     for at in 0..bytes.len() {
         for bit in 0..8 {
             let mut bad = bytes.clone();
             bad[at] ^= 1 << bit;
-            assert!(decode_log("memory", &bad).is_err(), "byte {at} bit {bit}");
+            assert!(
+                decode_log("memory", &bad, &Identities::default()).is_err(),
+                "byte {at} bit {bit}"
+            );
         }
-        assert!(decode_log("memory", &bytes[..at]).is_err(), "cut at {at}");
+        assert!(
+            decode_log("memory", &bytes[..at], &Identities::default()).is_err(),
+            "cut at {at}"
+        );
     }
     let longer = [&bytes[..], &[0]].concat();
-    assert!(decode_log("memory", &longer).is_err(), "one byte more");
+    assert!(
+        decode_log("memory", &longer, &Identities::default()).is_err(),
+        "one byte more"
+    );
 }
 
 /// A header with correct checksums that lies about its records is refused as well.
 #[test]
 fn a_header_that_lies_is_refused() {
-    let (head, bytes) = encode_log(CLUSTER, history(1), &sample());
+    let (head, bytes) = encode_log(CLUSTER, history(1), &sample(), &Recipients::default());
     let forge = |lie: &dyn Fn(&mut LogHead)| {
         let mut forged = head;
         lie(&mut forged);
         let bytes = [&forged.encode()[..], &bytes[LOG_BYTES..]].concat();
-        decode_log("memory", &bytes).map(|(head, _)| head)
+        decode_log("memory", &bytes, &Identities::default()).map(|(head, _)| head)
     };
     assert_eq!(forge(&|_| ()).unwrap(), head);
     assert!(forge(&|h| h.first_lsn = Lsn(2)).is_err());

@@ -4,22 +4,30 @@ use super::*;
 use crate::catalogue::LogEntry;
 use crate::fixtures::{CLUSTER, history, link_at, log, time};
 use crate::object::encode_log;
+use crate::seal::Recipients;
 use standfast_wal::{NodeId, Record};
 
 fn snapshot(link: Link) -> SnapshotEntry {
     SnapshotEntry {
         path: format!("snapshot-{}", link.position.lsn),
         link,
-        digest: 1,
+        recipients: None,
+        state: Some((1, [0; 4])),
+        segments_dir: String::new(),
+        blake3: [0; 32],
         node: NodeId(1),
-        counts: [0; 4],
         file_bytes: 10,
         segments: Vec::new(),
     }
 }
 
 fn piece(generation: u64, records: &[Record]) -> LogEntry {
-    let (head, _) = encode_log(CLUSTER, history(generation), records);
+    let (head, _) = encode_log(
+        CLUSTER,
+        history(generation),
+        records,
+        &Recipients::default(),
+    );
     LogEntry {
         path: format!("{generation}/log-{}-{}", head.first_lsn, head.last_lsn()),
         head,
@@ -43,6 +51,7 @@ fn entry(generation: u64, snapshots: Vec<SnapshotEntry>, logs: Vec<LogEntry>) ->
         snapshots,
         logs,
         unreadable: Vec::new(),
+        manifests: Vec::new(),
     }
 }
 
@@ -52,7 +61,6 @@ fn catalogue(histories: Vec<HistoryEntry>) -> Catalogue {
         cluster_name: "bank".to_string(),
         histories,
         segments: Vec::new(),
-        segments_dir: "segments".into(),
     }
 }
 

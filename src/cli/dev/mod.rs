@@ -12,6 +12,7 @@ use crate::node::status::{Role, Status};
 use crate::replication::config::{Acks, Protection};
 use layout::{Asked, Layout, Plan, node_dir, place};
 use processes::Process;
+use standfast_snapshot::Recipient;
 use standfast_wal::{Incarnation, NodeId};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,9 @@ pub struct Dev {
     /// Where the cluster archives its snapshots and log all the time: a directory or a URL
     #[arg(long, value_name = "PLACE", value_parser = place)]
     archive: Option<Place>,
+    /// Whom it is encrypted to, age1…; may be given several times
+    #[arg(long, value_name = "RECIPIENT", requires = "archive")]
+    archive_recipient: Vec<Recipient>,
     /// Nodes tell each other a peer port two above the one they listen at; whoever asks for this
     /// puts a proxy there that can lose, hold back and break what passes
     #[arg(long, hide = true)]
@@ -82,7 +86,7 @@ pub fn run(args: &Dev) -> Outcome {
     std::fs::create_dir_all(&args.dir)?;
     let dir = args.dir.canonicalize()?;
     let _lock = lock(&dir)?;
-    let (plan, fresh) = prepare(&dir, &asked, args.archive.as_ref())?;
+    let (plan, fresh) = prepare(&dir, &asked, args.archive.as_ref(), &args.archive_recipient)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -109,7 +113,12 @@ fn lock(dir: &Path) -> Result<OwnedFd, Failure> {
 }
 
 /// Finds the cluster of the directory or makes it; also says whether it was made now.
-fn prepare(dir: &Path, asked: &Asked, archive: Option<&Place>) -> Result<(Plan, bool), Failure> {
+fn prepare(
+    dir: &Path,
+    asked: &Asked,
+    archive: Option<&Place>,
+    recipients: &[Recipient],
+) -> Result<(Plan, bool), Failure> {
     let mut plan = match Plan::read(dir)? {
         Some(plan) if plan.made => {
             let layout = plan.layout.reconcile(asked)?;
@@ -132,6 +141,7 @@ fn prepare(dir: &Path, asked: &Asked, archive: Option<&Place>) -> Result<(Plan, 
     for node in 0..plan.layout.nodes() {
         let mut settings = plan.layout.settings(dir, node, plan.cluster()?);
         settings.archive = archive.cloned();
+        settings.archive_recipients = recipients.to_vec();
         std::fs::create_dir_all(node_dir(dir, node))?;
         let text = format!(
             "# Written by `standfast dev` at every start.\n{}",
@@ -508,7 +518,7 @@ mod tests {
         std::fs::write(dir.path().join("lock"), "").expect("a scratch file");
         refuse_foreign(dir.path()).expect("only the lock");
         std::fs::write(dir.path().join("photo.jpg"), "").expect("a scratch file");
-        let refused = prepare(dir.path(), &Asked::default(), None).expect_err("not empty");
+        let refused = prepare(dir.path(), &Asked::default(), None, &[]).expect_err("not empty");
         assert_eq!(refused.code, ExitCode::Exists);
         assert!(refused.message.contains("photo.jpg"), "{refused}");
     }

@@ -8,7 +8,7 @@ use super::prove;
 use super::report::{Drill, Report, seconds};
 use super::rules::{RuleFlags, Rules};
 use super::scratch::{Ports, Scratch, Serving, settings};
-use crate::cli::backup::open_store;
+use crate::cli::backup::{Keys, open_store};
 use crate::cli::connect::{Answer, Node, Target as Nodes};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::operate::Reason;
@@ -38,6 +38,8 @@ pub struct Restore {
     /// Which cluster, where the archive has several
     #[arg(long, value_name = "ID")]
     cluster: Option<ClusterId>,
+    #[command(flatten)]
+    keys: Keys,
     #[command(flatten)]
     nodes: Nodes,
     /// Where the scratch directory is made; the system's directory for such by default
@@ -139,6 +141,7 @@ fn order(
     Ok(Order {
         source: Source {
             from: Arc::clone(from),
+            identities: args.keys.read()?,
             target: Target::Latest.into(),
             cluster: args.cluster,
             history: None,

@@ -222,6 +222,7 @@ pub fn settings(
         snapshot_interval: Duration::ZERO,
         snapshot_after: Value::parse("0B").expect("a size"),
         archive: None,
+        archive_recipients: Vec::new(),
         log_level: LogLevel("warn".to_owned()),
         ..base.clone()
     }

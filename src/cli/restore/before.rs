@@ -67,8 +67,7 @@ pub fn find(
             continue;
         }
         let plan = whole(&lineage, reach, newest);
-        let (from, threads) = (&source.from, source.threads);
-        match seek(from, listed.cluster, &plan, threads, id, on_progress)? {
+        match seek(source, listed.cluster, &plan, id, on_progress)? {
             Sought::There(transfer) => {
                 has_it = Some(reach.from);
                 // What an imported one says of time is its owner's word.

@@ -4,6 +4,7 @@
 //! state digest; each piece's checksums; each record's place in the chain; and the digest of the
 //! state at every Attestation on the way. The next piece is unpacked while this one is applied.
 
+use super::{Source, check_keys, refused};
 use crate::cli::exit::{ExitCode, Failure};
 use crate::node::copies::decode_epochs;
 use crate::node::open::state_limits;
@@ -11,10 +12,11 @@ use crate::node::shelf;
 use crate::replication::{EpochEntry, EpochTable};
 use crate::state::ledger::Transfer;
 use crate::state::{Attestation, Digest, State};
-use standfast_snapshot::catalogue::{SnapshotEntry, segments_beside};
+use standfast_snapshot::catalogue::SnapshotEntry;
 use standfast_snapshot::object::{LogHead, link_inside};
 use standfast_snapshot::plan::{Plan, Step, Stop};
-use standfast_snapshot::{Reader, SegmentRef, Shared, Store, archive, segment, store};
+use standfast_snapshot::sealed::fetch_snapshot;
+use standfast_snapshot::{SegmentRef, archive, segment};
 use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -54,16 +56,15 @@ pub enum Progress {
     Writing { raw_bytes: u64 },
 }
 
-/// Does what `plan` says, with `threads` threads to load with.
+/// Does what `plan` says, from where and with what `source` says.
 pub fn rebuild(
-    store: &Shared,
+    source: &Source,
     cluster: ClusterId,
     plan: &Plan,
-    threads: usize,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Rebuilt, Failure> {
-    let mut replay = Replay::begin(store, cluster, plan, threads, on_progress)?;
-    replay.run(store, cluster, plan, on_progress)?;
+    let mut replay = Replay::begin(source, cluster, plan, on_progress)?;
+    replay.run(source, cluster, plan, on_progress)?;
     replay.check_target(plan)?;
     // I7: whatever the digests say, a restored ledger is held against its own transfers.
     let books = replay.done.state.ledger().audit();
@@ -83,19 +84,18 @@ pub enum Sought {
 
 /// Goes the way of `plan` until the transfer is there, proving all of it.
 pub fn seek(
-    store: &Shared,
+    source: &Source,
     cluster: ClusterId,
     plan: &Plan,
-    threads: usize,
     id: u128,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Sought, Failure> {
-    let mut replay = Replay::begin(store, cluster, plan, threads, on_progress)?;
+    let mut replay = Replay::begin(source, cluster, plan, on_progress)?;
     if let Some(there) = replay.done.state.ledger().transfer(id) {
         return Ok(Sought::There(there));
     }
     replay.watch = Some(Watch { id, created: None });
-    replay.run(store, cluster, plan, on_progress)?;
+    replay.run(source, cluster, plan, on_progress)?;
     let found = replay.watch.and_then(|watch| watch.created);
     Ok(found.map_or(Sought::Absent, |(transfer, lsn)| {
         Sought::Created(transfer, lsn)
@@ -125,13 +125,13 @@ impl Watch {
 
 /// Reads one snapshot of the plan's history or of one that it forked from, and proves it.
 fn load(
-    store: &dyn Store,
+    source: &Source,
     cluster: ClusterId,
     plan: &Plan,
     entry: &SnapshotEntry,
-    threads: usize,
 ) -> Result<Replay, Failure> {
-    let reader = Reader::fetch(store, &entry.path).map_err(damaged)?;
+    let (store, identities) = (&*source.from, &source.identities);
+    let reader = fetch_snapshot(store, &entry.path, identities).map_err(|e| refused(&e))?;
     reader.check_cluster(cluster).map_err(damaged)?;
     let header = reader.header();
     let known = |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
@@ -142,9 +142,9 @@ fn load(
         )));
     }
     reader.check_whole().map_err(damaged)?;
-    let segments = segments_beside(store::parent(&entry.path));
-    let open = |reference: &SegmentRef| segment::fetch(store, &segments, reference);
-    let loaded = shelf::load_checked(&reader, open, state_limits(cluster), threads);
+    let open =
+        |reference: &SegmentRef| segment::fetch(store, &entry.segments_dir, reference, identities);
+    let loaded = shelf::load_checked(&reader, open, state_limits(cluster), source.threads);
     let (header, state) = loaded.map_err(damaged)?;
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
     let epochs = decode_epochs(&header.epoch_table);
@@ -188,24 +188,24 @@ impl Replay {
 
     /// Where the plan's way begins.
     fn begin(
-        store: &Shared,
+        source: &Source,
         cluster: ClusterId,
         plan: &Plan,
-        threads: usize,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Replay, Failure> {
+        check_keys(plan, source)?;
         let Some(snapshot) = &plan.snapshot else {
             return Ok(Replay::new(State::new(state_limits(cluster)), plan.stop));
         };
         let file_bytes = snapshot.file_bytes;
         on_progress(Progress::Loading { file_bytes });
-        load(&**store, cluster, plan, snapshot, threads)
+        load(source, cluster, plan, snapshot)
     }
 
     /// Replays the plan's log; the next pieces are read and unpacked meanwhile.
     fn run(
         &mut self,
-        store: &Shared,
+        source: &Source,
         cluster: ClusterId,
         plan: &Plan,
         on_progress: &mut dyn FnMut(Progress),
@@ -217,7 +217,8 @@ impl Replay {
             scope.spawn(move || {
                 for path in paths {
                     // Nobody listens any more once the target is reached or something failed.
-                    if sender.send(archive::read_log(&**store, &path)).is_err() {
+                    let read = archive::read_log(&*source.from, &path, &source.identities);
+                    if sender.send(read).is_err() {
                         return;
                     }
                 }
@@ -241,7 +242,7 @@ impl Replay {
                 all_bytes,
             });
             let read = pieces.recv().expect("one answer for each path");
-            let (head, records) = read.map_err(damaged)?;
+            let (head, records) = read.map_err(|error| refused(&error))?;
             if head != step.head || head.cluster != cluster {
                 let file = &step.path;
                 return Err(damaged(format!(

@@ -10,7 +10,9 @@ use crate::node::shelf::load_snapshot;
 use crate::replication::EpochEntry;
 use crate::state::{self, Attestation, Command, State};
 use bytes::{Bytes, BytesMut};
-use standfast_snapshot::{Card, Header, Options, Target, Writer, archive};
+use standfast_snapshot::{
+    Card, Header, Identities, Options, Recipients, Shipper, Target, Writer, archive,
+};
 use standfast_wal::{Epoch, Kind, Record};
 use std::collections::BTreeMap;
 use std::fs;
@@ -175,6 +177,7 @@ fn order(dir: &Path, target: impl Into<Aim>) -> Order {
     Order {
         source: Source {
             from: stored(&dir.join("archive")),
+            identities: Identities::default(),
             target: target.into(),
             cluster: None,
             history: None,
@@ -521,7 +524,7 @@ fn a_backup_directory_is_listed_and_proved() {
                 1970-01-01T00:00:00.042000001Z";
     assert!(text.contains(line), "{text}");
 
-    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
     let proved = report_json(&report);
     assert_eq!(
         (&proved["sound"], &proved["files"]),
@@ -533,10 +536,22 @@ fn a_backup_directory_is_listed_and_proved() {
     );
     fs::remove_file(dir.join(&catalogue.histories[0].logs[2].path)).unwrap();
     fs::remove_file(dir.join(&catalogue.histories[0].snapshots[0].path)).unwrap();
-    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let told = report_text(&report);
+    assert_eq!(
+        told.matches("it is not there, and manifest-").count(),
+        2,
+        "{told}"
+    );
+    let home = catalogue::history_dir(CLUSTER, FIRST);
+    for manifest in &catalogue.histories[0].manifests {
+        let name = catalogue::manifest_name(manifest.id);
+        fs::remove_file(dir.join(&home).join(name)).unwrap();
+    }
+    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
     assert!(report.is_sound(), "what is left is a shorter log, whole");
     fs::remove_file(dir.join(&catalogue.histories[0].logs[0].path)).unwrap();
-    let report = verify(&stored(&dir), CLUSTER, 2).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
     assert_eq!(report_json(&report)["sound"], false);
     assert!(report_text(&report).contains("FINDING    no snapshot, and no log from LSN 1"));
 }
@@ -560,4 +575,75 @@ fn activation_ends_the_quarantine_once() {
         json: false,
     };
     assert_eq!(activate(&nothing).unwrap_err().code, ExitCode::Failed);
+}
+
+/// A new age key: who is sealed to, and what opens it.
+fn key() -> (Recipients, String) {
+    use age::secrecy::ExposeSecret;
+    let identity = age::x25519::Identity::generate();
+    let recipient = identity.to_public().to_string().parse().unwrap();
+    let secret = identity.to_string().expose_secret().to_string();
+    (Recipients::new(&[recipient]), secret)
+}
+
+fn ship_sealed(dir: &Path, to: &Recipients, snapshot: Option<&Path>, records: &[Record]) {
+    let (mut shipper, _) = Shipper::open(&stored(dir), &card(FIRST, &[]), to).unwrap();
+    shipper.put_log(records.iter().cloned().map(Ok)).unwrap();
+    if let Some(path) = snapshot {
+        let (lsn, _) = shipper.put_snapshot(path).unwrap();
+        shipper.note_snapshot(lsn).unwrap();
+    }
+    shipper.put_manifest().unwrap();
+}
+
+#[test]
+fn an_encrypted_archive_restores_with_its_keys_and_says_which_are_missing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    let archive = dir.join("archive");
+    let ((old, old_key), (new, new_key)) = (key(), key());
+    let mut primary = Primary::new();
+    primary.write(5);
+    primary.attest_truth();
+    // In plain at first, then for one key, then for another, from a snapshot on.
+    ship(&archive, &card(FIRST, &[]), None, &primary.records);
+    let plain = primary.link.position.lsn;
+    primary.write(7);
+    primary.attest_truth();
+    ship_sealed(&archive, &old, None, &primary.records);
+    let sealed = primary.link.position.lsn;
+    let snapshot = primary.snapshot(dir);
+    ship_sealed(&archive, &new, Some(&snapshot), &primary.records);
+    primary.write(4);
+    primary.attest_truth();
+    ship_sealed(&archive, &new, None, &primary.records);
+    let newest = primary.link.position.lsn;
+    let restore_with = |keys: &[&str], lsn: Lsn| {
+        let _ = fs::remove_dir_all(dir.join("restored"));
+        let mut order = order(dir, Target::Lsn(lsn));
+        if !keys.is_empty() {
+            order.source.identities = Identities::parse(&keys.join("\n")).unwrap();
+        }
+        restore(order, &mut |_| ()).map(|restored| restored.digest)
+    };
+    let refused = |keys: &[&str], lsn: Lsn| {
+        let failure = restore_with(keys, lsn).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Failed);
+        assert!(failure.hint.contains("--identity FILE"), "{failure:?}");
+        assert!(!dir.join("restored").exists(), "nothing is left");
+        failure.message
+    };
+    let (old_key, new_key) = (old_key.as_str(), new_key.as_str());
+    let digest = |lsn: Lsn| primary.digests[&lsn];
+    let before = Lsn(sealed.0 - 1);
+    assert_eq!(restore_with(&[], plain).unwrap(), digest(plain));
+    assert_eq!(restore_with(&[new_key], newest).unwrap(), digest(newest));
+    assert_eq!(restore_with(&[old_key], before).unwrap(), digest(before));
+    for lsn in [before, sealed, newest] {
+        assert_eq!(restore_with(&[old_key, new_key], lsn).unwrap(), digest(lsn));
+        assert!(refused(&[], lsn).contains("no identity was given"));
+    }
+    for (keys, lsn) in [([old_key], newest), ([new_key], before)] {
+        assert!(refused(&keys, lsn).contains("none of the identities given opens it"));
+    }
 }

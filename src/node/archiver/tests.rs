@@ -2,7 +2,7 @@
 
 use super::*;
 use standfast_snapshot::store::Memory;
-use standfast_snapshot::{Card, Store, plan};
+use standfast_snapshot::{Card, Identities, Store, plan};
 use standfast_wal::Epoch;
 use std::sync::Arc;
 
@@ -97,7 +97,8 @@ fn at(ns: u64) -> Now {
 }
 
 fn archiver(memory: &Arc<Memory>) -> Archiver {
-    Archiver::with_store(memory.clone(), Duration::from_secs(1))
+    let recipients = Recipients::default();
+    Archiver::with_store(memory.clone(), Duration::from_secs(1), recipients)
 }
 
 /// First and last LSN of each piece of log in the store.
@@ -323,7 +324,8 @@ fn prove(archiver: &mut Archiver, order: &Order, now_ns: u64) -> Option<Verified
         archiver.proof(order, u64::MAX).is_none(),
         "one is under way"
     );
-    let report = standfast_snapshot::verify::verify(&proof.store, proof.cluster, 1);
+    let report =
+        standfast_snapshot::verify::verify(&proof.store, proof.cluster, 1, &Identities::default());
     let result = report.map(|report| Verified::new(&report, now_ns));
     archiver.proved(result.map_err(|error| error.to_string()));
     archiver.standing().verified.clone()
@@ -370,4 +372,47 @@ fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
     assert!(archiver.round(&order(&log), &log, at(201 * SECOND)));
     let error = archiver.standing().error.clone().unwrap_or_default();
     assert!(error.contains("its proof broke off"), "{error}");
+}
+
+#[test]
+fn an_encrypted_archive_is_read_back_put_again_and_taken_over_without_a_key() {
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let recipients = Recipients::new(&[recipient.parse().unwrap()]);
+    let memory = Arc::new(Memory::default());
+    let open = || {
+        let second = Duration::from_secs(1);
+        Archiver::with_store(memory.clone(), second, recipients.clone())
+    };
+    let (mut one, mut two) = (open(), open());
+    let mut log = Log::new(20);
+    for turn in 0..40 {
+        let some = if turn % 5 < 2 { &mut one } else { &mut two };
+        assert!(
+            some.round(&order(&log), &log, at(log.now())),
+            "{:?}",
+            some.standing()
+        );
+        assert_eq!(some.standing().through, log.last());
+        assert_eq!(some.standing().restorable_ns, log.now(), "read back");
+        if turn % 3 == 0 {
+            assert!(one.round(&order(&log), &log, at(log.now())));
+            assert!(two.round(&order(&log), &log, at(log.now())));
+        }
+        log.grow(10);
+    }
+    assert!(two.round(&order(&log), &log, at(log.now())));
+    let mut names = memory.names().into_iter();
+    let newest = names.rfind(|name| name.contains("/log-")).unwrap();
+    memory.tamper(&newest, |bytes| bytes[300] ^= 1);
+    assert!(two.round(&order(&log), &log, at(60 * SECOND)));
+    assert_eq!(two.standing().restorable_ns, 60 * SECOND);
+    let manifests = memory
+        .names()
+        .into_iter()
+        .filter(|name| name.contains("/manifest-"));
+    assert!(manifests.count() >= 2);
+    let store: Shared = memory.clone();
+    let nobody = standfast_snapshot::Identities::default();
+    let report = standfast_snapshot::verify::verify(&store, CLUSTER, 1, &nobody).unwrap();
+    assert!(report.is_sound(), "{report:?}");
 }

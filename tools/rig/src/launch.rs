@@ -45,6 +45,9 @@ pub fn start_dev(binary: &Path, scratch: &Path, base: u16, spec: &Spec) -> Child
     if let Some(place) = &spec.archive {
         command.args(["--archive", place]);
     }
+    if let Some(recipient) = &spec.archive_recipient {
+        command.args(["--archive-recipient", recipient]);
+    }
     if spec.proxied {
         command.arg("--peer-proxies");
     }

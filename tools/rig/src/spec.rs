@@ -17,6 +17,8 @@ pub struct Spec {
     pub proxied: bool,
     /// The `--archive` argument.
     pub archive: Option<String>,
+    /// The `--archive-recipient` argument.
+    pub archive_recipient: Option<String>,
     /// What nodes and commands have in their environment besides ours.
     pub environment: Vec<(String, String)>,
 }
@@ -51,6 +53,14 @@ impl Spec {
     pub fn archived(self, place: &str) -> Spec {
         Spec {
             archive: Some(place.into()),
+            ..self
+        }
+    }
+
+    /// The same cluster, with its archive encrypted to this recipient.
+    pub fn sealed_to(self, recipient: &str) -> Spec {
+        Spec {
+            archive_recipient: Some(recipient.into()),
             ..self
         }
     }

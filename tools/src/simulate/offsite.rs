@@ -13,8 +13,8 @@ use standfast::node::archiver::{Archiver, Committed, Order};
 use standfast::node::clock::Now;
 use standfast::node::engine::Event;
 use standfast::replication::Config;
-use standfast_snapshot::Shared;
 use standfast_snapshot::store::Memory;
+use standfast_snapshot::{Recipients, Shared};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +66,11 @@ pub struct Shipping {
 impl Shipping {
     pub fn new(offsite: &Offsite, settings: &ArchiveSettings) -> Shipping {
         Shipping {
-            archiver: Archiver::with_store(offsite.store.clone(), settings.interval),
+            archiver: Archiver::with_store(
+                offsite.store.clone(),
+                settings.interval,
+                Recipients::default(),
+            ),
             order: None,
             is_busy: false,
         }

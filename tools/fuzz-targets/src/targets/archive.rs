@@ -1,24 +1,38 @@
-//! What the archive holds beside snapshots: pieces of log, and cards of histories.
+//! What the archive holds beside plain snapshots: pieces of log, cards of histories, heads of what
+//! is encrypted, manifests.
 //!
 //! Asserted: memory stays within a bound; a piece that decodes is one chain of records that each
-//! prove themselves, says the truth about them, and made anew says the same; a card encodes to its
-//! own bytes.
+//! prove themselves, says the truth about them, and made anew says the same; a card, a head and a
+//! manifest encode to their own bytes.
 
 use crate::input::{How, join, split};
 use crate::marks::hit;
 use crate::memory::Bound;
 use crate::{Target, repair, samples};
+use bytes::Bytes;
+use standfast_snapshot::card::{CARD, CARD_BYTES};
+use standfast_snapshot::manifest::{MANIFEST, MANIFEST_BYTES, Manifest, ManifestId, Named};
 use standfast_snapshot::object::{
-    CARD, CARD_BYTES, LOG, LOG_BYTES, LOG_RAW_MAX, decode_log, encode_log, link_inside,
+    LOG, LOG_BYTES, LOG_RAW_MAX, check_log, decode_log, encode_log, link_inside,
 };
-use standfast_snapshot::{Card, LogHead};
-use standfast_wal::{Link, Lsn, Record};
+use standfast_snapshot::sealed::{Clear, SEALED, SEALED_BYTES, SealedHead};
+use standfast_snapshot::{Card, Identities, LogHead, Recipients, RecipientsId, SegmentRef};
+use standfast_wal::{Field, Link, Lsn, Record};
 
 pub const TARGET: Target = Target {
     name: "archive",
-    decodes: "snapshot/object (pieces of log, cards)",
+    decodes: "snapshot/object, card, sealed, manifest",
     run,
-    marks: &["piece", "piece refused", "card", "card refused"],
+    marks: &[
+        "piece",
+        "piece refused",
+        "card",
+        "card refused",
+        "head",
+        "head refused",
+        "manifest",
+        "manifest refused",
+    ],
     seeds,
 };
 
@@ -33,14 +47,31 @@ const CARD_MEMORY: Bound = Bound {
     fixed: 4 << 10,
 };
 
+/// Bytes that are not there take no memory.
+const HEAD_MEMORY: Bound = Bound {
+    per_byte: 8,
+    fixed: 16 << 10,
+};
+
 const PIECE: u8 = 0;
 const A_CARD: u8 = 1;
+const A_HEAD: u8 = 2;
+const A_MANIFEST: u8 = 3;
 
 fn run(input: &[u8]) {
     let Some((how, bytes)) = split(input) else {
         return;
     };
-    match how.choice() % 2 {
+    let repaired = |layout: &[Field], size: usize, crc: &str, from: &str| {
+        let mut file = bytes.to_vec();
+        if how.has(How::REPAIRED) && file.len() >= size {
+            let from = repair::field(layout, from).at;
+            let sum = crc32fast::hash(&file[from..]);
+            repair::put_u32(&mut file, layout, crc, sum);
+        }
+        file
+    };
+    match how.choice() % 4 {
         PIECE => {
             let mut file = match how.has(How::INSIDE) {
                 true => packed(bytes, how.has(How::ALIGNED)),
@@ -51,25 +82,23 @@ fn run(input: &[u8]) {
             }
             piece(&file);
         }
-        _ => {
-            let mut file = bytes.to_vec();
-            if how.has(How::REPAIRED) && file.len() >= CARD_BYTES {
-                let from = repair::field(&CARD, "cluster").at;
-                let crc = crc32fast::hash(&file[from..]);
-                repair::put_u32(&mut file, &CARD, "crc", crc);
-            }
-            card(&file);
-        }
+        A_CARD => card(&repaired(&CARD, CARD_BYTES, "crc", "cluster")),
+        A_HEAD => head(repaired(&SEALED, SEALED_BYTES, "crc", "kind")),
+        _ => manifest(&repaired(&MANIFEST, MANIFEST_BYTES, "crc", "cluster")),
     }
 }
 
 fn piece(file: &[u8]) {
     let front = LogHead::decode("input", file);
-    let decoded = MEMORY.hold(file.len(), || decode_log("input", file));
+    let decoded = MEMORY.hold(file.len(), || {
+        decode_log("input", file, &Identities::default())
+    });
     let (head, records) = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {
             hit("piece refused");
+            let is_sound = check_log("input", file).is_ok();
+            assert_eq!(is_sound, error.locked_to().is_some());
             return assert!(!error.to_string().is_empty());
         }
     };
@@ -84,7 +113,8 @@ fn piece(file: &[u8]) {
             assert_eq!(link_inside(record, lsn).position.lsn, lsn);
         }
     }
-    let (again, bytes) = encode_log(head.cluster, head.history, &records);
+    let (again, bytes) = encode_log(head.cluster, head.history, &records, &plain());
+    assert!(again.is_same_log(&head));
     let facts = |head: &LogHead| {
         let places = (
             head.first_lsn,
@@ -102,7 +132,8 @@ fn piece(file: &[u8]) {
         )
     };
     assert_eq!(facts(&again), facts(&head));
-    let (third, back) = decode_log("again", &bytes).expect("what was encoded");
+    let (third, back) =
+        decode_log("again", &bytes, &Identities::default()).expect("what was encoded");
     assert_eq!((third, back), (again, records));
 }
 
@@ -117,6 +148,39 @@ fn card(file: &[u8]) {
             assert!(!error.to_string().is_empty());
         }
     }
+}
+
+fn head(file: Vec<u8>) {
+    let file = Bytes::from(file);
+    match HEAD_MEMORY.hold(file.len(), || SealedHead::read("input", &file)) {
+        Ok((head, length)) => {
+            hit("head");
+            let length = usize::try_from(length).expect("it lies in memory");
+            assert_eq!(head.encode(), file[..length]);
+        }
+        Err(error) => {
+            hit("head refused");
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}
+
+fn manifest(file: &[u8]) {
+    match CARD_MEMORY.hold(file.len(), || Manifest::decode("input", file)) {
+        Ok(manifest) => {
+            hit("manifest");
+            let again = Manifest::decode("again", &manifest.encode());
+            assert_eq!(again.expect("what was encoded"), manifest);
+        }
+        Err(error) => {
+            hit("manifest refused");
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}
+
+fn plain() -> Recipients {
+    Recipients::default()
 }
 
 /// `bytes` as header and records: the records are packed, and the header says how long they are.
@@ -139,7 +203,7 @@ fn packed(bytes: &[u8], aligned: bool) -> Vec<u8> {
         list.push(record);
     }
     if aligned && !list.is_empty() && rest.is_empty() && is_chain(&list) {
-        let (_, honest) = encode_log(samples::CLUSTER, samples::HISTORY, &list);
+        let (_, honest) = encode_log(samples::CLUSTER, samples::HISTORY, &list, &plain());
         return honest;
     }
     file
@@ -163,10 +227,10 @@ fn make_good(file: &mut [u8]) {
 
 fn seeds() -> Vec<Vec<u8>> {
     let records = samples::records();
-    let (_, piece) = encode_log(samples::CLUSTER, samples::HISTORY, &records);
+    let (_, piece) = encode_log(samples::CLUSTER, samples::HISTORY, &records, &plain());
     let inside = [&piece[..LOG_BYTES], &samples::bytes_of(&records)].concat();
     let later = samples::records_after(records[3].link());
-    let (_, second) = encode_log(samples::CLUSTER, samples::HISTORY, &later);
+    let (_, second) = encode_log(samples::CLUSTER, samples::HISTORY, &later, &plain());
     let card = |ancestors| Card {
         cluster: samples::CLUSTER,
         cluster_name: "books".to_string(),
@@ -184,7 +248,47 @@ fn seeds() -> Vec<Vec<u8>> {
             How::of(How::REPAIRED | How::INSIDE | How::ALIGNED, PIECE),
             &inside,
         ),
+        join(How::of(0, A_HEAD), &sealed(true)),
+        join(How::of(How::REPAIRED, A_HEAD), &sealed(false)),
+        join(How::of(0, A_MANIFEST), &named()),
+        join(How::of(How::REPAIRED, A_MANIFEST), &named()),
         join(How::of(0, A_CARD), &none),
         join(How::of(How::REPAIRED, A_CARD), &two),
     ]
+}
+
+fn sealed(is_segment: bool) -> Vec<u8> {
+    let reference = SegmentRef::of(4, 7, b"entries");
+    let header = Box::new(super::snapshot_file::header());
+    let head = SealedHead {
+        clear: match is_segment {
+            true => Clear::Segment(reference),
+            false => Clear::Snapshot(header, vec![reference; 2]),
+        },
+        recipients: RecipientsId(5),
+        stored_bytes: 3,
+        blake3: *blake3::hash(b"age").as_bytes(),
+    };
+    [&head.encode()[..], b"age"].concat()
+}
+
+fn named() -> Vec<u8> {
+    let one = |first, last| Named {
+        first: Lsn(first),
+        last: Lsn(last),
+        bytes: 300,
+        blake3: [7; 32],
+    };
+    let id = |lsn, snapshot_lsn| ManifestId {
+        lsn: Lsn(lsn),
+        snapshot_lsn: Lsn(snapshot_lsn),
+    };
+    let manifest = Manifest {
+        cluster: samples::CLUSTER,
+        history: samples::HISTORY,
+        id: id(9, 4),
+        previous: id(3, 0),
+        named: vec![one(4, 9), one(0, 4)],
+    };
+    manifest.encode()
 }

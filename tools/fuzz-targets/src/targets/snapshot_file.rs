@@ -240,7 +240,7 @@ fn align(file: &mut [u8], footer_at: usize) {
     repair::put(footer, &FOOTER, "raw_bytes", raw);
 }
 
-fn header() -> Header {
+pub fn header() -> Header {
     Header {
         cluster: samples::CLUSTER,
         cluster_name: "books".to_string(),

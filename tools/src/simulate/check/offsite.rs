@@ -6,7 +6,7 @@ use crate::simulate::world::{CLUSTER, MS};
 use standfast::node::archiver::Standing;
 use standfast_snapshot::store::Memory;
 use standfast_snapshot::verify::{Finding, verify};
-use standfast_snapshot::{Shared, archive, catalogue, store};
+use standfast_snapshot::{Identities, Shared, archive, catalogue, store};
 use standfast_wal::{History, Lsn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ impl Observer {
             let sound = Memory::default();
             let bytes = store.contents(&name).unwrap_or_default();
             sound.tamper(&name, |there| there.extend_from_slice(&bytes));
-            let (head, records) = archive::read_log(&sound, &name)
+            let (head, records) = archive::read_log(&sound, &name, &Identities::default())
                 .map_err(|error| format!("the archive: {error}"))?;
             let branch = self.log.branch(head.history);
             let branch = branch.ok_or_else(|| format!("{name}: of an unknown history"))?;
@@ -80,7 +80,7 @@ impl Observer {
 
 /// All of the archive is sound. Log that was dropped before it was shipped leaves a hole.
 pub fn is_sound(store: &Shared) -> Result<(), String> {
-    let report = verify(store, CLUSTER, 1);
+    let report = verify(store, CLUSTER, 1, &Identities::default());
     let report = report.map_err(|error| format!("the archive: {error}"))?;
     let findings = report.histories.iter().flat_map(|one| &one.findings);
     let mut bad = findings.filter(|one| !matches!(one, Finding::Hole(_) | Finding::Nothing));
