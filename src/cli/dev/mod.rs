@@ -11,10 +11,9 @@ use crate::node::meta::NewNode;
 use crate::node::status::{Role, Status};
 use crate::replication::config::{Acks, Protection};
 use layout::{Asked, Layout, Plan, node_dir, place};
-use processes::Process;
+use processes::{Process, lock};
 use standfast_snapshot::Recipient;
 use standfast_wal::{Incarnation, NodeId};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -96,20 +95,6 @@ pub fn run(args: &Dev) -> Outcome {
         cluster.stop().await;
         outcome
     })
-}
-
-/// One `dev` per directory.
-fn lock(dir: &Path) -> Result<OwnedFd, Failure> {
-    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = open(dir.join("lock"), flags, Mode::from(0o644)).map_err(std::io::Error::from)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Failure::new(
-            ExitCode::InUse,
-            format!("{}: another `standfast dev` runs it", dir.display()),
-        )
-    })?;
-    Ok(file)
 }
 
 /// Finds the cluster of the directory or makes it; also says whether it was made now.

@@ -3,10 +3,25 @@
 use super::layout::node_dir;
 use crate::cli::exit::{ExitCode, Failure};
 use rustix::process::{Pid, Signal, kill_process};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// One `dev` per directory.
+pub fn lock(dir: &Path) -> Result<OwnedFd, Failure> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = open(dir.join("lock"), flags, Mode::from(0o644)).map_err(std::io::Error::from)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Failure::new(
+            ExitCode::InUse,
+            format!("{}: another `standfast dev` runs it", dir.display()),
+        )
+    })?;
+    Ok(file)
+}
 
 /// How many of a node's last log lines an error shows.
 const LAST_LINES: usize = 5;
