@@ -10,7 +10,7 @@ use crate::node::shelf::{self, Opened, waiting_name_of};
 use crate::state::State;
 use bytes::Bytes;
 use standfast_snapshot::{Header, Incoming, NewFile, SegmentRef, segment};
-use standfast_wal::{ClusterId, File, Lsn, Mark, Storage};
+use standfast_wal::{ClusterId, Lsn, Mark, Storage};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Write;
 
@@ -21,7 +21,7 @@ pub struct Outgoing<D: Directory> {
     /// Segments that go after the file being sent.
     left: VecDeque<SegmentRef>,
     /// The segment being sent; `None`: the snapshot's own file is.
-    segment: Option<(<D::Storage as Storage>::File, u64)>,
+    segment: Option<Bytes>,
     /// Of the next piece, in all that is sent.
     offset: u64,
     /// Of the next piece, in its file.
@@ -65,23 +65,30 @@ impl<D: Directory> Outgoing<D> {
             let Some(next) = self.left.pop_front() else {
                 return Ok(None);
             };
-            let file = self.storage.open(&next.name());
-            let file = file.map_err(|error| format!("{}: {error}", next.name()))?;
-            self.segment = Some((file, next.bytes));
+            self.segment = Some(self.prove(&next)?);
             self.inside = 0;
         }
     }
 
+    /// What is damaged would be refused. It goes: the next snapshot gives the segment a new file.
+    fn prove(&self, next: &SegmentRef) -> Result<Bytes, String> {
+        segment::open(&self.storage, next).map_err(|error| {
+            if error.is_damage() {
+                // One that stays is found damaged again.
+                let _ = self.storage.remove(&next.name());
+            }
+            error.to_string()
+        })
+    }
+
     fn read(&self, max: usize) -> Result<Bytes, String> {
-        let Some((file, length)) = &self.segment else {
+        let Some(segment) = &self.segment else {
             let chunk = self.snapshot.chunk(self.inside, max);
             return chunk.map_err(|error| error.to_string());
         };
-        let rest = usize::try_from(length - self.inside).unwrap_or(max);
-        let mut bytes = vec![0; rest.min(max)];
-        let read = file.read_at(self.inside, &mut bytes);
-        read.map_err(|error| format!("a segment cannot be read: {error}"))?;
-        Ok(bytes.into())
+        let from = usize::try_from(self.inside).map_err(|error| error.to_string())?;
+        let to = segment.len().min(from.saturating_add(max));
+        Ok(segment.slice(from..to))
     }
 }
 

@@ -112,6 +112,8 @@ impl Engine {
             "the snapshot at {lsn} cannot be sent to node {to}: {why}"
         ));
         self.send(to, Head::Copy(Piece::Refuse(why)));
+        // The same one could be sent no better the next time.
+        self.copies.want(None);
         self.step(Input::SnapshotFailed { to });
     }
 

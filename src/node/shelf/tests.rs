@@ -362,6 +362,21 @@ fn a_receivers_segment_that_is_damaged_or_cannot_be_read_is_sent_again() {
 }
 
 #[test]
+fn a_senders_damaged_segment_is_not_sent_and_the_next_snapshot_writes_it_again() {
+    let (from, to) = (SimDir::new(12), SimDir::new(13));
+    let mut books = Books::new(&from);
+    books.transfer(100);
+    let lsn = books.snapshot(&from).expect("a sound disk");
+    let (name, _) = segments_of(&from).remove(1);
+    from.snapshots.flip(&name, 100, 2);
+    let refused = send(&from, &to, lsn, None).expect_err("a segment is damaged");
+    assert!(refused.contains(&name), "{refused}");
+    let lsn = books.snapshot(&from).expect("a sound disk");
+    send(&from, &to, lsn, None).expect("it has a new file");
+    assert_eq!(scrub(&from, &mut || ()), None);
+}
+
+#[test]
 fn segments_that_no_snapshot_names_go() {
     let (dir, other) = (SimDir::new(10), SimDir::new(11));
     let mut books = Books::new(&dir);
