@@ -6,10 +6,15 @@
 //! exactly; any other is refused with the nearest points on both sides, never moved to one of them.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-use crate::catalogue::{Catalogue, HistoryEntry, SnapshotEntry};
+mod share;
+
+use crate::catalogue::{Catalogue, SnapshotEntry};
 use crate::object::LogHead;
-use standfast_wal::{Chain, History, Link, Lsn, Position};
+use share::Segment;
+use standfast_wal::{History, Link, Lsn};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 /// What to restore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +80,9 @@ pub struct Reach<'a> {
     pub from: Point,
     /// The last one.
     pub to: Point,
-    pub steps: Vec<Step>,
+    /// Where it goes along, from its first step on. Many snapshots lie on one way.
+    way: Rc<Vec<Step>>,
+    first: usize,
     /// The LSN at which the replay starts; 0 from nothing.
     start: Lsn,
     /// An upper bound of the last command's time, where its exact time is not known.
@@ -160,15 +167,6 @@ impl fmt::Display for Point {
     }
 }
 
-/// One history's share of a lineage: LSNs above `above` up to `through`.
-struct Segment<'a> {
-    entry: Option<&'a HistoryEntry>,
-    above: Lsn,
-    through: Lsn,
-    /// For each piece of log, the one that reaches furthest among it and those before it.
-    furthest: Vec<usize>,
-}
-
 /// A history with the shares of those that it forked from.
 pub struct Lineage<'a> {
     pub history: History,
@@ -207,8 +205,9 @@ impl<'a> Lineage<'a> {
     /// What can be restored, by where it starts.
     pub fn reaches(&self) -> Vec<Reach<'a>> {
         let mut found = Vec::new();
-        let origin = self.follow(Link::default());
-        if let Some(first) = origin.steps.first() {
+        let mut ways = Ways::new();
+        let origin = self.follow(Link::default(), &mut ways);
+        if let Some(first) = origin.steps().first() {
             let from = Point {
                 lsn: first.head.first_lsn,
                 timestamp: Some(first.head.first_timestamp),
@@ -217,7 +216,7 @@ impl<'a> Lineage<'a> {
         }
         for segment in &self.segments {
             for snapshot in segment.snapshots() {
-                let reach = self.follow(snapshot.link);
+                let reach = self.follow(snapshot.link, &mut ways);
                 found.push(Reach {
                     snapshot: Some(snapshot),
                     ..reach
@@ -234,13 +233,14 @@ impl<'a> Lineage<'a> {
         let Some((start, _)) = self.next_start(None) else {
             return gaps;
         };
-        let mut to = self.follow(start).to;
+        let mut ways = Ways::new();
+        let mut to = self.follow(start, &mut ways).to;
         while let Some((start, before)) = self.next_start(Some(to.lsn)) {
             gaps.push(Gap {
                 after: to,
                 before: Some(before),
             });
-            to = self.follow(start).to;
+            to = self.follow(start, &mut ways).to;
         }
         if self.newest().is_some_and(|newest| newest.lsn > to.lsn) {
             gaps.push(Gap {
@@ -269,8 +269,9 @@ impl<'a> Lineage<'a> {
         later.min_by_key(|(link, point)| (link.position.lsn, point.lsn))
     }
 
-    /// Follows the log from `start` as far as it is unbroken.
-    fn follow(&self, start: Link) -> Reach<'a> {
+    /// Follows the log from `start` as far as it is unbroken; where others have gone along before,
+    /// with them.
+    fn follow(&self, start: Link, ways: &mut Ways) -> Reach<'a> {
         let from = Point {
             lsn: start.position.lsn,
             timestamp: Some(start.timestamp),
@@ -279,132 +280,55 @@ impl<'a> Lineage<'a> {
             snapshot: None,
             from,
             to: from,
-            steps: Vec::new(),
+            way: Rc::default(),
+            first: 0,
             start: start.position.lsn,
             latest_timestamp: start.timestamp,
         };
+        let mut steps: Vec<Step> = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
         // The chain value at `reach.to`; `None` inside a record, where only replay can tell.
         let mut chain = Some(start.chain);
-        for segment in &self.segments {
+        'way: for (number, segment) in self.segments.iter().enumerate() {
             while segment.through > reach.to.lsn {
-                let Some(step) = segment.next(reach.to.lsn, chain) else {
+                let Some(at) = segment.next(reach.to.lsn, chain) else {
+                    break 'way;
+                };
+                let place = (number, at);
+                if let (true, Some((way, first))) = (steps.is_empty(), ways.get(&place)) {
+                    reach.way = Rc::clone(way);
+                    reach.first = *first;
+                    if let Some(last) = way.last() {
+                        reach.go(last);
+                    }
                     return reach;
-                };
-                let whole = step.through == step.head.last_lsn();
-                chain = whole.then_some(step.head.end.chain);
-                reach.latest_timestamp = step.head.end.timestamp;
-                reach.to = Point {
-                    lsn: step.through,
-                    timestamp: whole.then_some(step.head.end.timestamp),
-                };
-                reach.steps.push(step);
+                }
+                let step = segment.step(at);
+                reach.go(&step);
+                chain = step.is_whole().then_some(step.head.end.chain);
+                steps.push(step);
+                places.push(place);
             }
+        }
+        reach.way = Rc::new(steps);
+        for (first, place) in places.into_iter().enumerate() {
+            ways.insert(place, (Rc::clone(&reach.way), first));
         }
         reach
     }
 }
 
-impl<'a> Segment<'a> {
-    fn new(entry: Option<&'a HistoryEntry>, above: Lsn, through: Lsn) -> Segment<'a> {
-        let mut furthest: Vec<usize> = Vec::new();
-        for (i, log) in entry.iter().flat_map(|e| &e.logs).enumerate() {
-            let best = furthest.last().copied().filter(|best| {
-                entry.is_some_and(|e| e.logs[*best].head.last_lsn() >= log.head.last_lsn())
-            });
-            furthest.push(best.unwrap_or(i));
-        }
-        Segment {
-            entry,
-            above,
-            through,
-            furthest,
-        }
-    }
+/// A piece of log in a lineage: the number of its segment, and its own there.
+type Place = (usize, usize);
 
-    fn snapshots(&self) -> impl Iterator<Item = &'a SnapshotEntry> {
-        let all = self.entry.iter().flat_map(|e| &e.snapshots);
-        let (above, through) = (self.above, self.through);
-        all.filter(move |s| above <= s.link.position.lsn && s.link.position.lsn <= through)
-    }
+/// The ways that were followed, by the pieces on them: each is followed once, however many
+/// snapshots lie on it.
+type Ways = BTreeMap<Place, (Rc<Vec<Step>>, usize)>;
 
-    /// The piece that goes on right behind `lsn`, if its chain fits.
-    fn next(&self, lsn: Lsn, chain: Option<Chain>) -> Option<Step> {
-        let entry = self.entry?;
-        let wanted = lsn.next();
-        let behind = entry.logs.partition_point(|l| l.head.first_lsn <= wanted);
-        let log = &entry.logs[self.furthest[behind.checked_sub(1)?]];
-        let head = log.head;
-        let breaks = head.first_lsn == wanted && chain.is_some_and(|c| c != head.before);
-        if head.last_lsn() < wanted || breaks {
-            return None;
-        }
-        Some(Step {
-            path: log.path.clone(),
-            head,
-            through: head.last_lsn().min(self.through),
-        })
-    }
-
-    /// Every place where following the log can begin: a snapshot, the front of a piece.
-    fn starts(&self) -> Vec<(Link, Point)> {
-        let snapshots = self.snapshots().map(|s| {
-            let point = Point {
-                lsn: s.link.position.lsn,
-                timestamp: Some(s.link.timestamp),
-            };
-            (s.link, point)
-        });
-        let logs = self.entry.iter().flat_map(|e| &e.logs).map(|log| {
-            let head = &log.head;
-            let link = Link {
-                position: Position {
-                    epoch: head.first_epoch,
-                    lsn: Lsn(head.first_lsn.0 - 1),
-                },
-                chain: head.before,
-                timestamp: 0,
-            };
-            let point = Point {
-                lsn: head.first_lsn,
-                timestamp: Some(head.first_timestamp),
-            };
-            (link, point)
-        });
-        let (above, through) = (self.above, self.through);
-        let all = snapshots.chain(logs);
-        all.filter(|(_, point)| above <= point.lsn && point.lsn <= through)
-            .collect()
-    }
-
-    fn known(&self) -> Vec<Point> {
-        let mut points: Vec<Point> = self
-            .snapshots()
-            .map(|s| Point {
-                lsn: s.link.position.lsn,
-                timestamp: Some(s.link.timestamp),
-            })
-            .collect();
-        let (above, through) = (self.above, self.through);
-        for log in self.entry.iter().flat_map(|e| &e.logs) {
-            let last = log.head.last_lsn();
-            points.push(Point {
-                lsn: last.min(through),
-                timestamp: (last <= through).then_some(log.head.end.timestamp),
-            });
-        }
-        for (_, last) in self
-            .entry
-            .iter()
-            .flat_map(|e| &e.unreadable)
-            .filter_map(|u| u.lsns)
-        {
-            points.push(Point {
-                lsn: last.min(through),
-                timestamp: None,
-            });
-        }
-        points.retain(|point| point.lsn >= above && point.lsn > Lsn::ZERO);
-        points
+impl Step {
+    /// No record of it is cut by a fork.
+    fn is_whole(&self) -> bool {
+        self.through == self.head.last_lsn()
     }
 }
 
@@ -448,7 +372,7 @@ pub fn plan(
         history,
         ancestors: lineage.ancestors.to_vec(),
         snapshot: reach.snapshot.cloned(),
-        steps: reach.steps.iter().filter(is_needed).cloned().collect(),
+        steps: reach.steps().iter().filter(is_needed).cloned().collect(),
         stop,
         complete_until: reach.to.timestamp,
         newest,
@@ -456,6 +380,19 @@ pub fn plan(
 }
 
 impl Reach<'_> {
+    /// The pieces of log that are replayed, in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.way[self.first..]
+    }
+
+    fn go(&mut self, step: &Step) {
+        self.latest_timestamp = step.head.end.timestamp;
+        self.to = Point {
+            lsn: step.through,
+            timestamp: step.is_whole().then_some(step.head.end.timestamp),
+        };
+    }
+
     fn contains(&self, stop: Stop) -> bool {
         match stop {
             Stop::Lsn(lsn) => self.from.lsn <= lsn && lsn <= self.to.lsn,

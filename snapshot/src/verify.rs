@@ -9,7 +9,7 @@
 use crate::archive::read_log;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry, SnapshotEntry, Unreadable};
 use crate::manifest::Named;
-use crate::plan::{Gap, Lineage, Point};
+use crate::plan::{Gap, Lineage, Point, Reach};
 use crate::seal::{Identities, RecipientsId};
 use crate::sealed::fetch_snapshot;
 use crate::segment;
@@ -350,6 +350,13 @@ impl Probes {
     }
 }
 
+/// The last Attestation on the way.
+fn attested_by(reach: &Reach<'_>) -> Option<Lsn> {
+    let steps = reach.steps().iter().rev();
+    let mut attested = steps.map(|step| step.head.attested_lsn.min(step.through));
+    attested.find(|lsn| *lsn > Lsn::ZERO)
+}
+
 fn prove_lineage(
     catalogue: &Catalogue,
     history: History,
@@ -361,8 +368,7 @@ fn prove_lineage(
     if reaches.is_empty() {
         findings.push(Finding::Nothing);
     }
-    let attested = reaches.iter().flat_map(|reach| &reach.steps);
-    let attested = attested.map(|step| step.head.attested_lsn.min(step.through));
+    let attested = reaches.iter().filter_map(attested_by);
     HistoryReport {
         history,
         newest: lineage.newest(),

@@ -277,7 +277,8 @@ impl Archiver {
             true => order.as_of_ns.min(now.wall),
             false => 0,
         };
-        let time = there.attested_since().max(as_of_ns);
+        // Log time may be ahead of this clock: nobody's future can be restored.
+        let time = there.attested_since().min(now.wall).max(as_of_ns);
         self.standing.restorable_ns = self.standing.restorable_ns.max(time);
         Ok(())
     }

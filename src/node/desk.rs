@@ -239,13 +239,7 @@ impl Engine {
                 self.note(format!("max_memory is {bytes} bytes now, by {who}"));
                 self.tell(client, Reply::Ok);
             }
-            Control::BackupNow { to, who } => {
-                if self.is_witness {
-                    let text = "a witness has no data to back up; ask a data node".to_string();
-                    return self.pending.refuse(client, Refusal::Operator(text));
-                }
-                self.copies.want_backup(client, to, who);
-            }
+            Control::BackupNow { to, who } => self.back_up(client, to, who),
             Control::Snapshot => {
                 if self.is_witness || self.copies.is_running() {
                     let what = if self.is_witness {
@@ -273,6 +267,19 @@ impl Engine {
     fn tell(&mut self, client: Client, reply: Reply) {
         let lsn = self.state.applied().lsn;
         self.pending.answer(client, lsn, Epoch(0), reply);
+    }
+
+    fn back_up(&mut self, client: Client, to: String, who: String) {
+        let why = if self.is_witness {
+            "a witness has no data to back up; ask a data node"
+        } else if self.settings.quarantined {
+            "this is a restored copy that is not activated: its backup would be taken for the \
+             newest history of its cluster; `standfast activate`"
+        } else {
+            return self.copies.want_backup(client, to, who);
+        };
+        let refusal = Refusal::Operator(why.to_string());
+        self.pending.refuse(client, refusal);
     }
 
     /// An operator's order: a record in the log with who and why, then the deed.

@@ -1,11 +1,11 @@
 //! Tables: which target is met by what, and what is said where none is.
 
 use super::*;
-use crate::catalogue::LogEntry;
+use crate::catalogue::{HistoryEntry, LogEntry};
 use crate::fixtures::{CLUSTER, history, link_at, log, time};
 use crate::object::encode_log;
 use crate::seal::Recipients;
-use standfast_wal::{NodeId, Record};
+use standfast_wal::{Chain, NodeId, Record};
 
 fn snapshot(link: Link) -> SnapshotEntry {
     SnapshotEntry {
@@ -285,4 +285,27 @@ fn two_histories_of_one_generation_have_to_be_chosen_from() {
         plan(&both, None, Target::Latest),
         Err(Unmet::Ambiguous(vec![twin.history, history(2)]))
     );
+}
+
+/// A snapshot every quarter of an hour, a piece of log a second: what was kept of the ways of a month
+/// would else be a thousand times the log's own list.
+#[test]
+fn snapshots_on_one_way_share_it() {
+    let all = log(Link::default(), 2, 400);
+    let ranges: Vec<(u64, u64)> = (0..40).map(|n| (n * 10 + 1, n * 10 + 10)).collect();
+    // Some stand between two pieces, some inside of one.
+    let at: Vec<u64> = (1..40).map(|n| n * 10 + n % 2 * 4).collect();
+    let snapshots = at.iter().map(|lsn| snapshot(link_at(&all, *lsn)));
+    let one = entry(1, snapshots.collect(), pieces(1, &all, &ranges));
+    let all = catalogue(vec![one]);
+    let lineage = Lineage::of(&all, history(1)).unwrap();
+    let reaches = lineage.reaches();
+    assert_eq!(reaches.len(), 40);
+    for reach in &reaches {
+        assert!(Rc::ptr_eq(&reach.way, &reaches[0].way));
+        let (first, from) = (&reach.steps()[0].head, reach.from.lsn);
+        let begins = first.first_lsn <= from.next() && first.last_lsn() > from;
+        assert!(begins || reach.snapshot.is_none(), "{from}: {first:?}");
+        assert_eq!(reach.to.lsn, Lsn(400));
+    }
 }

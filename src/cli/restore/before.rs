@@ -91,7 +91,7 @@ fn whole(lineage: &Lineage<'_>, reach: &Reach<'_>, newest: Point) -> Plan {
         history: lineage.history,
         ancestors: lineage.ancestors.to_vec(),
         snapshot: reach.snapshot.cloned(),
-        steps: reach.steps.clone(),
+        steps: reach.steps().to_vec(),
         stop: Stop::Lsn(reach.to.lsn),
         complete_until: reach.to.timestamp,
         newest,

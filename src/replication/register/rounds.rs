@@ -62,6 +62,13 @@ impl Register {
             }
             _ => return Err(Reason::Late),
         };
+        if let Some(Job::Change(change)) = self.proposer.jobs.front_mut()
+            && proposal.parent.is_none()
+            && proposal.value == change.expected
+        {
+            // Every later majority meets a vote for the base above every vote for the change.
+            change.offered = false;
+        }
         // R2: a majority of its own voters and of its parent's have it on their disks. It is
         // chosen.
         self.raise_known(&proposal.value, effects);
@@ -240,9 +247,12 @@ impl Register {
             readiness != Readiness::Ready,
         ) {
             change.waits_since.get_or_insert(now);
-            // What was offered at a lower ballot is dead: a majority of the base's voters has
-            // promised this one, and none of them has voted for it.
-            change.offered = false;
+            if change.offered {
+                // A vote of a lower ballot may be left with one that has not promised, and be found
+                // and chosen later. The base's own voters vote for the base again: then it is not.
+                let base = change.expected.clone();
+                return self.ask_votes(now, ballot, Proposal::settled(base), effects);
+            }
         }
         match readiness {
             Readiness::Ready => self.ask_votes(now, ballot, proposal, effects),

@@ -407,6 +407,55 @@ fn a_change_that_lost_is_not_called_unready() {
     );
 }
 
+/// What was called `Unready` was found in the one vote for it that was left, and chosen.
+#[test]
+fn a_change_that_was_offered_and_is_given_up_is_dead() {
+    let (first, mut cluster) = Cluster::found(3, &[voter(4, 0)]);
+    let mut voters = trio().to_vec();
+    voters.push(voter(4, 0));
+    let next = value(2, 2, &voters);
+    let request = Request::CompareAndSet {
+        expected: first.clone(),
+        next: next.clone(),
+    };
+    let change = cluster.submit(1, request).expect("submitted");
+    // The promise of voter 4 is long on its way.
+    let mut late = Vec::new();
+    while let Some((from, to, message)) = cluster.mail.pop_front() {
+        match from.node {
+            NodeId(4) => late.push(Input::Message { from, message }),
+            _ => cluster.step(to.0, Input::Message { from, message }),
+        }
+    }
+    // Node 2 looks at the register, and nodes 1 and 2 promise it a higher ballot.
+    let read = cluster.submit(2, Request::Read).expect("submitted");
+    while let Some((from, to, message)) = cluster.mail.pop_front() {
+        if to == NodeId(1) || to == NodeId(2) && from.node == to {
+            cluster.step(to.0, Input::Message { from, message });
+        }
+    }
+    cluster.seat(2).1.cancel(Time::ZERO, read, &mut Vec::new());
+    // The change is offered now, and voter 3 alone votes for it.
+    for input in late {
+        cluster.step(1, input);
+    }
+    while let Some((from, to, message)) = cluster.mail.pop_front() {
+        if to == NodeId(3) {
+            cluster.step(3, Input::Message { from, message });
+        }
+    }
+    let vote = cluster.seat(3).1.state().accepted.clone();
+    assert!(vote.is_some_and(|vote| vote.proposal.value == next));
+    assert!(!cluster.seat(1).1.is_revocable(change));
+    cluster.down.extend([NodeId(3), NodeId(4)]);
+    cluster.run();
+    let outcome = cluster.ends.pop().map(|end| end.2);
+    assert_eq!(outcome, Some(Outcome::Unready(first.clone())));
+    cluster.down = BTreeSet::from([NodeId(2)]);
+    cluster.now = Time::ZERO;
+    assert_eq!(cluster.ask(1, Request::Read), Some(Outcome::Current(first)));
+}
+
 #[test]
 fn a_silent_voter_is_not_added_even_where_the_others_suffice() {
     let (first, mut cluster) = Cluster::found(3, &[voter(4, 0)]);
