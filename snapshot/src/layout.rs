@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Reason};
 use standfast_wal::Field;
+pub(crate) use standfast_wal::record::field;
 
 /// The format version of every file here that this program writes, and the only one it reads.
 pub const VERSION: u32 = 2;
@@ -16,20 +17,6 @@ pub struct Layout {
     pub name: &'static str,
     pub bytes: usize,
     pub fields: &'static [Field],
-}
-
-pub(crate) const fn field(
-    at: usize,
-    len: usize,
-    name: &'static str,
-    meaning: &'static str,
-) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
 }
 
 pub(crate) fn u32_at(bytes: &[u8], field: Field) -> u32 {

@@ -9,7 +9,7 @@ use crate::replication::config::{Acks, Config, Protection};
 use crate::replication::{EpochTable, Fence, Meta};
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
-use standfast_wal::record::is_gapless;
+use standfast_wal::record::{field, is_gapless};
 use standfast_wal::{
     ClusterId, Disk, Epoch, Field, History, Incarnation, Link, NodeId, Nonce, Storage, durable,
 };
@@ -19,15 +19,6 @@ use std::path::Path;
 
 /// The name of the file in a data directory.
 pub const FILE: &str = "meta";
-
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
-}
 
 const MAGIC: Field = field(0, 8, "magic", "`SFMETA` and two zeros");
 const VERSION: Field = field(8, 4, "version", "1");

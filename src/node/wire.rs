@@ -12,17 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use standfast_snapshot::SegmentRef;
 use standfast_wal::{
-    ClusterId, Damage, Field, Incarnation, Lsn, NodeId, Record, record::is_gapless,
+    ClusterId, Damage, Field, Incarnation, Lsn, NodeId, Record, record::field, record::is_gapless,
 };
-
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
-}
 
 const HEAD_LEN: Field = field(0, 4, "head_len", "bytes of the head");
 const BODY_LEN: Field = field(4, 4, "body_len", "bytes of records behind the head");

@@ -5,7 +5,7 @@
 
 use crate::replication::fence::Fence;
 use serde::{Deserialize, Serialize};
-use standfast_wal::record::is_gapless;
+use standfast_wal::record::{field, is_gapless};
 use standfast_wal::{Epoch, Field, History, Lsn, NodeId, Nonce, Record};
 
 /// One primary's reign in a log.
@@ -17,15 +17,6 @@ pub struct EpochEntry {
     pub primary: NodeId,
     /// The LSN of its EpochStart.
     pub first_lsn: Lsn,
-}
-
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
 }
 
 const GENERATION: Field = field(0, 8, "generation", "number of the history");

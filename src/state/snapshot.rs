@@ -25,17 +25,8 @@ use super::store::Garbage;
 use super::table::Table;
 use super::{SLOTS, State};
 use bytes::Bytes;
-use standfast_wal::record::is_gapless;
+use standfast_wal::record::{field, is_gapless};
 use standfast_wal::{Field, Lsn};
-
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
-}
 
 /// What a block of a snapshot begins with; little-endian.
 pub const BLOCK_HEADER: [Field; 4] = [

@@ -61,12 +61,8 @@ pub const fn is_gapless(fields: &[Field], size: usize) -> bool {
     end == size
 }
 
-pub(crate) const fn field(
-    at: usize,
-    len: usize,
-    name: &'static str,
-    meaning: &'static str,
-) -> Field {
+/// So that a table of fields reads as one.
+pub const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
     Field {
         at,
         len,

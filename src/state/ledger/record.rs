@@ -4,22 +4,13 @@
 //! log, the backups and a snapshot hold. In memory a record is a struct of its fields.
 
 use standfast_wal::Field;
-use standfast_wal::record::is_gapless;
+use standfast_wal::record::{field, is_gapless};
 
 /// Bytes of an Account or a Transfer.
 pub const RECORD_BYTES: usize = 128;
 
 /// An encoded Account or Transfer.
 pub type Bytes128 = [u8; RECORD_BYTES];
-
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
-    }
-}
 
 /// An Account's fields.
 pub const ACCOUNT: [Field; 13] = [

@@ -11,7 +11,7 @@ use super::list::{Item, List};
 use super::record::{RECORD_BYTES, Transfer};
 use super::walk::Sorts;
 use standfast_wal::Field;
-use standfast_wal::record::is_gapless;
+use standfast_wal::record::{field, is_gapless};
 use std::collections::BTreeMap;
 
 /// Shards of the index, as a power of two.
@@ -113,15 +113,6 @@ impl Item for Entry {
             credit: side(longs[1], shorts[1]),
             hold: u64::from_le_bytes(longs[3]),
         }
-    }
-}
-
-const fn field(at: usize, len: usize, name: &'static str, meaning: &'static str) -> Field {
-    Field {
-        at,
-        len,
-        name,
-        meaning,
     }
 }
 
