@@ -169,6 +169,8 @@ pub const ARCHIVE_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
 pub const ARCHIVE_VERIFY_RETRY: Duration = Duration::from_secs(60);
 /// An archive that is so far behind is an alarm, or ten intervals if they are longer.
 pub const ARCHIVE_ALARM_AFTER: Duration = Duration::from_secs(10);
+/// A backup whose state may be older does not archive where another node can.
+pub const ARCHIVE_BEHIND_MAX: Duration = Duration::from_secs(5);
 /// Log that the archive lacks is kept while so much of the disk is free.
 pub const ARCHIVE_FREE_PERCENT: u64 = 20;
 /// A snapshot by time needs at least so many new commands.

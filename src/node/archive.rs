@@ -33,13 +33,24 @@ pub struct ArchiveSettings {
 /// What nodes tell each other of the archive.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Note {
-    /// To the primary: this node could archive, and this is what its archiver knows.
-    Able(Box<Standing>),
+    /// To the primary: this node could archive, from this log, and what its archiver knows.
+    Able(Able),
     /// From the primary: who archives, and what that one knows.
     Duty {
         archiver: NodeId,
         standing: Box<Standing>,
     },
+}
+
+/// A node that could archive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Able {
+    pub standing: Box<Standing>,
+    /// Its log begins here.
+    pub first_lsn: Lsn,
+    pub applied: Lsn,
+    /// How old what it has may be; `None`: it cannot tell.
+    pub staleness: Option<Duration>,
 }
 
 /// Which of the nodes that could archive does, and what is known of the archive.
@@ -50,7 +61,7 @@ pub struct Archiving {
     /// When it said last that it has been failing for some time.
     failed_at: Option<Time>,
     /// On a primary: what the others said, and when.
-    able: BTreeMap<NodeId, (Time, Standing)>,
+    able: BTreeMap<NodeId, (Time, Able)>,
     /// Who archives, and since when that was not confirmed.
     duty: Option<(NodeId, Time)>,
     /// The newest word of the node that archives.
@@ -59,16 +70,24 @@ pub struct Archiving {
     since: Option<Time>,
     told: Time,
     ordered: Option<Time>,
+    /// What was acknowledged in this history until then has been applied here: the latest moment
+    /// that this is known of. Under load a backup is mostly a few records behind what it hears of.
+    complete: Option<(History, Time)>,
     /// An attestation was applied since the last order.
     has_attested: bool,
     snapshot_asked: Option<Time>,
 }
 
-/// Who should archive: one that does not fail, a synchronous backup before an asynchronous one
-/// before the primary.
-fn choose(candidates: impl Iterator<Item = (NodeId, Place, bool)>) -> Option<NodeId> {
-    let best = candidates.min_by_key(|(id, place, is_failing)| (*is_failing, *place, *id));
-    best.map(|(id, ..)| id)
+/// How good a node would be at archiving; the least is the best.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Fitness {
+    is_failing: bool,
+    /// Its log begins behind the archive's end: there would be a hole.
+    leaves_hole: bool,
+    /// What it could ship is old.
+    is_behind: bool,
+    place: Place,
+    id: NodeId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -106,6 +125,7 @@ impl Engine {
         let now = self.time();
         let since = *self.archive.since.get_or_insert(now);
         assert!(since <= now, "time does not go back");
+        self.note_complete(now);
         if self.archive.told.after(limits::ARCHIVE_TELL_INTERVAL) <= now {
             self.archive.told = now;
             self.tell_of_archive();
@@ -153,7 +173,7 @@ impl Engine {
     /// What was acknowledged until then this node has applied. A backup that lags must not say that
     /// nothing would be lost only because it has shipped all that it knows of.
     fn complete_until_ns(&self) -> u64 {
-        let age = self.staleness().map_or(u128::MAX, |age| age.as_nanos());
+        let age = self.complete_age().map_or(u128::MAX, |age| age.as_nanos());
         let age = u64::try_from(age).unwrap_or(u64::MAX);
         self.now.wall.saturating_sub(age)
     }
@@ -176,22 +196,14 @@ impl Engine {
         if !self.replica.is_primary() {
             self.archive.able.clear();
             if let Some(primary) = self.replica.primary().filter(|primary| *primary != me) {
-                let note = Note::Able(Box::new(self.archive.own.clone()));
-                self.send(primary, Head::Archive(note));
+                let able = self.able(self.archive.own.clone());
+                self.send(primary, Head::Archive(Note::Able(able)));
             }
             return;
         }
         let fresh = |at: Time| at.after(limits::ARCHIVE_DUTY_FOR) > now;
         self.archive.able.retain(|_, (at, _)| fresh(*at));
-        let sync_set = &self.replica.config().sync_set;
-        let place = |id: &NodeId| match sync_set.contains(id) {
-            true => Place::Synchronous,
-            false => Place::Asynchronous,
-        };
-        let others = self.archive.able.iter();
-        let others = others.map(|(id, (_, standing))| (*id, place(id), standing.is_failing));
-        let own = (me, Place::Primary, self.archive.own.is_failing);
-        let archiver = choose(others.chain([own])).expect("this node can");
+        let archiver = self.choose();
         if self
             .archive
             .duty
@@ -201,7 +213,7 @@ impl Engine {
         }
         self.archive.duty = Some((archiver, now));
         let standing = match self.archive.able.get(&archiver) {
-            Some((_, standing)) => standing.clone(),
+            Some((_, able)) => Standing::clone(&able.standing),
             None => self.archive.own.clone(),
         };
         self.learn_of_archive(standing);
@@ -213,18 +225,73 @@ impl Engine {
         }
     }
 
+    fn able(&self, standing: Standing) -> Able {
+        Able {
+            standing: Box::new(standing),
+            first_lsn: self.replica.first_lsn(),
+            applied: self.copies.applied.position.lsn,
+            staleness: self.complete_age(),
+        }
+    }
+
+    fn note_complete(&mut self, now: Time) {
+        let history = self.replica.history();
+        let before = self.archive.complete.filter(|(of, _)| *of == history);
+        let nanos = |age: Duration| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let newest = self.staleness();
+        let newest = newest.map(|age| Time(now.0.saturating_sub(nanos(age))));
+        let at = before.map(|(_, at)| at).max(newest);
+        self.archive.complete = at.map(|at| (history, at));
+    }
+
+    fn complete_age(&self) -> Option<Duration> {
+        let (_, at) = self.archive.complete?;
+        Some(self.time().since(at))
+    }
+
+    /// Who should archive. The primary itself can at any time, and has what is committed.
+    fn choose(&self) -> NodeId {
+        let sync_set = &self.replica.config().sync_set;
+        let own_first = self.replica.first_lsn();
+        // Where nothing is known of the archive's end, the longer log is the better one.
+        let end = self.archived().filter(|end| *end > Lsn::ZERO);
+        let end = end.unwrap_or(Lsn(own_first.0.saturating_sub(1)));
+        let others = self.archive.able.iter().map(|(id, (_, able))| Fitness {
+            is_failing: able.standing.is_failing,
+            leaves_hole: able.first_lsn > end.next(),
+            is_behind: able.applied < end
+                || able.applied == Lsn::ZERO
+                || able
+                    .staleness
+                    .is_none_or(|age| age > limits::ARCHIVE_BEHIND_MAX),
+            place: match sync_set.contains(id) {
+                true => Place::Synchronous,
+                false => Place::Asynchronous,
+            },
+            id: *id,
+        });
+        let own = Fitness {
+            is_failing: self.archive.own.is_failing,
+            leaves_hole: own_first > end.next(),
+            is_behind: false,
+            place: Place::Primary,
+            id: self.identity.node,
+        };
+        others.fold(own, Fitness::min).id
+    }
+
     pub(super) fn on_archive_note(&mut self, from: NodeId, note: Note) {
         if !self.may_archive() {
             return;
         }
         match note {
-            Note::Able(standing) => {
+            Note::Able(able) => {
                 let now = self.time();
                 let is_archiver = self.archive.duty.is_some_and(|(id, _)| id == from);
                 if is_archiver && self.replica.is_primary() {
-                    self.learn_of_archive(Standing::clone(&standing));
+                    self.learn_of_archive(Standing::clone(&able.standing));
                 }
-                self.archive.able.insert(from, (now, *standing));
+                self.archive.able.insert(from, (now, able));
             }
             Note::Duty { archiver, standing } if self.replica.primary() == Some(from) => {
                 self.archive.duty = Some((archiver, self.time()));
@@ -296,7 +363,8 @@ impl Engine {
             .primary()
             .filter(|_| !self.replica.is_primary())
         {
-            self.send(primary, Head::Archive(Note::Able(Box::new(standing))));
+            let able = self.able(standing);
+            self.send(primary, Head::Archive(Note::Able(able)));
         }
     }
 
@@ -347,36 +415,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_whose_store_answers_archives_before_the_primary() {
-        let (sync, far, primary) = (Place::Synchronous, Place::Asynchronous, Place::Primary);
-        let node = |id, place, is_failing| (NodeId(id), place, is_failing);
-        let table = [
-            (vec![node(1, primary, false)], 1),
-            (vec![node(1, primary, false), node(3, far, false)], 3),
-            (
-                vec![
-                    node(3, far, false),
-                    node(4, sync, false),
-                    node(2, sync, false),
-                ],
-                2,
-            ),
-            (
-                vec![
-                    node(1, primary, false),
-                    node(2, sync, true),
-                    node(3, far, true),
-                ],
-                1,
-            ),
-            (vec![node(1, primary, true), node(2, sync, true)], 2),
+    fn the_best_archiver_works_leaves_no_hole_is_near_and_is_a_backup() {
+        let best = Fitness {
+            is_failing: false,
+            leaves_hole: false,
+            is_behind: false,
+            place: Place::Synchronous,
+            id: NodeId(4),
+        };
+        let worse = [
+            Fitness {
+                id: NodeId(5),
+                ..best
+            },
+            Fitness {
+                place: Place::Asynchronous,
+                id: NodeId(1),
+                ..best
+            },
+            Fitness {
+                place: Place::Primary,
+                id: NodeId(1),
+                ..best
+            },
+            // A node whose disk was lost is empty at first; then its log begins at a snapshot.
+            Fitness {
+                is_behind: true,
+                id: NodeId(1),
+                ..best
+            },
+            Fitness {
+                leaves_hole: true,
+                id: NodeId(1),
+                ..best
+            },
+            Fitness {
+                is_failing: true,
+                id: NodeId(1),
+                ..best
+            },
         ];
-        for (candidates, wanted) in table {
-            assert_eq!(
-                choose(candidates.clone().into_iter()),
-                Some(NodeId(wanted)),
-                "{candidates:?}"
-            );
-        }
+        assert!(worse.is_sorted(), "{worse:?}");
+        assert!(worse.iter().all(|one| best < *one));
     }
 }

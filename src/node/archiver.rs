@@ -214,11 +214,12 @@ impl Archiver {
         let mut newest: Option<LogHead> = None;
         loop {
             let start = start(course, &order.card, log);
-            if let Some(end) = course.shipper.end()
-                && start > end.position.lsn
+            let end = course.shipper.end().map(|end| end.position.lsn);
+            if let Some(end) = end.or(course.survey.snapshot_lsn)
+                && start > end
             {
                 course.survey.is_whole = false;
-                self.standing.gap = Some((end.position.lsn, start.next()));
+                self.standing.gap = Some((end, start.next()));
             }
             let base = course.shipper.end().filter(|end| end.position.lsn == start);
             let found = gather(log, start, order.through).map_err(|e| e.to_string())?;
