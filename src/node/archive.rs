@@ -66,6 +66,9 @@ pub struct Archiving {
     duty: Option<(NodeId, Time)>,
     /// The newest word of the node that archives.
     known: Standing,
+    /// When what can be restored last became newer, by this node's own clock: ages by the wall
+    /// clocks of two nodes may be wrong.
+    risen: Option<Time>,
     /// When it was first wanted of this node, or of the primary, to know.
     since: Option<Time>,
     told: Time,
@@ -307,7 +310,7 @@ impl Engine {
     /// Never back: a node that has only begun to look knows less than is true, and one that has not
     /// reached the store yet knows nothing.
     fn learn_of_archive(&mut self, standing: Standing) {
-        let history = self.replica.history();
+        let (history, now) = (self.replica.history(), self.time());
         let known = &mut self.archive.known;
         if known.history != history {
             *known = Standing::default();
@@ -315,6 +318,9 @@ impl Engine {
         if standing.history != history || standing.through < known.through {
             known.error = standing.error;
             return;
+        }
+        if standing.restorable_ns > known.restorable_ns {
+            self.archive.risen = Some(now);
         }
         let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
         let verified = standing.verified.clone().max(known.verified.take());

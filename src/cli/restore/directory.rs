@@ -16,7 +16,9 @@ use crate::replication::config::Member;
 use standfast_snapshot::{Header, Options};
 use standfast_wal::{Disk, Storage};
 use std::fs;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A data directory that is being made.
@@ -45,6 +47,8 @@ impl Building {
         })?;
         let path = target.with_file_name(format!(".{}.restoring", name.to_string_lossy()));
         let disk = Disk::open(&path).map_err(fail)?;
+        // The books in plain, whatever the archive was: nobody else's business.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(fail)?;
         let lock = disk.lock().map_err(|error| {
             let text = format!("{}: {error}: another restore is making it", path.display());
             Failure::new(ExitCode::InUse, text)

@@ -16,6 +16,7 @@ use standfast_snapshot::{
 use standfast_wal::{Epoch, Kind, Record};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn stored(dir: &Path) -> Shared {
@@ -285,6 +286,8 @@ fn a_restored_directory_is_a_new_history_in_quarantine() {
         generation: 2,
         id: 999,
     };
+    let mode = std::fs::metadata(dir.join("restored")).unwrap().mode();
+    assert_eq!(mode & 0o077, 0, "the books are nobody else's business");
     let found = meta::load(&dir.join("restored")).unwrap().unwrap();
     assert!(found.quarantined);
     assert_eq!(found.cluster_name, "bank");

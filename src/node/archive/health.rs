@@ -5,6 +5,7 @@ use crate::limits;
 use crate::node::archiver::Verified;
 use crate::node::engine::Engine;
 use crate::node::view::{Alarm, Metric};
+use crate::replication::Time;
 use serde_json::{Value, json};
 use standfast_wal::Lsn;
 
@@ -23,7 +24,12 @@ impl Engine {
             return false;
         };
         let known = &self.archive.known;
-        let age = self.verified_age();
+        // A proof of the future was dated by a clock that was wrong.
+        let is_future = known
+            .verified
+            .as_ref()
+            .is_some_and(|v| v.at_ns > self.now.wall);
+        let age = self.verified_age().filter(|_| !is_future);
         let is_due = age.is_none_or(|age| age >= interval.as_secs_f64());
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
     }
@@ -55,13 +61,21 @@ impl Engine {
         let known = &self.archive.known;
         let limit = limits::ARCHIVE_ALARM_AFTER.max(settings.interval * 10);
         let since = self.archive.since.unwrap_or(self.time());
+        let now = self.time();
         let is_late = match self.archive_age() {
             Some(age) => age > limit.as_secs_f64(),
-            None => since.after(limit) <= self.time() && self.replica.commit() > Lsn::ZERO,
+            None => since.after(limit) <= now && self.replica.commit() > Lsn::ZERO,
         };
-        if is_late {
+        let stands_still = |at: Time| at.max(since).after(limit) <= now;
+        if is_late || self.archive.risen.is_some_and(stands_still) {
             let age = match self.archive_age() {
-                Some(age) => format!("what can be restored off-site is {age:.0} s old"),
+                Some(age) if is_late => {
+                    format!("what can be restored off-site is {age:.0} s old")
+                }
+                Some(_) => format!(
+                    "what can be restored off-site has not become newer for {} s",
+                    self.archive.risen.map_or(0, |at| now.since(at).as_secs())
+                ),
                 None => "nothing can be restored off-site".to_string(),
             };
             let why = known
@@ -81,6 +95,14 @@ impl Engine {
             alarms.push(Alarm {
                 name: "archive_gap",
                 text,
+            });
+        }
+        let patience = settings.verify_interval.as_secs_f64() * 3.0;
+        if patience > 0.0 && self.verified_age().is_some_and(|age| age > patience) {
+            let text = "all of the archive has not been proved for three verify_intervals";
+            alarms.push(Alarm {
+                name: "archive_unproved",
+                text: text.to_string(),
             });
         }
         if let Some(verified) = known.verified.as_ref().filter(|v| v.findings > 0) {
