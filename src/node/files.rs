@@ -10,7 +10,7 @@ use crate::node::directory::{DataDir, sync_dir, wal_dir};
 use crate::node::engine::Event;
 use crate::node::parcel::{Arriving, Outgoing};
 use crate::node::shelf;
-use crate::node::ship::{self, Word};
+use crate::node::ship;
 use crate::node::statement;
 use crate::node::wire::{Frame, Head, Piece};
 use crate::state::Segment;
@@ -218,8 +218,7 @@ impl Files {
     /// Tells the archiver what to archive, or that another node does.
     pub fn archive(&self, order: Option<Box<Order>>) {
         if let Some(orders) = &self.archiver {
-            // The thread ends only with the process.
-            let _ = orders.send(order.map_or(Word::StandDown, Word::Order));
+            orders.give(order);
         }
     }
 

@@ -9,22 +9,56 @@ use crate::node::engine::Event;
 use crate::node::run::now;
 use crate::node::shelf;
 use standfast_snapshot::Identities;
+use standfast_snapshot::verify::verify;
 use standfast_wal::{Disk, Reader};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What the thread is told.
-pub enum Word {
-    Order(Box<Order>),
-    StandDown,
-    Uploaded(Result<u64, String>),
-    Proved(Result<Verified, String>),
+/// What the thread is to take in next. Of orders only the newest counts, and of the jobs beside it
+/// one of each kind runs: however long the store does not answer, nothing piles up.
+#[derive(Default)]
+struct Words {
+    /// Another node archives, or did before the order.
+    stand_down: bool,
+    order: Option<Box<Order>>,
+    uploaded: Option<Result<u64, String>>,
+    proved: Option<Result<Verified, String>>,
 }
 
-/// Where an archiver's thread waits for orders.
-pub type Orders = Sender<Word>;
+/// Where an archiver's thread waits for its orders.
+#[derive(Clone, Default)]
+pub struct Orders(Arc<(Mutex<Words>, Condvar)>);
+
+impl Orders {
+    /// `None`: another node archives.
+    pub fn give(&self, order: Option<Box<Order>>) {
+        self.tell(|words| {
+            words.stand_down |= order.is_none();
+            words.order = order;
+        });
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Words)) {
+        let (words, wake) = &*self.0;
+        what(&mut words.lock().expect(NO_PANIC));
+        wake.notify_one();
+    }
+
+    fn next(&self) -> Words {
+        let (words, wake) = &*self.0;
+        let is_idle = |words: &mut Words| {
+            let has_ended = words.uploaded.is_some() || words.proved.is_some();
+            !words.stand_down && words.order.is_none() && !has_ended
+        };
+        let guard = words.lock().expect(NO_PANIC);
+        let mut words = wake.wait_while(guard, is_idle).expect(NO_PANIC);
+        std::mem::take(&mut *words)
+    }
+}
+
+const NO_PANIC: &str = "no thread panics while it holds this";
 
 /// Starts the thread; it ends with the node.
 pub fn spawn(
@@ -33,20 +67,20 @@ pub fn spawn(
     log: Reader<Disk>,
     events: UnboundedSender<Event>,
 ) -> Orders {
-    let (sender, words) = channel();
-    let (orders, data) = (sender.clone(), data.to_path_buf());
+    let orders = Orders::default();
+    let (own, data) = (orders.clone(), data.to_path_buf());
     crate::node::files::spawn("archive", move || {
         Thread {
             archiver,
             data,
             log,
             events,
-            orders,
+            orders: own,
             failing: None,
         }
-        .run(&words);
+        .run();
     });
-    sender
+    orders
 }
 
 struct Thread {
@@ -66,25 +100,21 @@ struct Failing {
 }
 
 impl Thread {
-    fn run(mut self, words: &Receiver<Word>) {
-        while let Ok(word) = words.recv() {
-            let mut order = None;
-            // Only the newest order counts.
-            let more = std::iter::from_fn(|| words.try_recv().ok());
-            for word in std::iter::once(word).chain(more) {
-                match word {
-                    Word::Order(newer) => order = Some(newer),
-                    Word::StandDown => {
-                        order = None;
-                        self.failing = None;
-                        self.archiver.stand_down();
-                    }
-                    Word::Uploaded(result) => self.archiver.uploaded(result),
-                    Word::Proved(result) => self.archiver.proved(result),
-                }
+    fn run(mut self) {
+        loop {
+            let words = self.orders.next();
+            if let Some(result) = words.uploaded {
+                self.archiver.uploaded(result);
+            }
+            if let Some(result) = words.proved {
+                self.archiver.proved(result);
+            }
+            if words.stand_down {
+                self.failing = None;
+                self.archiver.stand_down();
             }
             let may_try = |failing: &Failing| failing.retry_at <= now().boot;
-            if let Some(order) = order
+            if let Some(order) = words.order
                 && self.failing.as_ref().is_none_or(may_try)
             {
                 self.round(&order);
@@ -135,15 +165,19 @@ impl Thread {
     fn prove(&self, proof: Proof) {
         let orders = self.orders.clone();
         crate::node::files::spawn("archive-verify", move || {
-            let report = standfast_snapshot::verify::verify(
-                &proof.store,
-                proof.cluster,
-                1,
-                &Identities::default(),
-            );
-            let result = report.map(|report| Verified::new(&report, now().wall));
-            // The thread ends only with the process.
-            let _ = orders.send(Word::Proved(result.map_err(|error| error.to_string())));
+            let prove = || {
+                let nobody = Identities::default();
+                let report = verify(&proof.store, proof.cluster, 1, &nobody)?;
+                Ok(Verified::new(&report, now().wall))
+            };
+            // `backup expire` may remove what was listed before it is read: what is found twice is
+            // told.
+            let result = prove().and_then(|first| match first.findings {
+                0 => Ok(first),
+                _ => prove(),
+            });
+            let result = result.map_err(|error: standfast_snapshot::Error| error.to_string());
+            orders.tell(|words| words.proved = Some(result));
         });
     }
 
@@ -154,8 +188,48 @@ impl Thread {
             let path = crate::node::directory::snapshot_dir(&data).join(name);
             let put = upload.shipper.put_snapshot(&path);
             let result = put.map(|(_, bytes)| bytes).map_err(|e| e.to_string());
-            // The thread ends only with the process.
-            let _ = orders.send(Word::Uploaded(result));
+            orders.tell(|words| words.uploaded = Some(result));
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::archive::NO_HISTORY;
+    use standfast_snapshot::Card;
+    use standfast_wal::{ClusterId, Lsn};
+
+    fn order(through: u64) -> Option<Box<Order>> {
+        Some(Box::new(Order {
+            card: Card {
+                cluster: ClusterId(1),
+                cluster_name: String::new(),
+                history: NO_HISTORY,
+                ancestors: Vec::new(),
+            },
+            through: Lsn(through),
+            as_of_ns: 0,
+            snapshot_lsn: None,
+            is_verify_due: false,
+        }))
+    }
+
+    #[test]
+    fn what_waits_for_a_thread_that_is_away_is_bounded_and_nothing_is_forgotten() {
+        let orders = Orders::default();
+        orders.give(None);
+        for through in 0..1000 {
+            orders.give(order(through));
+        }
+        orders.tell(|words| words.uploaded = Some(Ok(7)));
+        let words = orders.next();
+        assert!(words.stand_down && words.proved.is_none());
+        assert_eq!(words.order, order(999));
+        assert_eq!(words.uploaded, Some(Ok(7)));
+        orders.give(order(1));
+        orders.give(None);
+        let words = orders.next();
+        assert!(words.stand_down && words.order.is_none());
     }
 }

@@ -3,13 +3,16 @@
 use super::guard::{Restart, raw};
 use crate::cli::connect::Answer;
 use crate::node::meta;
-use rustix::process::{Signal, kill_process};
+use rustix::fd::OwnedFd;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::path::{Path, PathBuf};
 
 /// The process of a node on this machine.
 #[derive(Debug)]
 pub struct Victim {
     pub pid: u32,
+    /// The process itself: its number may be another's when the fault is done.
+    process: OwnedFd,
     pub data_dir: PathBuf,
     /// What starts it again.
     pub again: Restart,
@@ -27,6 +30,9 @@ impl Victim {
         let elsewhere = |error: &dyn std::fmt::Display| {
             format!("process {pid} of node {node} is not on this machine, or not ours: {error}")
         };
+        // Opened before it is looked at: what is proved is proved of this one.
+        let process = raw(pid).ok_or_else(|| elsewhere(&"that is no pid"))?;
+        let process = pidfd_open(process, PidfdFlags::empty()).map_err(|e| elsewhere(&e))?;
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let words = words(&proc.join("cmdline")).map_err(|error| elsewhere(&error))?;
         if words.get(1).map(String::as_str) != Some("serve") {
@@ -47,14 +53,15 @@ impl Victim {
         let again = restart(&proc, &words).map_err(|error| elsewhere(&error))?;
         Ok(Victim {
             pid,
+            process,
             data_dir,
             again,
         })
     }
 
     pub fn signal(&self, signal: Signal) -> Result<(), String> {
-        let pid = raw(self.pid).ok_or("its pid is none")?;
-        kill_process(pid, signal).map_err(|error| format!("process {}: {error}", self.pid))
+        let sent = pidfd_send_signal(&self.process, signal);
+        sent.map_err(|error| format!("process {}: {error}", self.pid))
     }
 }
 
