@@ -10,6 +10,8 @@
 //! name is held against one's own by what it says in clear: the place in the one log of its
 //! history, by the chain; and against itself by the digest of its stored bytes.
 
+mod marks;
+mod removal;
 mod unlisted;
 
 use crate::card::Card;
@@ -19,7 +21,6 @@ use crate::format::Header;
 use crate::new_file::TEMPORARY;
 use crate::object::{LogHead, check_log, encode_log};
 use crate::read::Reader;
-use crate::retention::Expiry;
 use crate::seal::{Identities, Recipients, RecipientsId};
 use crate::sealed::{self, Clear, SealedHead};
 use crate::segment::{self, SegmentRef};
@@ -27,9 +28,10 @@ use crate::store::{Shared, Store, join};
 use crate::survey::{self, Survey};
 use crate::{Result, object};
 use bytes::Bytes;
+use marks::Mark;
 use standfast_wal::{Disk, Link, Lsn, Record};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -38,6 +40,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use unlisted::Unlisted;
 
+pub use marks::MARK_FOR;
+pub use removal::{REMOVAL_FOR, remove};
 pub use unlisted::MANIFEST_PIECES;
 
 /// A piece of log is closed when the next record would make it longer than this.
@@ -113,6 +117,14 @@ impl Shipper {
         put(&**store, &path, &card.encode().into(), || {
             Ok(catalogue::read_card(&**store, &path)? == *card)
         })?;
+        for dir in [
+            &dir,
+            &catalogue::segments_beside(&dir, recipients.id()),
+            &catalogue::marks_dir(card.cluster),
+        ] {
+            let swept = store.sweep(dir);
+            swept.map_err(|e| Error::io(store.place(dir), e))?;
+        }
         let survey = survey::survey(store, card)?;
         let unlisted = Unlisted::find(store, &dir)?;
         let shipper = Shipper {
@@ -283,6 +295,7 @@ impl Shipper {
         }
         let named = reader.segments()?;
         let beside = path.parent().unwrap_or(Path::new("."));
+        let mark = self.mark(lsn, &named)?;
         let mut written = self.put_segments(&named, beside)?;
         let target = join(&self.dir, &catalogue::snapshot_name(lsn));
         let is_same = || {
@@ -305,9 +318,32 @@ impl Shipper {
                 written += bytes.len() as u64;
             }
         }
-        // Until the snapshot had its name, whoever expired backups did not see what needs them.
+        if let Some(mark) = mark {
+            mark.release()?;
+        }
+        // Whoever took this one for dead, so long did it take, may have removed some.
         written += self.put_segments(&named, beside)?;
         Ok((lsn, written))
+    }
+
+    /// Marks the segments of the snapshot at `lsn` as needed, and looks whether any is being
+    /// removed. After an error, and a crash, the mark is that of a dead one.
+    fn mark(&self, lsn: Lsn, named: &[SegmentRef]) -> Result<Option<Mark>> {
+        if named.is_empty() {
+            return Ok(None);
+        }
+        let dir = catalogue::segments_beside(&self.dir, self.recipients.id());
+        let needed = named.iter().map(|one| join(&dir, &one.name()));
+        let needed: BTreeSet<String> = needed.collect();
+        let mark = Mark::put(&self.store, self.card.cluster, lsn, &needed)?;
+        match mark.going()?.intersection(&needed).next() {
+            None => Ok(Some(mark)),
+            Some(path) => {
+                mark.release()?;
+                let place = self.store.place(path);
+                Err(Error::new(&place, None, Reason::Going))
+            }
+        }
     }
 
     /// Puts the segments in `from` that the archive lacks. What has the name and the length of one
@@ -440,16 +476,6 @@ fn put(
     }
 }
 
-/// Removes what `retention` said may go; manifests first, so that none names what is gone, then
-/// snapshots, so that none is ever without its log or its segments.
-pub fn remove(store: &dyn Store, expiry: &Expiry) -> Result<()> {
-    for path in expiry.all() {
-        let removed = store.delete(path);
-        removed.map_err(|e| Error::io(store.place(path), e))?;
-    }
-    Ok(())
-}
-
 /// Reads a piece of log from the archive and proves all of it.
 pub fn read_log(
     store: &dyn Store,
@@ -463,5 +489,7 @@ pub fn read_log(
 
 #[cfg(test)]
 mod proofs;
+#[cfg(test)]
+mod races;
 #[cfg(test)]
 mod tests;

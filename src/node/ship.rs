@@ -6,10 +6,8 @@
 use crate::limits;
 use crate::node::archiver::{Archiver, Order, Proof, Upload, Verified};
 use crate::node::engine::Event;
-use crate::node::run::now;
+use crate::node::run::{now, random};
 use crate::node::shelf;
-use standfast_snapshot::Identities;
-use standfast_snapshot::verify::verify;
 use standfast_wal::{Disk, Reader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
@@ -165,18 +163,7 @@ impl Thread {
     fn prove(&self, proof: Proof) {
         let orders = self.orders.clone();
         crate::node::files::spawn("archive-verify", move || {
-            let prove = || {
-                let nobody = Identities::default();
-                let report = verify(&proof.store, proof.cluster, 1, &nobody)?;
-                Ok(Verified::new(&report, now().wall))
-            };
-            // `backup expire` may remove what was listed before it is read: what is found twice is
-            // told.
-            let result = prove().and_then(|first| match first.findings {
-                0 => Ok(first),
-                _ => prove(),
-            });
-            let result = result.map_err(|error: standfast_snapshot::Error| error.to_string());
+            let result = proof.run(&now, random());
             orders.tell(|words| words.proved = Some(result));
         });
     }
