@@ -251,9 +251,20 @@ settings! {
         rpo_target: Duration = "0" in "0" to "365days",
             "How much time of commits a restored backup may lack: a drill that lacks more has \
              failed; 0 is no target.";
+        drill_interval: Duration = "0" in "0" to "365days",
+            "How often the node that archives tries a restore beside the cluster, proves it and \
+             keeps the report in the archive, too; 0 is never. It takes memory for the state \
+             twice.";
+        drill_dir: Option<PathBuf> = "",
+            "Where such a drill makes its scratch directory, which takes the room of the state; \
+             empty is the system's directory for temporary files.";
+        drill_identity: Option<PathBuf> = "",
+            "The age identity file with which such a drill opens an encrypted archive.";
+        drill_timeout: Duration = "1h" in "1s" to "7days",
+            "How long such a drill may take; then it is ended and none was done.";
         drill_key: Option<PathBuf> = "",
-            "The key that signs the reports of drills (`standfast drill keygen`); empty leaves them \
-             unsigned.";
+            "The key that signs the reports of drills (`standfast drill keygen`); empty leaves \
+             them unsigned.";
         drill_reports: PathBuf = "standfast-drills",
             "The directory that keeps the reports of drills.";
     }

@@ -167,6 +167,8 @@ pub const ARCHIVE_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const ARCHIVE_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
 /// A proof of the archive that broke off is not tried again sooner, nor is one after another.
 pub const ARCHIVE_VERIFY_RETRY: Duration = Duration::from_secs(60);
+/// A restore drill that could not be done is not tried again sooner, nor is one after another.
+pub const DRILL_RETRY: Duration = Duration::from_secs(60);
 /// An archive that is so far behind is an alarm, or ten intervals if they are longer.
 pub const ARCHIVE_ALARM_AFTER: Duration = Duration::from_secs(10);
 /// A backup whose state may be older does not archive where another node can.

@@ -6,7 +6,8 @@
 //! piece of log, `seal` encrypts, `store` is where objects lie (a directory, an object store),
 //! `archive` puts them there so that nobody overwrites them, `survey` finds where to go on,
 //! `catalogue` says what lies there and `manifest` what must, `plan` (pure) says what a restore to
-//! a target reads, `verify` proves that it can be read, `retention` (pure) says what may go.
+//! a target reads, `verify` proves that it can be read, `retention` (pure) says what may go,
+//! `drills` keeps the reports of restores that were tried.
 //! Nothing here knows what a block of state means.
 
 // Files and threads are this crate's trade; the pure parts forbid them again for themselves.
@@ -15,6 +16,7 @@
 pub mod archive;
 pub mod card;
 pub mod catalogue;
+pub mod drills;
 pub mod format;
 pub mod layout;
 pub mod manifest;

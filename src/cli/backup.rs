@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use standfast_snapshot::Identities;
 use standfast_snapshot::archive::{self, REMOVAL_FOR};
 use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry, SnapshotEntry};
+use standfast_snapshot::drills;
 use standfast_snapshot::plan::{Lineage, Point};
 use standfast_snapshot::retention::{Expiry, Policy, expire};
 use standfast_snapshot::store::{self, Shared};
@@ -168,10 +169,16 @@ fn list(place: &Where) -> Outcome {
     let store = open_store(&place.from)?;
     let cluster = choose_cluster(&store, place.cluster)?;
     let catalogue = catalogue::read(&store, cluster).map_err(unreadable)?;
+    let drills = drills::list(&*store, cluster).map_err(unreadable)?;
     if place.json {
-        println!("{}", list_json(&catalogue));
+        let mut listed = list_json(&catalogue);
+        listed["drills"] = drills.len().into();
+        println!("{listed}");
     } else {
         print!("{}", list_text(&catalogue));
+        if let Some(newest) = drills.last() {
+            println!("\n{} reports of drills, the newest {newest}", drills.len());
+        }
     }
     Ok(ExitCode::Done)
 }

@@ -52,7 +52,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The kernel ends this process when its parent ends, however that happens.
-fn die_with_parent() -> Result<(), Failure> {
+pub(super) fn die_with_parent() -> Result<(), Failure> {
     let parent = rustix::process::getppid();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(std::io::Error::from)?;

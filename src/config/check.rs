@@ -16,6 +16,9 @@ pub fn check(config: &Config) -> Vec<String> {
 }
 
 fn archive(config: &Config, problems: &mut Vec<String>) {
+    if !config.drill_interval.is_zero() && config.archive.is_none() {
+        problems.push("drill_interval tries restores of the archive: set `archive`".to_owned());
+    }
     if !config.archive_keep_for.is_zero() && config.verify_interval.is_zero() {
         problems.push(
             "archive_keep_for removes nothing of an archive that is never proved: set \

@@ -7,6 +7,7 @@
 //! it has come, and keeps its log until then.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod drills;
 mod health;
 
 use crate::limits;
@@ -26,6 +27,8 @@ pub struct ArchiveSettings {
     pub interval: Duration,
     /// How often all of it is proved; zero: never.
     pub verify_interval: Duration,
+    /// How often a restore of it is tried; zero: never.
+    pub drill_interval: Duration,
     /// Writes are refused rather than log dropped that the archive lacks.
     pub required: bool,
 }
@@ -170,6 +173,7 @@ impl Engine {
             as_of_ns: self.complete_until_ns(),
             snapshot_lsn: newest.map(|newest| newest.head.link.position.lsn),
             is_verify_due: self.is_verify_due(),
+            is_drill_due: self.is_drill_due(),
         }
     }
 
@@ -324,9 +328,11 @@ impl Engine {
         }
         let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
         let verified = standing.verified.clone().max(known.verified.take());
+        let drilled = standing.drilled.clone().max(known.drilled.take());
         *known = Standing {
             restorable_ns,
             verified,
+            drilled,
             ..standing
         };
     }
@@ -347,6 +353,7 @@ impl Engine {
             ));
         }
         self.note_verified(standing.verified.as_ref());
+        self.note_drilled(&standing);
         let now = self.time();
         if standing.is_failing {
             self.archive.failed_at = Some(now);

@@ -5,9 +5,11 @@
 //! by whoever does it. What it says of the archive it has read from there: that something was put
 //! is no proof that it can be restored. No thread and no clock here; its calls of the store block.
 
+mod drill;
 mod proof;
 mod standing;
 
+pub use drill::Drilled;
 pub use proof::{Expired, Proof, Verified};
 pub use standing::Standing;
 
@@ -33,6 +35,8 @@ pub struct Order {
     pub snapshot_lsn: Option<Lsn>,
     /// All of the archive should be read and proved again.
     pub is_verify_due: bool,
+    /// A restore of it should be tried again.
+    pub is_drill_due: bool,
 }
 
 /// The log as an archiver reads it.
@@ -117,6 +121,9 @@ pub struct Archiver {
     /// Why the last proof broke off, and when (ns) the next may be tried.
     verify_error: Option<String>,
     verify_after_ns: u64,
+    is_drilling: bool,
+    /// When (ns) the next drill may be tried.
+    drill_after_ns: u64,
 }
 
 impl Archiver {
@@ -136,6 +143,8 @@ impl Archiver {
             is_verifying: false,
             verify_error: None,
             verify_after_ns: 0,
+            is_drilling: false,
+            drill_after_ns: 0,
         }
     }
 
@@ -287,6 +296,8 @@ impl Archiver {
                 failures: self.standing.failures,
                 removed: self.standing.removed,
                 verified: self.standing.verified.take(),
+                drilled: self.standing.drilled.take(),
+                drill_error: self.standing.drill_error.take(),
                 ..Standing::default()
             };
         }

@@ -9,6 +9,7 @@ use crate::node::copies::{CopyEvent, CopyOutput};
 use crate::node::directory::{DataDir, sync_dir, wal_dir};
 use crate::node::engine::Event;
 use crate::node::parcel::{Arriving, Outgoing};
+use crate::node::rehearsal::Rehearsal;
 use crate::node::shelf;
 use crate::node::ship;
 use crate::node::statement;
@@ -259,7 +260,9 @@ fn start_archiver(
     let recipients = Recipients::new(&config.archive_recipients);
     let archiver = Archiver::new(place.as_str(), config.archive_interval, recipients)
         .keeping(config.archive_policy());
-    Some(ship::spawn(archiver, &config.data_dir, log, events.clone()))
+    let rehearsal = Rehearsal::new(config);
+    let data = &config.data_dir;
+    Some(ship::spawn(archiver, rehearsal, data, log, events.clone()))
 }
 
 /// Runs a job of its own; without a thread the node cannot go on, and says so by panicking.

@@ -14,6 +14,7 @@
 //! | `link` | connections to peers |
 //! | `directory`, `open`, `meta`, `shelf`, `parcel` | what lies in the data directory, on disks real or simulated |
 //! | `files`, `backup`, `ship` | threads that write, read and archive it |
+//! | `rehearsal` | restore drills that the node does by itself, as a child process |
 //! | `client`, `refusal` | the door between sessions and the engine |
 pub mod archive;
 pub mod archiver;
@@ -32,6 +33,7 @@ pub mod outcomes;
 pub mod parcel;
 pub mod pending;
 pub mod refusal;
+mod rehearsal;
 pub mod run;
 pub mod shelf;
 pub mod ship;

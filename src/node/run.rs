@@ -145,6 +145,7 @@ fn engine_settings(config: &Config, meta: &MetaFile) -> EngineSettings {
         archive: config.archive.as_ref().map(|_| ArchiveSettings {
             interval: config.archive_interval,
             verify_interval: config.verify_interval,
+            drill_interval: config.drill_interval,
             required: config.archive_required,
         }),
         seeds: config

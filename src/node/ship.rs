@@ -4,11 +4,13 @@
 //! of each round.
 
 use crate::limits;
-use crate::node::archiver::{Archiver, Order, Proof, Upload, Verified};
+use crate::node::archiver::{Archiver, Drilled, Order, Proof, Upload, Verified};
 use crate::node::engine::Event;
+use crate::node::rehearsal::Rehearsal;
 use crate::node::run::{now, random};
 use crate::node::shelf;
-use standfast_wal::{Disk, Reader};
+use standfast_snapshot::Shared;
+use standfast_wal::{ClusterId, Disk, Reader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -23,6 +25,7 @@ struct Words {
     order: Option<Box<Order>>,
     uploaded: Option<Result<u64, String>>,
     proved: Option<Result<Verified, String>>,
+    drilled: Option<Result<Drilled, String>>,
 }
 
 /// Where an archiver's thread waits for its orders.
@@ -47,7 +50,8 @@ impl Orders {
     fn next(&self) -> Words {
         let (words, wake) = &*self.0;
         let is_idle = |words: &mut Words| {
-            let has_ended = words.uploaded.is_some() || words.proved.is_some();
+            let has_ended =
+                words.uploaded.is_some() || words.proved.is_some() || words.drilled.is_some();
             !words.stand_down && words.order.is_none() && !has_ended
         };
         let guard = words.lock().expect(NO_PANIC);
@@ -61,6 +65,7 @@ const NO_PANIC: &str = "no thread panics while it holds this";
 /// Starts the thread; it ends with the node.
 pub fn spawn(
     archiver: Archiver,
+    rehearsal: Option<Rehearsal>,
     data: &Path,
     log: Reader<Disk>,
     events: UnboundedSender<Event>,
@@ -70,6 +75,7 @@ pub fn spawn(
     crate::node::files::spawn("archive", move || {
         Thread {
             archiver,
+            rehearsal,
             data,
             log,
             events,
@@ -83,6 +89,7 @@ pub fn spawn(
 
 struct Thread {
     archiver: Archiver,
+    rehearsal: Option<Rehearsal>,
     data: PathBuf,
     log: Reader<Disk>,
     events: UnboundedSender<Event>,
@@ -106,6 +113,9 @@ impl Thread {
             }
             if let Some(result) = words.proved {
                 self.archiver.proved(result);
+            }
+            if let Some(result) = words.drilled {
+                self.archiver.drilled(result);
             }
             if words.stand_down {
                 self.failing = None;
@@ -141,6 +151,12 @@ impl Thread {
         {
             self.prove(proof);
         }
+        if self.failing.is_none()
+            && let Some(rehearsal) = &self.rehearsal
+            && let Some(store) = self.archiver.drill(order, now().wall)
+        {
+            self.drill(rehearsal.clone(), store, order.card.cluster);
+        }
     }
 
     /// Waits twice as long after each failure in a row.
@@ -168,6 +184,15 @@ impl Thread {
         });
     }
 
+    /// The child dies when this thread does: with the process.
+    fn drill(&self, rehearsal: Rehearsal, store: Shared, cluster: ClusterId) {
+        let orders = self.orders.clone();
+        crate::node::files::spawn("archive-drill", move || {
+            let result = rehearsal.run(&store, cluster, now());
+            orders.tell(|words| words.drilled = Some(result));
+        });
+    }
+
     fn upload(&self, upload: Upload) {
         let (data, orders) = (self.data.clone(), self.orders.clone());
         crate::node::files::spawn("archive-snapshot", move || {
@@ -185,7 +210,7 @@ mod tests {
     use super::*;
     use crate::node::archive::NO_HISTORY;
     use standfast_snapshot::Card;
-    use standfast_wal::{ClusterId, Lsn};
+    use standfast_wal::Lsn;
 
     fn order(through: u64) -> Option<Box<Order>> {
         Some(Box::new(Order {
@@ -199,6 +224,7 @@ mod tests {
             as_of_ns: 0,
             snapshot_lsn: None,
             is_verify_due: false,
+            is_drill_due: false,
         }))
     }
 

@@ -34,6 +34,8 @@ mod partition;
 #[cfg(test)]
 mod protection;
 #[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
 mod restart_all;
 #[cfg(test)]
 mod retention;

@@ -90,7 +90,7 @@ pub fn run(args: &Failover) -> Outcome {
         "a failover drill",
     )?;
     let report = Exercise::begin(args, &rules, node, answer, members, victim)?.run()?;
-    rules.conclude(&report)
+    rules.conclude(&report, |_| Ok(()))
 }
 
 /// Refuses what would be an outage without an end, before anything is touched.

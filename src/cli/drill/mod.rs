@@ -25,9 +25,9 @@ use std::path::PathBuf;
 /// Rehearses a disaster, measures it, and writes a report that can be shown to an auditor
 #[derive(clap::Subcommand, Debug)]
 pub enum Drill {
-    Restore(restore::Restore),
+    Restore(Box<restore::Restore>),
     Failover(failover::Failover),
-    Report(trend::List),
+    Report(Box<trend::List>),
     VerifyReport(trend::Verify),
     /// Make the key that signs reports; prints its public half, which is for everybody
     Keygen {

@@ -219,6 +219,12 @@ impl Drill {
 }
 
 impl Report {
+    /// When it began, as names have it: `20260131T120000.000Z`.
+    pub fn compact_time(&self) -> String {
+        let all = self.started.chars();
+        all.filter(|c| !"-:".contains(*c)).collect()
+    }
+
     fn judge(&mut self) {
         let Measured {
             rto_seconds,

@@ -8,15 +8,17 @@ use super::prove;
 use super::report::{Drill, Report, seconds};
 use super::rules::{RuleFlags, Rules};
 use super::scratch::{Ports, Scratch, Serving, settings};
-use crate::cli::backup::{Keys, open_store};
+use crate::cli::backup::{Keys, choose_cluster, open_store};
 use crate::cli::connect::{Answer, Node, Target as Nodes};
-use crate::cli::exit::{Failure, Outcome};
+use crate::cli::exit::{ExitCode, Failure, Outcome};
 use crate::cli::operate::Reason;
 use crate::cli::random;
 use crate::cli::restore::{Order, Restored, Source, restore};
+use crate::cli::serve::die_with_parent;
 use crate::config::{Config, HostPort};
 use crate::replication::config::{Addresses, Member, MemberRole};
-use standfast_snapshot::{Shared, Target};
+use standfast_snapshot::drills::{self, Drilled};
+use standfast_snapshot::{Recipients, Shared, Target};
 use standfast_wal::{ClusterId, Incarnation, NodeId, Nonce};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +51,12 @@ pub struct Restore {
     #[arg(long, value_name = "DURATION", default_value = "10m",
           value_parser = humantime::parse_duration)]
     timeout: Duration,
+    /// Keep the report in the archive as well, encrypted as that is, for `drill report --from`
+    #[arg(long)]
+    to_archive: bool,
+    /// End when the process that started this one does
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
     #[command(flatten)]
     reason: Reason,
     #[command(flatten)]
@@ -56,13 +64,44 @@ pub struct Restore {
 }
 
 pub fn run(args: &Restore) -> Outcome {
+    if args.exit_with_parent {
+        die_with_parent()?;
+    }
     let (rules, config) = args.rules.resolve(args.nodes.config.as_ref())?;
     let from = open_store(&args.from.clone().unwrap_or_else(|| archive_of(&config)))?;
     let parent = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let (scratch, removed) = Scratch::make(&parent)?;
     let report = drill(args, &rules, &config, &from, &scratch, &removed)?;
     let report = clean_up(report, scratch);
-    rules.conclude(&report)
+    rules.conclude(&report, |text| match args.to_archive {
+        false => Ok(()),
+        true => keep_in(&from, args.cluster, &config, &report, text),
+    })
+}
+
+/// Puts the report beside what it is of.
+fn keep_in(
+    archive: &Shared,
+    cluster: Option<ClusterId>,
+    config: &Config,
+    report: &Report,
+    text: &str,
+) -> Result<(), Failure> {
+    let cluster = choose_cluster(archive, cluster)?;
+    let drilled = Drilled {
+        began: report.compact_time(),
+        n: 0,
+        kind: report.kind.clone(),
+        passed: report.passed,
+        recipients: None,
+    };
+    let recipients = Recipients::new(&config.archive_recipients);
+    let put = drills::put(&**archive, cluster, &drilled, text, &recipients);
+    let lost = |error: standfast_snapshot::Error| {
+        let text = format!("the report was not put into the archive: {error}");
+        Failure::new(ExitCode::Failed, text)
+    };
+    put.map(drop).map_err(lost)
 }
 
 fn archive_of(config: &Config) -> String {

@@ -72,7 +72,12 @@ impl RuleFlags {
 
 impl Rules {
     /// Keeps the report in all its forms, shows it, and ends with its verdict.
-    pub fn conclude(&self, report: &Report) -> Outcome {
+    /// `keep` is given its text, signed, to keep it elsewhere as well.
+    pub fn conclude(
+        &self,
+        report: &Report,
+        keep: impl FnOnce(&str) -> Result<(), Failure>,
+    ) -> Outcome {
         let text = sign::file_text(report, self.key.as_ref());
         let kept = self.keep(report, &text)?;
         if self.json {
@@ -81,6 +86,7 @@ impl Rules {
             print!("{}", report.as_text());
             println!("report     {}", kept.display());
         }
+        keep(&text)?;
         Ok(if report.passed {
             ExitCode::Done
         } else {
@@ -90,12 +96,8 @@ impl Rules {
 
     /// Writes the report as JSON, JUnit and a page; answers the path of the first.
     fn keep(&self, report: &Report, text: &str) -> Result<PathBuf, Failure> {
-        let compact: String = report
-            .started
-            .chars()
-            .filter(|c| !"-:".contains(*c))
-            .collect();
-        let json = self.reports.join(format!("{compact}-{}.json", report.kind));
+        let name = format!("{}-{}.json", report.compact_time(), report.kind);
+        let json = self.reports.join(name);
         write_new(&json, text)?;
         write_new(&json.with_extension("xml"), &junit::suite(report))?;
         write_new(&json.with_extension("html"), &html::page(report, text))?;

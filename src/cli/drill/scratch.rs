@@ -223,6 +223,7 @@ pub fn settings(
         snapshot_after: Value::parse("0B").expect("a size"),
         archive: None,
         archive_recipients: Vec::new(),
+        drill_interval: Duration::ZERO,
         log_level: LogLevel("warn".to_owned()),
         ..base.clone()
     }

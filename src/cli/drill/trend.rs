@@ -5,7 +5,10 @@ use super::junit::escape;
 use super::report::Report;
 use super::rules::{RuleFlags, write_new};
 use super::sign;
+use crate::cli::backup::{Keys, choose_cluster, open_store};
 use crate::cli::exit::{ExitCode, Failure, Outcome};
+use standfast_snapshot::drills;
+use standfast_wal::ClusterId;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +18,14 @@ pub struct List {
     /// The settings file that says where the reports are
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// List those that are kept in this archive instead; writes no page
+    #[arg(long, value_name = "PLACE")]
+    from: Option<String>,
+    /// Which cluster, where the archive has several
+    #[arg(long, value_name = "ID", requires = "from")]
+    cluster: Option<ClusterId>,
+    #[command(flatten)]
+    keys: Keys,
     #[command(flatten)]
     rules: RuleFlags,
 }
@@ -54,33 +65,59 @@ fn read(dir: &Path) -> Result<(Vec<Past>, Vec<String>), Failure> {
             continue;
         };
         let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
-        let report = text.and_then(|text| {
-            let report: Report = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-            Ok((report, sign::verify(&text, None).map(|(_, key)| key)))
-        });
-        match report {
-            Ok((report, signed)) => past.push(Past {
-                name,
-                report,
-                signed,
-            }),
+        match text.and_then(|text| Past::new(name, &text)) {
+            Ok(one) => past.push(one),
             Err(error) => unreadable.push(format!("{}: {error}", path.display())),
         }
     }
+    Ok(in_order(past, unreadable))
+}
+
+/// The same of an archive.
+fn read_archive(place: &str, args: &List) -> Result<(Vec<Past>, Vec<String>), Failure> {
+    let store = open_store(place)?;
+    let cluster = choose_cluster(&store, args.cluster)?;
+    let identities = args.keys.read()?;
+    let failed =
+        |error: standfast_snapshot::Error| Failure::new(ExitCode::Failed, error.to_string());
+    let (mut past, mut unreadable) = (Vec::new(), Vec::new());
+    for one in drills::list(&*store, cluster).map_err(failed)? {
+        let name = one.to_string();
+        let text = match drills::read(&*store, cluster, &one, &identities) {
+            Err(error) if error.is_unanswered() => return Err(failed(error)),
+            read => read.map_err(|error| error.to_string()),
+        };
+        match text.and_then(|text| Past::new(name.clone(), &text)) {
+            Ok(one) => past.push(one),
+            Err(error) => unreadable.push(format!("{name}: {error}")),
+        }
+    }
+    Ok(in_order(past, unreadable))
+}
+
+fn in_order(mut past: Vec<Past>, mut unreadable: Vec<String>) -> (Vec<Past>, Vec<String>) {
     past.sort_by(|a, b| (&a.report.started, &a.name).cmp(&(&b.report.started, &b.name)));
     unreadable.sort();
-    Ok((past, unreadable))
+    (past, unreadable)
 }
 
 pub fn list(args: &List) -> Outcome {
     let (rules, _) = args.rules.resolve(args.config.as_ref())?;
-    let (past, unreadable) = read(&rules.reports)?;
-    write_index(&rules.reports)?;
+    let (past, unreadable) = match &args.from {
+        Some(place) => read_archive(place, args)?,
+        None => read(&rules.reports)?,
+    };
     if rules.json {
         println!("{}", as_json(&past, &unreadable));
     } else {
         print!("{}", as_text(&past, &unreadable));
-        println!("\npage  {}", rules.reports.join("index.html").display());
+    }
+    if args.from.is_none() {
+        write_index(&rules.reports)?;
+        let page = rules.reports.join("index.html");
+        if !rules.json {
+            println!("\npage  {}", page.display());
+        }
     }
     Ok(ExitCode::Done)
 }
@@ -123,6 +160,16 @@ fn short(value: Option<u64>) -> String {
 }
 
 impl Past {
+    fn new(name: String, text: &str) -> Result<Past, String> {
+        let report: Report = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let signed = sign::verify(text, None).map(|(_, key)| key);
+        Ok(Past {
+            name,
+            report,
+            signed,
+        })
+    }
+
     /// The columns of a line: started, kind, verdict, RTO, RPO, lost, doubled, digests, signed.
     fn columns(&self) -> [String; 9] {
         let Report {

@@ -122,6 +122,7 @@ impl Engine {
             let name = "archive_unexpired";
             alarms.push(Alarm { name, text });
         }
+        alarms.extend(self.drill_alarms());
         if self.archive_holds_writes() {
             let text = "the archive is required and too far behind: writes are refused".to_string();
             alarms.push(Alarm {
@@ -139,7 +140,7 @@ impl Engine {
         let lag = self.archived().unwrap_or_default();
         let lag = lag.distance_to(self.replica.commit().max(lag));
         let (known, own) = (&self.archive.known, &self.archive.own);
-        vec![
+        let mut metrics = vec![
             Metric {
                 name: "offsite_restorable_age_seconds",
                 help: "Age of the newest state read back from the archive; NaN: there is none.",
@@ -188,7 +189,9 @@ impl Engine {
                 help: "Rounds of this node's archiver that failed.",
                 value: own.failures as f64,
             },
-        ]
+        ];
+        metrics.extend(self.drill_metrics());
+        metrics
     }
 
     pub(in crate::node) fn archive_status(&self) -> Value {
@@ -203,6 +206,7 @@ impl Engine {
             "restorable_age_s": self.archive_age(),
             "gap": known.gap.map(|(before, behind)| [before.0, behind.0]),
             "error": known.error,
+            "drill": self.drill_interval().map(|_| self.drill_status()),
             "verified": known.verified.as_ref().map(|v| json!({
                 "age_s": self.verified_age(),
                 "objects": v.objects,

@@ -1,7 +1,7 @@
 //! What an archiver tells of the archive.
 
 use crate::node::archive::NO_HISTORY;
-use crate::node::archiver::Verified;
+use crate::node::archiver::{Drilled, Verified};
 use serde::{Deserialize, Serialize};
 use standfast_wal::{History, Lsn};
 
@@ -27,6 +27,9 @@ pub struct Standing {
     pub removed: u64,
     /// The last proof of all of it.
     pub verified: Option<Verified>,
+    /// The last restore drill, and why the one behind it could not be done.
+    pub drilled: Option<Drilled>,
+    pub drill_error: Option<String>,
 }
 
 impl Default for Standing {
@@ -43,6 +46,8 @@ impl Default for Standing {
             failures: 0,
             removed: 0,
             verified: None,
+            drilled: None,
+            drill_error: None,
         }
     }
 }

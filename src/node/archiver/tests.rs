@@ -90,6 +90,7 @@ fn order(log: &Log) -> Order {
         as_of_ns: u64::MAX,
         snapshot_lsn: None,
         is_verify_due: false,
+        is_drill_due: false,
     }
 }
 

@@ -38,6 +38,7 @@ impl Offsite {
         let settings = ArchiveSettings {
             interval: Duration::from_millis(random.scaled(20, 2000)),
             verify_interval: Duration::ZERO,
+            drill_interval: Duration::ZERO,
             required: false,
         };
         let offsite = Offsite {
