@@ -82,6 +82,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Reads that are worth doing side by side.
     fn readers(&self) -> usize;
+
+    /// Whether reading an object again takes longer than reading a copy of it.
+    fn is_far(&self) -> bool {
+        false
+    }
 }
 
 /// Opens the store that `place` names: a directory, or `file:///…`, `s3://bucket/prefix`, `gs://…`,

@@ -4,6 +4,7 @@
 mod activate;
 mod before;
 mod directory;
+mod kept;
 mod query;
 mod rebuild;
 mod show;
@@ -23,6 +24,7 @@ use crate::node::meta::RestoredNode;
 use crate::replication::config::{Addresses, Member, MemberRole};
 use crate::state::Digest;
 use directory::Building;
+use kept::{Kept, Spared};
 use rebuild::{Progress, Rebuilt, Tally, rebuild};
 use standfast_snapshot::plan::{Plan, Point};
 use standfast_snapshot::{Catalogue, Error, Identities, Shared, catalogue, plan};
@@ -34,8 +36,9 @@ use target::{parse_history, unmet};
 /// Makes a data directory from a backup, as it was at an exact point.
 ///
 /// The restored node is alone in a new generation of the history: it cannot join or disturb the
-/// cluster that the backup is of, and refuses writes until it is activated. With --query nothing is
-/// made: questions are answered as they would have been at that point.
+/// cluster that the backup is of, and refuses writes until it is activated. What was fetched from
+/// an object store is kept until all is there: if it is interrupted, give the same command again.
+/// With --query nothing is made: questions are answered as they would have been at that point.
 #[derive(clap::Args, Debug)]
 pub struct Restore {
     /// The archive: a directory, file:///DIR, s3://BUCKET/PREFIX, gs://… or az://…
@@ -107,6 +110,8 @@ pub struct Order {
     pub node: NodeId,
     pub member: Member,
     pub activate: bool,
+    /// Keep what is fetched from afar until all is there, for another attempt.
+    pub resumable: bool,
     /// Random: the new history's id and the nonce of its first Config.
     pub history_id: u128,
     pub nonce: Nonce,
@@ -130,6 +135,8 @@ pub struct Restored {
     /// The newest point that the backup is known to hold.
     pub newest: Point,
     pub file_bytes: u64,
+    /// What an interrupted attempt had fetched.
+    pub spared: Spared,
     pub quarantined: bool,
 }
 
@@ -156,10 +163,20 @@ impl Source {
     }
 }
 
-/// Restores. Nothing is left at the target or beside it unless all of it is whole and durable.
-pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Restored, Failure> {
-    let building = Building::begin(&order.to)?;
-    let past = order.source.read(on_progress)?;
+/// Restores. Nothing is left at the target unless all of it is whole and durable; and beside it
+/// only what was fetched, for another attempt.
+pub fn restore(
+    mut order: Order,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Restored, Failure> {
+    let keeps = order.resumable && order.source.from.is_far();
+    let mut building = Building::begin(&order.to, keeps)?;
+    let kept = keeps.then(|| Kept::new(order.source.from.clone(), building.fetched()));
+    if let Some(kept) = &kept {
+        order.source.from = kept.clone();
+    }
+    let past = order.source.read(on_progress);
+    let past = past.map_err(|failure| building.failed(failure))?;
     let Past {
         cluster,
         listed,
@@ -200,6 +217,7 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
         tally: rebuilt.tally,
         newest: plan.newest,
         file_bytes,
+        spared: kept.map_or(Spared::default(), |kept| kept.spared()),
         quarantined: !order.activate,
     })
 }
@@ -301,6 +319,7 @@ fn order(args: &Restore, source: Source) -> Result<Order, Failure> {
         node,
         member,
         activate: args.activate,
+        resumable: true,
         history_id: random::id()?,
         nonce: Nonce(random::id()?),
     })

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// What the primary was at some LSNs, by its own word.
 type Past = Vec<(i64, String)>;
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python")
 }
 

@@ -38,6 +38,8 @@ mod rehearsal;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod runbooks;

@@ -294,6 +294,10 @@ impl Store for Remote {
     fn readers(&self) -> usize {
         READERS
     }
+
+    fn is_far(&self) -> bool {
+        true
+    }
 }
 
 fn listed(meta: object_store::ObjectMeta) -> Listed {

@@ -196,6 +196,7 @@ fn order(
             addresses: Addresses { client, peer, http },
         },
         activate: false,
+        resumable: false,
         history_id: random::id()?,
         nonce: Nonce(random::id()?),
     })

@@ -1,8 +1,9 @@
 //! Makes a data directory out of a rebuilt state: all of it under a temporary name, then renamed.
 //!
 //! 1. Crash before the rename: the target is untouched, and the next attempt clears what is left
-//!    under the temporary name. 2. Crash after it: the directory is whole, and its own. Two
-//!    restores to one target are kept apart by the lock of the directory that becomes it.
+//!    under the temporary name, all but what was fetched (`kept.rs`). 2. Crash after it: the
+//!    directory is whole, and its own. Two restores to one target are kept apart by the lock of the
+//!    directory that becomes it.
 
 use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};
@@ -21,17 +22,23 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// Below the temporary name: what was fetched. It is gone before the directory has its own name.
+const FETCHED: &str = "fetched";
+
 /// A data directory that is being made.
 pub struct Building {
     /// Where it is made.
     path: PathBuf,
     target: PathBuf,
     lock: Option<<Disk as Storage>::Lock>,
+    /// What was fetched is left for another attempt.
+    keeps: bool,
 }
 
 impl Building {
-    /// Refuses a target that holds anything, and a restore beside another one.
-    pub fn begin(target: &Path) -> Result<Building, Failure> {
+    /// Refuses a target that holds anything, and a restore beside another one. `keeps`: what an
+    /// interrupted attempt has fetched is of use.
+    pub fn begin(target: &Path, keeps: bool) -> Result<Building, Failure> {
         let fail = |error: io::Error| {
             let text = format!("{}: {error}", target.display());
             Failure::new(ExitCode::Failed, text)
@@ -57,15 +64,40 @@ impl Building {
             path,
             target: target.to_path_buf(),
             lock: Some(lock),
+            keeps,
         };
         building.clear().map_err(fail)?;
+        if keeps {
+            fs::create_dir_all(building.fetched()).map_err(fail)?;
+        }
         Ok(building)
     }
 
-    /// Removes what an interrupted restore left, but not the lock.
+    pub fn fetched(&self) -> PathBuf {
+        self.path.join(FETCHED)
+    }
+
+    /// Says where what was fetched is, if that is of use after this failure.
+    pub fn failed(&mut self, failure: Failure) -> Failure {
+        // Of damaged bytes another attempt should not have a copy.
+        self.keeps &= failure.code == ExitCode::Failed;
+        if !self.keeps || is_empty(&self.fetched()).unwrap_or(true) || !failure.hint.is_empty() {
+            return failure;
+        }
+        let fetched = self.fetched();
+        failure.hint(format!(
+            "the same command goes on with what was fetched; it is in {} until then",
+            fetched.display()
+        ))
+    }
+
+    /// Removes what an interrupted restore left, but not the lock and what is kept.
     fn clear(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
+            if self.keeps && entry.file_name() == FETCHED {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 fs::remove_dir_all(entry.path())?;
             } else if entry.file_name() != "LOCK" {
@@ -94,6 +126,11 @@ impl Building {
 
     /// Gives the directory its name.
     pub fn publish(mut self) -> Result<(), Failure> {
+        self.keeps = false;
+        match fs::remove_dir_all(self.fetched()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
         sync_dir(&self.path)?;
         // An empty directory may have the name; a rename replaces it, and nothing else.
         fs::rename(&self.path, &self.target)?;
@@ -105,10 +142,14 @@ impl Building {
 
 impl Drop for Building {
     fn drop(&mut self) {
-        if self.lock.is_some() {
-            // What cannot be removed now is cleared by the next attempt.
-            let _ = fs::remove_dir_all(&self.path);
+        if self.lock.is_none() {
+            return;
         }
+        // What cannot be removed now is cleared by the next attempt.
+        let _ = match self.keeps && !is_empty(&self.fetched()).unwrap_or(true) {
+            true => self.clear(),
+            false => fs::remove_dir_all(&self.path),
+        };
     }
 }
 

@@ -109,6 +109,8 @@ pub fn as_json(restored: &Restored, to: &Path, seconds: f64) -> serde_json::Valu
         "behind_newest_seconds": behind_seconds,
         "bytes": tally.raw_bytes,
         "file_bytes": restored.file_bytes,
+        "kept_objects": restored.spared.objects,
+        "kept_bytes": restored.spared.bytes,
         "seconds": seconds,
         "bytes_per_second": tally.raw_bytes as f64 / seconds,
         "quarantined": restored.quarantined,
@@ -134,6 +136,13 @@ pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
     let before = restored
         .before
         .map_or(String::new(), |created| format!(": right before {created}"));
+    let kept = match restored.spared.objects {
+        0 => String::new(),
+        objects => format!(
+            "\nkept       {objects} objects, {}, that an interrupted attempt had fetched",
+            ByteSize(restored.spared.bytes)
+        ),
+    };
     let next = if restored.quarantined {
         "writes are refused until it is activated (`standfast activate`)"
     } else {
@@ -146,7 +155,7 @@ pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
          newest     LSN {newest}: {commands} commands{time} behind\n\
          read       {start}, then {records} records, {replayed} commands\n\
          digest     {digest}; {proof}\n\
-         took       {seconds:.2} s, {bytes}, {rate}/s\n\
+         took       {seconds:.2} s, {bytes}, {rate}/s{kept}\n\
          next       {next}; history {history} begins here\n",
         dir = to.display(),
         name = restored.cluster_name,

@@ -194,6 +194,7 @@ fn order(dir: &Path, target: impl Into<Aim>) -> Order {
             addresses: Addresses::default(),
         },
         activate: false,
+        resumable: false,
         history_id: 999,
         nonce: Nonce(5),
     }
@@ -447,7 +448,7 @@ fn what_an_interrupted_restore_left_is_cleared_and_a_running_one_is_not() {
     fs::write(half.join("snapshots/half.tmp"), b"half").unwrap();
     fs::write(half.join("meta"), b"half").unwrap();
     {
-        let running = Building::begin(&dir.join("restored")).unwrap();
+        let running = Building::begin(&dir.join("restored"), false).unwrap();
         let failure = restore(order(dir, Target::Latest), &mut |_| ()).unwrap_err();
         assert_eq!(failure.code, ExitCode::InUse, "{failure}");
         drop(running);

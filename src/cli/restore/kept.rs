@@ -1,0 +1,214 @@
+//! What a restore has fetched from far away, kept beside what it makes until that is whole: the
+//! same restore, given again, need not fetch it again.
+//!
+//! A kept object's file holds its bytes and, behind them, their BLAKE3 with its place; its name
+//! follows from its place. So one that a crash cut short, that rotted, or that is of another
+//! archive is none, and is fetched again. What an object holds is proved by whoever reads it, kept
+//! or not; where that fails, nothing is kept.
+
+use bytes::Bytes;
+use standfast_snapshot::store::{Listed, Listing};
+use standfast_snapshot::{Shared, Store};
+use standfast_wal::Disk;
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const DIGEST_BYTES: usize = 32;
+
+/// What need not be fetched again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Spared {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// A store for reading that keeps whole objects in a directory.
+#[derive(Debug)]
+pub struct Kept {
+    store: Shared,
+    dir: PathBuf,
+    objects: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Kept {
+    /// Keeps below `dir`, which is there.
+    pub fn new(store: Shared, dir: PathBuf) -> Arc<Kept> {
+        Arc::new(Kept {
+            store,
+            dir,
+            objects: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    pub fn spared(&self) -> Spared {
+        Spared {
+            objects: self.objects.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let place = self.store.place(name);
+        let hash = blake3::hash(place.as_bytes());
+        self.dir.join(hash.to_hex().as_str())
+    }
+
+    fn digest(&self, name: &str, bytes: &[u8]) -> [u8; DIGEST_BYTES] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(bytes);
+        hasher.update(self.store.place(name).as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The object as an earlier restore has fetched it, if all of it is there.
+    fn recall(&self, name: &str) -> io::Result<Option<Bytes>> {
+        let path = self.path(name);
+        let length = match fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found?.len(),
+        };
+        if length < DIGEST_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut bytes = Disk::map_at(&path, length)?;
+        let digest = bytes.split_off(bytes.len() - DIGEST_BYTES);
+        let is_whole = digest == self.digest(name, &bytes)[..];
+        Ok(is_whole.then_some(bytes))
+    }
+
+    fn keep(&self, name: &str, bytes: &Bytes) -> io::Result<()> {
+        let path = self.path(name);
+        let new = path.with_extension("new");
+        let digest = self.digest(name, bytes);
+        let write = || {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).open(&new)?;
+            file.write_all(bytes)?;
+            file.write_all(&digest)?;
+            drop(file);
+            // Not durable: what a crash takes is fetched again.
+            fs::rename(&new, &path)
+        };
+        let written = write();
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written
+    }
+}
+
+fn read_only<T>() -> io::Result<T> {
+    let why = "a restore writes nothing into an archive";
+    Err(io::Error::new(ErrorKind::Unsupported, why))
+}
+
+impl Store for Kept {
+    fn place(&self, name: &str) -> String {
+        self.store.place(name)
+    }
+
+    fn put_if_absent(&self, _: &str, _: &Bytes) -> io::Result<bool> {
+        read_only()
+    }
+
+    fn replace(&self, _: &str, _: &Bytes) -> io::Result<()> {
+        read_only()
+    }
+
+    fn delete(&self, _: &str) -> io::Result<()> {
+        read_only()
+    }
+
+    fn get(&self, name: &str) -> io::Result<Bytes> {
+        if let Some(bytes) = self.recall(name)? {
+            self.objects.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        let bytes = self.store.get(name)?;
+        // Without room for it the restore goes on, and could not be taken up again.
+        if let Err(error) = self.keep(name, &bytes) {
+            tracing::warn!(%error, "an object that was fetched is not kept");
+        }
+        Ok(bytes)
+    }
+
+    fn get_range(&self, name: &str, offset: u64, len: u64) -> io::Result<Bytes> {
+        self.store.get_range(name, offset, len)
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        self.store.length(name)
+    }
+
+    fn list(&self, name: &str) -> io::Result<Listing> {
+        self.store.list(name)
+    }
+
+    fn list_behind(&self, name: &str, behind: &str) -> io::Result<Vec<Listed>> {
+        self.store.list_behind(name, behind)
+    }
+
+    fn readers(&self) -> usize {
+        self.store.readers()
+    }
+
+    fn is_far(&self) -> bool {
+        self.store.is_far()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standfast_snapshot::store::Memory;
+
+    #[test]
+    fn what_was_fetched_is_not_fetched_again_unless_it_is_damaged() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let memory = Arc::new(Memory::default());
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        for (name, text) in [("a/one", "1"), ("a/two", "22"), ("a/empty", "")] {
+            memory.put_if_absent(name, &bytes(text)).expect("memory");
+        }
+        let open = || Kept::new(memory.clone(), scratch.path().to_path_buf());
+        let first = open();
+        for name in ["a/one", "a/two", "a/empty"] {
+            first.get(name).expect("it is there");
+        }
+        assert_eq!(first.spared(), Spared::default());
+        assert_eq!(
+            first.get("a/no").expect_err("none").kind(),
+            ErrorKind::NotFound
+        );
+        memory.set_down(true);
+        let second = open();
+        assert_eq!(second.get("a/two").expect("it was kept"), "22");
+        assert_eq!(second.get("a/empty").expect("it was kept"), "");
+        let spared = second.spared();
+        assert_eq!((spared.objects, spared.bytes), (2, 2));
+        // Each byte that rots, and each that a crash has cut off.
+        let path = second.path("a/two");
+        let whole = fs::read(&path).expect("it is there");
+        for at in 0..whole.len() {
+            let mut bad = whole.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).expect("writable");
+            assert!(second.get("a/two").is_err(), "byte {at}");
+            fs::write(&path, &whole[..at]).expect("writable");
+            assert!(second.get("a/two").is_err(), "cut at {at}");
+        }
+        // One object's bytes under the name of another.
+        fs::copy(second.path("a/one"), &path).expect("writable");
+        assert!(second.get("a/two").is_err());
+        memory.set_down(false);
+        assert_eq!(second.get("a/two").expect("fetched again"), "22");
+        memory.set_down(true);
+        assert_eq!(second.get("a/two").expect("and kept"), "22");
+    }
+}
