@@ -107,12 +107,21 @@ pub fn as_json(restored: &Restored, to: &Path, seconds: f64) -> serde_json::Valu
         "newest_time_ns": restored.newest.timestamp,
         "behind_newest_commands": behind_commands,
         "behind_newest_seconds": behind_seconds,
+        "passed_over": restored.passed_over,
         "bytes": tally.raw_bytes,
         "file_bytes": restored.file_bytes,
         "seconds": seconds,
         "bytes_per_second": tally.raw_bytes as f64 / seconds,
         "quarantined": restored.quarantined,
     })
+}
+
+/// What another way was found for, a line each.
+pub fn passed_over(reasons: &[String]) -> String {
+    let lines = reasons
+        .iter()
+        .map(|reason| format!("DAMAGED    {reason}\n"));
+    lines.collect()
 }
 
 pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
@@ -131,6 +140,7 @@ pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
         ),
     };
     let time = time.map_or(String::new(), |seconds| format!(", {seconds:.3} s"));
+    let damaged = passed_over(&restored.passed_over);
     let before = restored
         .before
         .map_or(String::new(), |created| format!(": right before {created}"));
@@ -147,7 +157,7 @@ pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
          read       {start}, then {records} records, {replayed} commands\n\
          digest     {digest}; {proof}\n\
          took       {seconds:.2} s, {bytes}, {rate}/s\n\
-         next       {next}; history {history} begins here\n",
+         {damaged}next       {next}; history {history} begins here\n",
         dir = to.display(),
         name = restored.cluster_name,
         cluster = restored.cluster,
