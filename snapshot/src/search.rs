@@ -1,8 +1,9 @@
 //! Finds the plan of a restore in an archive, having read no more of it than that takes.
 //!
 //! What is looked at first: every snapshot's head, and the log from the newest start that can lead
-//! to the target to the next one behind it. Where no plan comes of that, all of the archive is read,
-//! and what cannot be met is refused with what there is. The plan is the one that all of it gives.
+//! to the target to the next one behind it. Where no plan comes of that, all of the archive is
+//! read, and what cannot be met is refused with what there is. The plan is the one that all of it
+//! gives.
 
 use crate::Result;
 use crate::catalogue::{self, Catalogue, Window};

@@ -21,7 +21,7 @@ use super::random;
 use super::settings::Settings;
 use crate::node::meta::RestoredNode;
 use crate::replication::config::{Addresses, Member, MemberRole};
-use crate::state::Digest;
+use crate::state::{Digest, State};
 use directory::Building;
 use rebuild::{Broken, Progress, Rebuilt, Tally, rebuild};
 use standfast_snapshot::plan::{Plan, Point, Unmet};
@@ -220,6 +220,12 @@ fn passed_over(listed: &Catalogue, plan: &Plan, reached: Lsn) -> Vec<String> {
     let mut reasons: Vec<String> = on_the_way.map(|one| one.reason.clone()).collect();
     reasons.dedup();
     reasons
+}
+
+/// A past state, proved, in memory and nowhere else.
+pub fn past_state(source: &Source) -> Result<State, Failure> {
+    let past = source.read(&mut |_| ())?;
+    Ok(past.rebuilt.state)
 }
 
 /// Restores. Nothing is left at the target or beside it unless all of it is whole and durable.

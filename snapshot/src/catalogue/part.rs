@@ -65,8 +65,8 @@ pub(crate) fn read_starts(store: &Shared, cluster: ClusterId) -> Result<Catalogu
 }
 
 impl Catalogue {
-    /// Does without an object that turned out to be damaged, and without the snapshots that need it.
-    /// What it held is still known to have been there.
+    /// Does without an object that turned out to be damaged, and without the snapshots that need
+    /// it. What it held is still known to have been there.
     pub fn give_up(&mut self, path: &str, reason: &str) {
         for entry in &mut self.histories {
             let needs = |snapshot: &SnapshotEntry| {

@@ -1,6 +1,6 @@
-//! From an archive to the first answer: a data directory is lost, made again from a snapshot and the
-//! log behind it, and served; what others take for the same keys; what this machine could do at best.
-//! Files are in the page cache.
+//! From an archive to the first answer: a data directory is lost, made again from a snapshot and
+//! the log behind it, and served; what others take for the same keys; what this machine could do at
+//! best. Files are in the page cache.
 
 mod machine;
 mod others;

@@ -95,8 +95,9 @@ fn postgres(setting: &Setting, contents: &Contents, runs: usize) -> anyhow::Resu
     postgres.back_up()?;
     let last = commands.1 - 1;
     postgres.ask(&format!(
-        "DO $$ BEGIN FOR k IN {}::bigint..{last} LOOP \
-         INSERT INTO kv VALUES (k, {value}); COMMIT; END LOOP; END $$",
+        "DO $$ BEGIN FOR n IN 0..{} LOOP \
+         INSERT INTO kv VALUES ({} + n, {value}); COMMIT; END LOOP; END $$",
+        last - commands.0,
         commands.0
     ))?;
     postgres.finish()?;
