@@ -4,6 +4,7 @@
 //! rest. What cannot be read is listed as that, with the reason: it is a hole until somebody looks.
 
 mod names;
+mod part;
 
 use crate::Result;
 use crate::card::Card;
@@ -19,6 +20,8 @@ use crate::store::{self, Listed, Shared, Store, join};
 use standfast_wal::{ClusterId, History, Link, Lsn, NodeId};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+
+pub(crate) use part::{Window, pieces_reaching, read_starts, read_window};
 
 pub use names::{
     CARD_NAME, history_dir, log_name, manifest_name, marks_dir, named_name, segments_beside,
@@ -178,26 +181,36 @@ fn read_history(
     cluster: ClusterId,
     history: History,
 ) -> Result<(HistoryEntry, Option<String>)> {
-    let mut entry = HistoryEntry {
-        history,
-        ancestors: Vec::new(),
-        snapshots: Vec::new(),
-        logs: Vec::new(),
-        unreadable: Vec::new(),
-        manifests: Vec::new(),
-    };
-    let mut cluster_name = None;
     let dir = history_dir(cluster, history);
     let listing = store.list(&dir);
-    let mut objects = listing
+    let objects = listing
         .map_err(|e| Error::io(store.place(&dir), e))?
         .objects;
-    objects.retain(|one| is_known(&one.name));
+    let names = objects.into_iter().map(|one| one.name);
+    let names: Vec<String> = names.filter(|name| is_known(name)).collect();
+    let (mut entry, cluster_name) = read_objects(store, cluster, history, &names)?;
+    let there = names.iter().map(String::as_str).collect();
+    let missing = missing(&**store, &dir, &there, &entry.manifests, &|_| true)?;
+    entry.unreadable.extend(missing);
+    entry.sort();
+    Ok((entry, cluster_name))
+}
+
+/// The heads of these objects of one history.
+fn read_objects(
+    store: &Shared,
+    cluster: ClusterId,
+    history: History,
+    names: &[String],
+) -> Result<(HistoryEntry, Option<String>)> {
+    let mut entry = HistoryEntry::new(history);
+    let mut cluster_name = None;
+    let dir = history_dir(cluster, history);
     let all = side_by_side(
         store.readers(),
-        &objects,
+        names,
         || (),
-        |(), one| read_one(store, &dir, &one.name, (cluster, history)),
+        |(), name| read_one(store, &dir, name, (cluster, history)),
     )?;
     for read in all {
         match read {
@@ -211,18 +224,30 @@ fn read_history(
             Read::Unreadable(unreadable) => entry.unreadable.push(unreadable),
         }
     }
-    entry.manifests.sort_unstable_by_key(|manifest| manifest.id);
-    let there = objects.iter().map(|one| one.name.as_str()).collect();
-    let missing = missing(&**store, &dir, &there, &entry.manifests)?;
-    entry.unreadable.extend(missing);
-    entry.snapshots.sort_unstable_by_key(|s| s.link.position);
-    entry
-        .logs
-        .sort_unstable_by_key(|l| (l.head.first_lsn, std::cmp::Reverse(l.head.last_lsn())));
-    entry
-        .unreadable
-        .sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    entry.sort();
     Ok((entry, cluster_name))
+}
+
+impl HistoryEntry {
+    /// Of which nothing is known yet.
+    pub(crate) fn new(history: History) -> HistoryEntry {
+        HistoryEntry {
+            history,
+            ancestors: Vec::new(),
+            snapshots: Vec::new(),
+            logs: Vec::new(),
+            unreadable: Vec::new(),
+            manifests: Vec::new(),
+        }
+    }
+
+    fn sort(&mut self) {
+        self.snapshots.sort_unstable_by_key(|s| s.link.position);
+        self.logs
+            .sort_unstable_by_key(|l| (l.head.first_lsn, std::cmp::Reverse(l.head.last_lsn())));
+        self.unreadable.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        self.manifests.sort_unstable_by_key(|manifest| manifest.id);
+    }
 }
 
 fn is_known(name: &str) -> bool {
@@ -232,18 +257,20 @@ fn is_known(name: &str) -> bool {
         || parse_manifest_name(name).is_some()
 }
 
-/// What should be `there` in a history's directory and is not.
+/// What should be `there` in a history's directory and is not; of what manifests name, as far as
+/// it `matters`.
 fn missing(
     store: &dyn Store,
     dir: &str,
     there: &BTreeSet<&str>,
     manifests: &[Manifest],
+    matters: &dyn Fn(&Named) -> bool,
 ) -> Result<Vec<Unreadable>> {
     let card = (CARD_NAME.to_string(), None, None);
     let mut wanted = vec![card];
     for manifest in manifests {
         let by = || Some(manifest_name(manifest.id));
-        let named = manifest.named.iter();
+        let named = manifest.named.iter().filter(|one| matters(one));
         wanted.extend(named.map(|one| {
             let first = if one.first == Lsn::ZERO {
                 one.last

@@ -6,8 +6,9 @@
 //! piece of log, `seal` encrypts, `store` is where objects lie (a directory, an object store),
 //! `archive` puts them there so that nobody overwrites them, `survey` finds where to go on,
 //! `catalogue` says what lies there and `manifest` what must, `plan` (pure) says what a restore to
-//! a target reads, `verify` proves that it can be read, `retention` (pure) says what may go,
-//! `drills` keeps the reports of restores that were tried.
+//! a target reads, `search` finds that plan without reading all, `verify` proves that all can be
+//! read, `retention` (pure) says what may go, `drills` keeps the reports of restores that were
+//! tried.
 //! Nothing here knows what a block of state means.
 
 // Files and threads are this crate's trade; the pure parts forbid them again for themselves.
@@ -27,6 +28,7 @@ pub mod read;
 pub mod retention;
 pub mod seal;
 pub mod sealed;
+pub mod search;
 pub mod segment;
 pub mod store;
 pub mod survey;
@@ -49,6 +51,7 @@ pub use object::LogHead;
 pub use plan::{Plan, Target, plan};
 pub use read::{Reader, Source, Stored};
 pub use seal::{Identities, Recipient, Recipients, RecipientsId};
+pub use search::search;
 pub use segment::SegmentRef;
 pub use store::{Shared, Store};
 pub use survey::Survey;

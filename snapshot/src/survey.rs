@@ -1,7 +1,7 @@
 //! What an archive has of one history, as far as whoever goes on shipping it must know.
 //!
-//! Names are listed, and the heads of the log behind the newest snapshot are read: enough to say
-//! where the log ends, and whether that end can be restored.
+//! The names from the newest snapshot on are listed, and the heads of the log behind it are read:
+//! enough to say where the log ends, and whether that end can be restored.
 
 use crate::Result;
 use crate::card::Card;
@@ -29,9 +29,10 @@ pub struct Survey {
 /// Looks at what `store` has of the history that `card` names.
 pub fn survey(store: &Shared, card: &Card) -> Result<Survey> {
     let dir = catalogue::history_dir(card.cluster, card.history);
-    let snapshot_lsn = catalogue::snapshots_in(&**store, &dir)?.into_iter().max();
+    let snapshots = catalogue::snapshots_in(&**store, &dir)?;
+    let snapshot_lsn = snapshots.iter().copied().max();
     let base = snapshot_lsn.unwrap_or(Lsn::ZERO);
-    let mut names = catalogue::pieces_from(&**store, &dir, Lsn::ZERO)?;
+    let mut names = catalogue::pieces_reaching(&**store, &dir, base, &snapshots)?;
     let furthest = names.iter().map(|(_, last)| *last).max();
     names.retain(|(_, last)| *last > base || Some(*last) == furthest);
     let path = |(first, last): &(Lsn, Lsn)| join(&dir, &catalogue::log_name(*first, *last));
@@ -48,14 +49,7 @@ pub fn survey(store: &Shared, card: &Card) -> Result<Survey> {
         },
     )?;
     let whose = |head: &LogHead| (head.cluster, head.history) == (card.cluster, card.history);
-    let mut entry = HistoryEntry {
-        history: card.history,
-        ancestors: Vec::new(),
-        snapshots: Vec::new(),
-        logs: Vec::new(),
-        unreadable: Vec::new(),
-        manifests: Vec::new(),
-    };
+    let mut entry = HistoryEntry::new(card.history);
     for (name, head) in names.iter().zip(heads) {
         if let Some(head) = head.filter(whose) {
             let path = path(name);

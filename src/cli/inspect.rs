@@ -41,6 +41,7 @@ pub enum Inspect {
         #[arg(long)]
         json: bool,
     },
+    Differing(super::differing::Differing),
     /// The meta file: identity, fence, register; a file or a data directory
     Meta {
         path: PathBuf,
@@ -79,6 +80,7 @@ fn print_to(command: &Inspect, out: &mut dyn Write) -> Outcome {
             wal(path, &wanted, out)
         }
         Inspect::Snapshot { path, blocks, json } => snapshot(path, *blocks, *json, out),
+        Inspect::Differing(args) => super::differing::run(args, out),
         Inspect::Meta { path, json } => meta(path, *json, out),
     }
 }

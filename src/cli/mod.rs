@@ -9,6 +9,7 @@ mod backup_now;
 mod connect;
 mod create;
 mod dev;
+mod differing;
 mod drill;
 pub mod exit;
 mod inspect;

@@ -22,13 +22,14 @@ use super::random;
 use super::settings::Settings;
 use crate::node::meta::RestoredNode;
 use crate::replication::config::{Addresses, Member, MemberRole};
-use crate::state::Digest;
+use crate::state::{Digest, State};
 use directory::Building;
 use kept::{Kept, Spared};
-use rebuild::{Progress, Rebuilt, Tally, rebuild};
-use standfast_snapshot::plan::{Plan, Point};
-use standfast_snapshot::{Catalogue, Error, Identities, Shared, catalogue, plan};
+use rebuild::{Broken, Progress, Rebuilt, Tally, rebuild};
+use standfast_snapshot::plan::{Plan, Point, Unmet};
+use standfast_snapshot::{Catalogue, Error, Identities, Shared, catalogue, plan, search};
 use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use target::{parse_history, unmet};
@@ -100,6 +101,7 @@ struct Past {
     /// The transfer that the target is right before.
     before: Option<Created>,
     rebuilt: Rebuilt,
+    passed_over: Vec<String>,
 }
 
 /// Which data directory to make from what.
@@ -134,6 +136,8 @@ pub struct Restored {
     pub tally: Tally,
     /// The newest point that the backup is known to hold.
     pub newest: Point,
+    /// What is damaged or gone and would have led there: another way did.
+    pub passed_over: Vec<String>,
     pub file_bytes: u64,
     /// What an interrupted attempt had fetched.
     pub spared: Spared,
@@ -141,26 +145,94 @@ pub struct Restored {
 }
 
 impl Source {
-    /// Reads and proves it; nothing is written.
+    /// Reads and proves it; nothing is written. What is damaged is done without, where another way
+    /// leads to the same state.
     fn read(&self, on_progress: &mut dyn FnMut(Progress)) -> Result<Past, Failure> {
         let cluster = choose_cluster(&self.from, self.cluster)?;
-        let listed = catalogue::read(&self.from, cluster)
-            .map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
+        let unread = |error: Error| Failure::new(ExitCode::Failed, error.to_string());
+        let all = || catalogue::read(&self.from, cluster).map_err(unread);
+        let (mut listed, mut planned) = match self.target {
+            Aim::At(target) => {
+                let found = search(&self.from, cluster, self.history, target);
+                let (listed, plan) = found.map_err(unread)?;
+                (listed, Some(plan))
+            }
+            Aim::Before(_) => (all()?, None),
+        };
+        let mut given_up: BTreeMap<String, Failure> = BTreeMap::new();
+        loop {
+            let Broken { object, failure } = match self.attempt(&listed, planned, on_progress) {
+                Ok((plan, before, rebuilt)) => {
+                    let passed_over = passed_over(&listed, &plan, rebuilt.link.position.lsn);
+                    return Ok(Past {
+                        cluster,
+                        listed,
+                        plan,
+                        before,
+                        rebuilt,
+                        passed_over,
+                    });
+                }
+                Err(broken) => broken,
+            };
+            let Some(path) = object.filter(|path| !given_up.contains_key(path)) else {
+                return Err(no_other_way(given_up, failure));
+            };
+            given_up.insert(path, failure);
+            (listed, planned) = (all()?, None);
+            for (path, failure) in &given_up {
+                listed.give_up(path, &failure.message);
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        listed: &Catalogue,
+        planned: Option<Result<Plan, Unmet>>,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Plan, Option<Created>, Rebuilt), Broken> {
         let before = match self.target {
             Aim::At(_) => None,
-            Aim::Before(id) => Some(before::find(self, &listed, id, on_progress)?),
+            Aim::Before(id) => Some(before::find(self, listed, id, on_progress)?),
         };
-        let target = self.target.at(before);
-        let plan = plan(&listed, self.history, target).map_err(unmet)?;
-        let rebuilt = rebuild(self, cluster, &plan, on_progress)?;
-        Ok(Past {
-            cluster,
-            listed,
-            plan,
-            before,
-            rebuilt,
-        })
+        let plan = planned.unwrap_or_else(|| plan(listed, self.history, self.target.at(before)));
+        let plan = plan.map_err(unmet)?;
+        let rebuilt = rebuild(self, listed.cluster, &plan, on_progress)?;
+        Ok((plan, before, rebuilt))
     }
+}
+
+/// The first thing that was damaged says more than that nothing is left without it.
+fn no_other_way(given_up: BTreeMap<String, Failure>, last: Failure) -> Failure {
+    let Some(first) = given_up.into_values().next() else {
+        return last;
+    };
+    let hint = format!("nothing else leads there: {}. {}", last.message, last.hint);
+    first.hint(hint)
+}
+
+/// What would have led there, and is damaged or gone: the newest snapshot, perhaps.
+fn passed_over(listed: &Catalogue, plan: &Plan, reached: Lsn) -> Vec<String> {
+    let start = plan.snapshot.as_ref().map(|one| one.link.position.lsn);
+    let start = start.unwrap_or(Lsn::ZERO);
+    let is_of_it =
+        |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
+    let entries = listed.histories.iter().filter(|e| is_of_it(e.history));
+    let unreadable = entries.flat_map(|entry| &entry.unreadable);
+    let on_the_way = unreadable.filter(|one| {
+        one.lsns
+            .is_some_and(|(first, last)| last > start && first <= reached)
+    });
+    let mut reasons: Vec<String> = on_the_way.map(|one| one.reason.clone()).collect();
+    reasons.dedup();
+    reasons
+}
+
+/// A past state, proved, in memory and nowhere else.
+pub fn past_state(source: &Source) -> Result<State, Failure> {
+    let past = source.read(&mut |_| ())?;
+    Ok(past.rebuilt.state)
 }
 
 /// Restores. Nothing is left at the target unless all of it is whole and durable; and beside it
@@ -183,6 +255,7 @@ pub fn restore(
         plan,
         before,
         mut rebuilt,
+        passed_over,
     } = past;
     let generations = listed.histories.iter().map(|e| e.history.generation);
     let history = History {
@@ -216,6 +289,7 @@ pub fn restore(
         keys: rebuilt.state.keys(),
         tally: rebuilt.tally,
         newest: plan.newest,
+        passed_over,
         file_bytes,
         spared: kept.map_or(Spared::default(), |kept| kept.spared()),
         quarantined: !order.activate,

@@ -124,7 +124,7 @@ fn explain(error: ServeError) -> Failure {
     let code = match &error {
         ServeError::InUse(_) | ServeError::Address(_) => ExitCode::InUse,
         ServeError::Identity(_) => ExitCode::Settings,
-        ServeError::Damaged(_) => ExitCode::Damaged,
+        ServeError::Damaged(_) | ServeError::Differs(_) => ExitCode::Damaged,
         ServeError::Halted(_) => ExitCode::Halted,
     };
     Failure::new(code, error.to_string())

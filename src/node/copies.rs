@@ -299,21 +299,9 @@ impl Engine {
             "I6: a snapshot at {} above commit or durable",
             begun.lsn
         );
+        let header = self.snapshot_header(&begun);
         let mut epochs = self.replica.epochs().clone();
         epochs.cut(begun.lsn);
-        let config = self.replica.config();
-        let header = Header {
-            cluster: self.identity.cluster,
-            cluster_name: self.identity.cluster_name.clone(),
-            node: self.identity.node,
-            history: self.replica.history(),
-            ancestors: config.ancestors.clone(),
-            link: applied,
-            digest: begun.digest.0,
-            counts: [begun.keys, begun.tokens, 0, 0],
-            epoch_table: encode_epochs(&epochs),
-            state_head: Bytes::new(),
-        };
         let head = SnapshotHead {
             history: self.replica.history(),
             link: applied,
@@ -333,6 +321,24 @@ impl Engine {
                 .answer(client, begun.lsn, Default::default(), text);
         }
         self.emit(Output::Snapshot(CopyOutput::Begin(Box::new(header))));
+    }
+
+    /// Of a snapshot that begins now.
+    pub(super) fn snapshot_header(&self, begun: &crate::state::SnapshotHead) -> Header {
+        let mut epochs = self.replica.epochs().clone();
+        epochs.cut(begun.lsn);
+        Header {
+            cluster: self.identity.cluster,
+            cluster_name: self.identity.cluster_name.clone(),
+            node: self.identity.node,
+            history: self.replica.history(),
+            ancestors: self.replica.config().ancestors.clone(),
+            link: self.copies.applied,
+            digest: begun.digest.0,
+            counts: [begun.keys, begun.tokens, 0, 0],
+            epoch_table: encode_epochs(&epochs),
+            state_head: Bytes::new(),
+        }
     }
 
     pub(super) fn on_copy(&mut self, event: CopyEvent) {

@@ -240,6 +240,8 @@ pub struct Engine {
     gathered_by: Option<SessionId>,
     held: VecDeque<Held>,
     pub(super) forward_to: Option<(NodeId, Time)>,
+    /// The story of an attestation that did not hold here: this node halts.
+    pub(super) differs: Option<String>,
     confirmed: u64,
     /// The LSN of the newest Tick that was ordered in this epoch.
     tick: Lsn,
@@ -308,6 +310,7 @@ impl Engine {
             gathered_by: None,
             held: VecDeque::new(),
             forward_to: None,
+            differs: None,
             confirmed: 0,
             tick: Lsn::ZERO,
             events_ns: 0,

@@ -25,6 +25,7 @@ pub mod copies;
 pub mod desk;
 pub mod directory;
 pub mod engine;
+pub mod evidence;
 pub mod files;
 pub mod link;
 pub mod meta;

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::node::copies::Newest;
 use crate::node::directory::Directory;
 use crate::node::engine::{LogFault, LogSource};
+use crate::node::evidence;
 use crate::node::meta::{self, MetaFile, NewNode};
 use crate::node::run::ServeError;
 use crate::node::shelf;
@@ -131,6 +132,15 @@ fn stopped(error: impl std::fmt::Display) -> ServeError {
     ))
 }
 
+fn differs<D: Directory>(dir: &D, story: &str) -> ServeError {
+    ServeError::Differs(format!(
+        "{}: {story}. It serves no more. `standfast inspect differing` says what differs; where \
+         the other nodes are well, `standfast join --afresh --give-up-copy` keeps this directory \
+         beside and takes a new copy",
+        dir.name()
+    ))
+}
+
 fn of_log(error: Error) -> ServeError {
     match error.kind {
         ErrorKind::Io(..) | ErrorKind::Locked | ErrorKind::Failed => stopped(error),
@@ -164,6 +174,9 @@ pub fn open<D: Directory>(
     // Durable here: the names of the files that are read. After the death of a process only, they
     // may have come from memory: a rename that its directory's fsync did not follow.
     disk.sync_dir("").map_err(stopped)?;
+    if let Some(story) = evidence::story(&disk).map_err(stopped)? {
+        return Err(differs(dir, &story));
+    }
     let (cluster, why) = match meta::load_from(&disk) {
         Ok(Some(found)) => {
             let cluster = found.core.cluster;

@@ -11,9 +11,10 @@ use crate::node::clock::Now;
 use crate::node::copies::{Copies, CopyEvent, CopyOutput};
 use crate::node::directory::DataDir;
 use crate::node::engine::{Engine, EngineSettings, Event, Output};
+use crate::node::evidence;
 use crate::node::files::Files;
 use crate::node::link::{self, Links};
-use crate::node::meta::MetaFile;
+use crate::node::meta::{Identity, MetaFile};
 use crate::node::open::{self, LogFiles, Opened, Opening};
 use crate::node::view::View;
 use crate::node::wire::{Hello, WIRE_VERSION};
@@ -42,6 +43,9 @@ pub enum ServeError {
     /// Bytes on disk are damaged and no peer can repair them.
     #[error("{0}")]
     Damaged(String),
+    /// The state was found to differ from the primary's (I2).
+    #[error("{0}")]
+    Differs(String),
     /// The node halted: the disk failed or an invariant broke.
     #[error("{0}")]
     Halted(String),
@@ -160,6 +164,18 @@ fn engine_settings(config: &Config, meta: &MetaFile) -> EngineSettings {
     }
 }
 
+fn hello_of(identity: &Identity) -> Hello {
+    Hello {
+        version: WIRE_VERSION,
+        cluster_name: identity.cluster_name.clone(),
+        cluster: identity.cluster,
+        from: identity.node,
+        incarnation: identity.incarnation,
+        process: random() as u64,
+        to: identity.node,
+    }
+}
+
 fn introduction(config: &Config, meta: &MetaFile) -> Introduction {
     Introduction {
         role: config.role,
@@ -184,6 +200,7 @@ struct Shell {
     meta: MetaFile,
     meta_writer: std::sync::mpsc::Sender<(MetaFile, u64)>,
     files: Files,
+    dir: DataDir,
     _lock: <Disk as standfast_wal::Storage>::Lock,
 }
 
@@ -235,16 +252,7 @@ impl Shell {
             // The engine is gone only when the process ends.
             let _ = sink.send(Event::Link(event));
         });
-        let hello = Hello {
-            version: WIRE_VERSION,
-            cluster_name: identity.cluster_name.clone(),
-            cluster: identity.cluster,
-            from: identity.node,
-            incarnation: identity.incarnation,
-            process: random() as u64,
-            to: identity.node,
-        };
-        let links = Links::new(hello, sink.clone());
+        let links = Links::new(hello_of(&identity), sink.clone());
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
         let meta_writer = spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;
@@ -260,6 +268,7 @@ impl Shell {
             meta,
             meta_writer,
             files,
+            dir: DataDir(config.data_dir.clone()),
             _lock: lock,
         })
     }
@@ -307,9 +316,25 @@ impl Shell {
             {
                 calls.push(call);
             }
-            if self.turn(&mut events, &mut calls)? {
-                return Ok(());
+            match self.turn(&mut events, &mut calls) {
+                Ok(false) => {}
+                Ok(true) => return Ok(()),
+                Err(error) => {
+                    self.keep_evidence();
+                    return Err(error);
+                }
             }
+        }
+    }
+
+    /// Keeps the state of a node that differs from its primary.
+    fn keep_evidence(&mut self) {
+        let Some(evidence) = self.engine.evidence() else {
+            return;
+        };
+        match evidence::keep(&self.dir, evidence) {
+            Ok(name) => tracing::error!("the state that differs is kept as snapshots/{name}"),
+            Err(error) => tracing::error!(error, "the state that differs cannot be kept"),
         }
     }
 

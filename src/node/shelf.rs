@@ -59,6 +59,11 @@ pub fn list<S: Storage>(storage: &S) -> io::Result<Vec<(Lsn, String)>> {
     named(storage, &["snapshot-"])
 }
 
+/// The states that were kept because they differ, newest first.
+pub fn differing<S: Storage>(storage: &S) -> io::Result<Vec<(Lsn, String)>> {
+    named(storage, &["differing-"])
+}
+
 /// What a node may start from, newest first: what interrupted writers left is gone. A crash between
 /// the log's reset and a received snapshot's final name leaves it under its waiting name: the log
 /// opens behind it only if the reset has happened.
@@ -127,9 +132,21 @@ pub struct Kept {
 /// Blocks until everything is durable.
 pub fn finish<D: Directory>(
     dir: &D,
-    mut writer: Writer<NewFile<D::Storage>>,
+    writer: Writer<NewFile<D::Storage>>,
     lsn: Lsn,
     keep: &[Lsn],
+    segments: &[Segment],
+) -> Result<Written, String> {
+    let written = finish_beside(dir, writer, segments)?;
+    let storage = dir.snapshots().map_err(|error| error.to_string())?;
+    remove_older(&storage, lsn, keep);
+    Ok(written)
+}
+
+/// As `finish`, and every other snapshot stays.
+pub fn finish_beside<D: Directory>(
+    dir: &D,
+    mut writer: Writer<NewFile<D::Storage>>,
     segments: &[Segment],
 ) -> Result<Written, String> {
     let storage = dir.snapshots().map_err(|error| error.to_string())?;
@@ -139,7 +156,6 @@ pub fn finish<D: Directory>(
         writer.push(block).map_err(text)?;
     }
     let summary = writer.publish().map_err(text)?;
-    remove_older(&storage, lsn, keep);
     Ok(Written {
         bytes: summary.file_bytes,
         segments: kept,

@@ -12,6 +12,7 @@ mod attestation;
 mod bookkeeping;
 mod codec;
 pub mod command;
+mod differences;
 mod digest;
 mod entry;
 mod expiry;
@@ -34,6 +35,7 @@ mod words;
 
 pub use attestation::{ATTESTATION, ATTESTATION_BYTES, Attestation};
 pub use command::Command;
+pub use differences::{Difference, Differences};
 pub use digest::Digest;
 pub use entry::ENTRY_HEADER;
 pub use glob::glob_matches;

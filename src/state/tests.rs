@@ -3,6 +3,7 @@
 mod books;
 mod codec;
 mod cost;
+mod differences;
 mod logs;
 mod snapshots;
 

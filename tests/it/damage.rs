@@ -38,7 +38,7 @@ fn no_damaged_byte_in_a_backups_directory_is_ever_served() {
     let places = turn::count("STANDFAST_DAMAGE_PLACES", 24);
     let mut random = Random::from_environment();
     let mut cluster = turn::start(&Spec::pair());
-    let backup = cluster.of_role("sync-backup")[0].clone();
+    let backup = cluster.backup();
     let mut client = cluster.client();
     for number in 0..KEYS {
         write(&mut client, number, 0);

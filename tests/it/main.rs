@@ -19,6 +19,8 @@ mod clock;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod differing;
+#[cfg(test)]
 mod disk;
 #[cfg(test)]
 mod drill;

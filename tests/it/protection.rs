@@ -6,18 +6,12 @@ use rig::cluster::{PATIENCE, PROMPT};
 use rig::{Cluster, Conn, Node, Spec, Value, holds_for, until};
 use std::time::{Duration, Instant};
 
-fn only_sync_backup(cluster: &Cluster) -> Node {
-    let backups = cluster.of_role("sync-backup");
-    assert_eq!(backups.len(), 1, "a pair has one synchronous backup");
-    backups[0].clone()
-}
-
 /// I5: a node that was not in the sync set is never promoted without force.
 #[test]
 fn a_stale_backup_that_returns_after_the_primary_died_is_never_promoted() {
     let mut cluster = turn::start(&Spec::pair());
     let primary = cluster.primary();
-    let backup = only_sync_backup(&cluster);
+    let backup = cluster.backup();
     let mut client = cluster.client();
     assert_eq!(client.call(&["SET", "k", "on both"]).unwrap(), Value::ok());
 
@@ -86,7 +80,7 @@ fn a_stale_backup_that_returns_after_the_primary_died_is_never_promoted() {
 #[test]
 fn writes_go_on_within_sync_timeout_when_the_backup_only_hangs() {
     let cluster = turn::start(&Spec::pair());
-    let backup = only_sync_backup(&cluster);
+    let backup = cluster.backup();
     let mut client = cluster.client();
     client.set_timeout(PATIENCE).unwrap();
     cluster.pause(&backup);
@@ -211,7 +205,7 @@ fn max_protection() -> Spec {
 #[test]
 fn max_protection_refuses_on_one_copy_and_tells_the_outcome_when_the_backup_returns() {
     let cluster = turn::start(&max_protection());
-    let (primary, backup) = (cluster.primary(), only_sync_backup(&cluster));
+    let (primary, backup) = (cluster.primary(), cluster.backup());
     let place = order_one_on_one_copy(&cluster, &primary, &backup);
     cluster.resume(&backup);
     assert_true_outcome(&cluster, &place);
@@ -220,7 +214,7 @@ fn max_protection_refuses_on_one_copy_and_tells_the_outcome_when_the_backup_retu
 #[test]
 fn max_protection_tells_the_same_outcome_at_the_successor() {
     let mut cluster = turn::start(&max_protection());
-    let (primary, backup) = (cluster.primary(), only_sync_backup(&cluster));
+    let (primary, backup) = (cluster.primary(), cluster.backup());
     let place = order_one_on_one_copy(&cluster, &primary, &backup);
     // Now the primary dies and the backup wakes up: a successor that is alone serves nothing.
     cluster.kill(&primary);

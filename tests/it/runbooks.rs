@@ -13,7 +13,7 @@ use std::time::Duration;
 const WRONG: u128 = 4711;
 
 /// The commands of one runbook that are still to be run.
-struct Runbook {
+pub struct Runbook {
     name: String,
     commands: VecDeque<Vec<String>>,
     /// What stands in the document, and what it means here.
@@ -21,7 +21,7 @@ struct Runbook {
 }
 
 impl Runbook {
-    fn open(name: &str, meanings: &[(&'static str, String)]) -> Runbook {
+    pub fn open(name: &str, meanings: &[(&'static str, String)]) -> Runbook {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/disaster-recovery.md");
         let text = fs::read_to_string(path).expect("the document is there");
         let begin = format!("<!-- runbook: {name} -->");
@@ -38,7 +38,7 @@ impl Runbook {
     }
 
     /// The next command's words, as they are meant here.
-    fn next(&mut self) -> Vec<String> {
+    pub fn next(&mut self) -> Vec<String> {
         let words = self.commands.pop_front();
         let words = words.unwrap_or_else(|| panic!("{} has no more commands", self.name));
         let meant = |word: &String| {
@@ -52,7 +52,7 @@ impl Runbook {
 
     /// Runs the next command, which must succeed, and gives what it prints.
     #[track_caller]
-    fn run(&mut self, cluster: &Cluster, command: &str) -> String {
+    pub fn run(&mut self, cluster: &Cluster, command: &str) -> String {
         self.run_with(cluster, command, &[])
     }
 
@@ -79,7 +79,7 @@ impl Runbook {
 
     /// The next command is `serve`: it runs in the background.
     #[track_caller]
-    fn serve(&mut self, cluster: &mut Cluster, node: &Node) {
+    pub fn serve(&mut self, cluster: &mut Cluster, node: &Node) {
         let line = self.next().join(" ");
         assert!(node.start.ends_with(&line), "{line} is not {}", node.start);
         println!("$ standfast {line}");
@@ -87,7 +87,7 @@ impl Runbook {
     }
 
     #[track_caller]
-    fn end(self) {
+    pub fn end(self) {
         assert!(
             self.commands.is_empty(),
             "{}: {:?}",
@@ -117,7 +117,7 @@ fn settings_of(node: &Node) -> String {
 }
 
 /// What the documents' names mean in this cluster; N0 is its primary.
-fn meanings(cluster: &Cluster, order: &[Node]) -> Vec<(&'static str, String)> {
+pub fn meanings(cluster: &Cluster, order: &[Node]) -> Vec<(&'static str, String)> {
     let mut all = vec![(
         "PLACE",
         cluster.scratch().join("archive").display().to_string(),

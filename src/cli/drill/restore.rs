@@ -138,6 +138,13 @@ fn drill(
         return Ok(drill);
     };
     facts(&mut drill, &restored);
+    drill.step("the newest way", || match &restored.passed_over[..] {
+        [] => Ok(((), "nothing on it is damaged or gone".to_owned())),
+        reasons => Err(format!(
+            "an older snapshot or other log led there, for: {}",
+            reasons.join("; ")
+        )),
+    });
     let primary = primary.filter(|primary| same_cluster(&mut drill, primary, &restored));
     measure_loss(&mut drill, &restored, primary.as_ref());
     let data_dir = scratch.path.join("data");

@@ -7,7 +7,7 @@
 //! that created it, so a snapshot of that time or later has it.
 
 use super::Source;
-use super::rebuild::{Progress, Sought, seek};
+use super::rebuild::{Broken, Progress, Sought, seek};
 use super::target::unmet;
 use crate::cli::backup::{point, rfc3339};
 use crate::cli::exit::{ExitCode, Failure};
@@ -53,7 +53,7 @@ pub fn find(
     listed: &Catalogue,
     id: u128,
     on_progress: &mut dyn FnMut(Progress),
-) -> Result<Created, Failure> {
+) -> Result<Created, Broken> {
     let history = source.history.map_or_else(|| newest_history(listed), Ok);
     let lineage = history.map(|history| Lineage::of(listed, history));
     let lineage = lineage.and_then(|found| found.ok_or(Unmet::Nothing));
@@ -79,10 +79,10 @@ pub fn find(
                 let timestamp = transfer.timestamp;
                 return Ok(Created { id, lsn, timestamp });
             }
-            Sought::Absent => return Err(missed(id, Some(reach), has_it, newest)),
+            Sought::Absent => return Err(missed(id, Some(reach), has_it, newest).into()),
         }
     }
-    Err(missed(id, None, has_it, newest))
+    Err(missed(id, None, has_it, newest).into())
 }
 
 /// All that is in reach from one start.

@@ -1,7 +1,7 @@
 //! `--query`: questions to a past state, which is made in memory and nowhere else.
 
-use super::Past;
 use super::target::CONTEXT;
+use super::{Past, show};
 use crate::cli::backup::rfc3339;
 use crate::cli::exit::{ExitCode, Failure, Outcome};
 use crate::server::command::{Id, Parsed, find, parse as parse_words};
@@ -81,6 +81,7 @@ pub fn answer(past: &Past, questions: &[Question], as_json: bool) -> Outcome {
             .before
             .map(|created| format!(": right before {created}"));
         let before = before.unwrap_or_default();
+        print!("{}", show::passed_over(&past.passed_over));
         println!("point  LSN {lsn}, {time}, history {history}{before}");
         for (question, reply) in told {
             println!("> {}\n{}", question.text, reply_text(reply, 0));
@@ -113,6 +114,7 @@ fn with_point(past: &Past, answers: Vec<Value>) -> Value {
         "time_ns": link.timestamp,
         "before": past.before.map(|created| created.as_json()),
         "digest": past.rebuilt.state.digest().to_string(),
+        "passed_over": past.passed_over,
         "answers": answers,
     })
 }

@@ -16,9 +16,10 @@ use standfast_snapshot::catalogue::SnapshotEntry;
 use standfast_snapshot::object::{LogHead, link_inside};
 use standfast_snapshot::plan::{Plan, Step, Stop};
 use standfast_snapshot::sealed::fetch_snapshot;
-use standfast_snapshot::{SegmentRef, archive, segment};
+use standfast_snapshot::{Error, SegmentRef, archive, segment, store};
 use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Digests kept while replaying: an Attestation names a point that is applied, not far behind it.
@@ -48,6 +49,22 @@ pub struct Rebuilt {
     pub tally: Tally,
 }
 
+/// Why there is no such state.
+pub struct Broken {
+    /// The object that is damaged or gone, if it is one: another way may do without it.
+    pub object: Option<String>,
+    pub failure: Failure,
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Broken {
+        Broken {
+            object: None,
+            failure,
+        }
+    }
+}
+
 /// How far a restore is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
@@ -62,13 +79,13 @@ pub fn rebuild(
     cluster: ClusterId,
     plan: &Plan,
     on_progress: &mut dyn FnMut(Progress),
-) -> Result<Rebuilt, Failure> {
+) -> Result<Rebuilt, Broken> {
     let mut replay = Replay::begin(source, cluster, plan, on_progress)?;
     replay.run(source, cluster, plan, on_progress)?;
     replay.check_target(plan)?;
     // I7: whatever the digests say, a restored ledger is held against its own transfers.
     let books = replay.done.state.ledger().audit();
-    books.map_err(|story| damaged(format!("the ledger at this point: {story}")))?;
+    books.map_err(|story| Broken::from(damaged(format!("the ledger at this point: {story}"))))?;
     Ok(replay.done)
 }
 
@@ -89,7 +106,7 @@ pub fn seek(
     plan: &Plan,
     id: u128,
     on_progress: &mut dyn FnMut(Progress),
-) -> Result<Sought, Failure> {
+) -> Result<Sought, Broken> {
     let mut replay = Replay::begin(source, cluster, plan, on_progress)?;
     if let Some(there) = replay.done.state.ledger().transfer(id) {
         return Ok(Sought::There(there));
@@ -129,27 +146,36 @@ fn load(
     cluster: ClusterId,
     plan: &Plan,
     entry: &SnapshotEntry,
-) -> Result<Replay, Failure> {
+) -> Result<Replay, Broken> {
     let (store, identities) = (&*source.from, &source.identities);
-    let reader = fetch_snapshot(store, &entry.path, identities).map_err(|e| refused(&e))?;
-    reader.check_cluster(cluster).map_err(damaged)?;
+    let path = entry.path.as_str();
+    let broken = |error: Error| Broken::of(path, &error);
+    let reader = fetch_snapshot(store, path, identities).map_err(broken)?;
+    reader.check_cluster(cluster).map_err(broken)?;
     let header = reader.header();
     let known = |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
     if header.link != entry.link || !known(header.history) {
-        let file = reader.file();
-        return Err(damaged(format!(
-            "{file}: it is not the one that was listed"
-        )));
+        return Err(Broken::not_listed(path, reader.file()));
     }
-    reader.check_whole().map_err(damaged)?;
-    let open =
-        |reference: &SegmentRef| segment::fetch(store, &entry.segments_dir, reference, identities);
+    reader.check_whole().map_err(broken)?;
+    let bad_segment = Mutex::new(None);
+    let open = |reference: &SegmentRef| {
+        let dir = &entry.segments_dir;
+        segment::fetch(store, dir, reference, identities).inspect_err(|_| {
+            let mut bad = bad_segment.lock().expect(NO_PANIC);
+            bad.get_or_insert_with(|| store::join(dir, &reference.name()));
+        })
+    };
     let loaded = shelf::load_checked(&reader, open, state_limits(cluster), source.threads);
-    let (header, state) = loaded.map_err(damaged)?;
+    let (header, state) = loaded.map_err(|error| {
+        let bad = bad_segment.lock().expect(NO_PANIC);
+        Broken::of(bad.as_deref().unwrap_or(path), &error)
+    })?;
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
     let epochs = decode_epochs(&header.epoch_table);
     let mut replay = Replay::new(state, plan.stop);
-    replay.done.epochs = epochs.map_err(|e| refuse(format!("the table of epochs: {e}")))?;
+    replay.done.epochs =
+        epochs.map_err(|e| Broken::from(refuse(format!("the table of epochs: {e}"))))?;
     replay.done.link = header.link;
     let lsn = header.link.position.lsn;
     replay.done.tally.snapshot_lsn = Some(lsn);
@@ -192,7 +218,7 @@ impl Replay {
         cluster: ClusterId,
         plan: &Plan,
         on_progress: &mut dyn FnMut(Progress),
-    ) -> Result<Replay, Failure> {
+    ) -> Result<Replay, Broken> {
         check_keys(plan, source)?;
         let Some(snapshot) = &plan.snapshot else {
             return Ok(Replay::new(State::new(state_limits(cluster)), plan.stop));
@@ -209,7 +235,7 @@ impl Replay {
         cluster: ClusterId,
         plan: &Plan,
         on_progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Broken> {
         std::thread::scope(|scope| {
             let (sender, pieces) = sync_channel(PIECES_AHEAD);
             let paths = plan.steps.iter().map(|step| step.path.clone());
@@ -233,7 +259,7 @@ impl Replay {
         cluster: ClusterId,
         pieces: &Receiver<standfast_snapshot::Result<(LogHead, Vec<Record>)>>,
         on_progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Broken> {
         let all_bytes = plan.steps.iter().map(|step| step.head.raw_bytes).sum();
         let mut done_bytes = 0;
         for step in &plan.steps {
@@ -242,12 +268,9 @@ impl Replay {
                 all_bytes,
             });
             let read = pieces.recv().expect("one answer for each path");
-            let (head, records) = read.map_err(|error| refused(&error))?;
+            let (head, records) = read.map_err(|error| Broken::of(&step.path, &error))?;
             if head != step.head || head.cluster != cluster {
-                let file = &step.path;
-                return Err(damaged(format!(
-                    "{file}: it is not the one that was listed"
-                )));
+                return Err(Broken::not_listed(&step.path, &step.path));
             }
             self.done.tally.raw_bytes += head.raw_bytes;
             done_bytes += head.raw_bytes;
@@ -375,6 +398,25 @@ impl Replay {
         let (lsn, ns) = (link.position.lsn, link.timestamp);
         let text = format!("the log ends at LSN {lsn} (time {ns} ns), before the target");
         Err(Failure::new(ExitCode::NotExact, text).hint(format!("--target lsn:{lsn}")))
+    }
+}
+
+const NO_PANIC: &str = "no thread panics while it holds this";
+
+impl Broken {
+    fn of(path: &str, error: &Error) -> Broken {
+        let is_its_own = error.is_damage() || error.is_absent();
+        Broken {
+            object: is_its_own.then(|| path.to_owned()),
+            failure: refused(error),
+        }
+    }
+
+    fn not_listed(path: &str, file: &str) -> Broken {
+        Broken {
+            object: Some(path.to_owned()),
+            failure: damaged(format!("{file}: it is not the one that was listed")),
+        }
     }
 }
 

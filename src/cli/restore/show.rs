@@ -107,6 +107,7 @@ pub fn as_json(restored: &Restored, to: &Path, seconds: f64) -> serde_json::Valu
         "newest_time_ns": restored.newest.timestamp,
         "behind_newest_commands": behind_commands,
         "behind_newest_seconds": behind_seconds,
+        "passed_over": restored.passed_over,
         "bytes": tally.raw_bytes,
         "file_bytes": restored.file_bytes,
         "kept_objects": restored.spared.objects,
@@ -115,6 +116,14 @@ pub fn as_json(restored: &Restored, to: &Path, seconds: f64) -> serde_json::Valu
         "bytes_per_second": tally.raw_bytes as f64 / seconds,
         "quarantined": restored.quarantined,
     })
+}
+
+/// What another way was found for, a line each.
+pub fn passed_over(reasons: &[String]) -> String {
+    let lines = reasons
+        .iter()
+        .map(|reason| format!("DAMAGED    {reason}\n"));
+    lines.collect()
 }
 
 pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
@@ -133,6 +142,7 @@ pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
         ),
     };
     let time = time.map_or(String::new(), |seconds| format!(", {seconds:.3} s"));
+    let damaged = passed_over(&restored.passed_over);
     let before = restored
         .before
         .map_or(String::new(), |created| format!(": right before {created}"));
@@ -156,7 +166,7 @@ pub fn as_text(restored: &Restored, to: &Path, seconds: f64) -> String {
          read       {start}, then {records} records, {replayed} commands\n\
          digest     {digest}; {proof}\n\
          took       {seconds:.2} s, {bytes}, {rate}/s{kept}\n\
-         next       {next}; history {history} begins here\n",
+         {damaged}next       {next}; history {history} begins here\n",
         dir = to.display(),
         name = restored.cluster_name,
         cluster = restored.cluster,

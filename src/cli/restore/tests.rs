@@ -1,6 +1,7 @@
 //! A restore gives the state that was, at every point there is, or says why not and leaves nothing.
 
 mod past;
+mod ways;
 
 use super::*;
 use crate::cli::backup::rfc3339;

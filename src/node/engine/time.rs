@@ -124,11 +124,13 @@ impl Engine {
         {
             let story = format!(
                 "I2: the state differs from the primary's at LSN {lsn}: digest {digest} here, {} \
-                 attested. This node stops so that it serves nothing wrong; keep its data \
-                 directory for analysis and give it an empty one",
+                 attested",
                 attested.digest
             );
-            self.halt(story);
+            self.differs = Some(story.clone());
+            self.halt(format!(
+                "{story}. This node stops, so that it serves nothing wrong"
+            ));
         }
     }
 }

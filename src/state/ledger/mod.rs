@@ -13,6 +13,7 @@
 mod accounts;
 mod audit;
 mod batch;
+mod differing;
 mod history;
 mod holds;
 mod index;

@@ -6,6 +6,7 @@ use rig::cluster::PATIENCE;
 use rig::{Cluster, Conn, Node, Value, until};
 use serde_json::{Value as Json, json};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, clap::Args)]
 pub struct Contents {
@@ -84,15 +85,50 @@ impl Contents {
         ours::set_keys(&ours::target(cluster), COMMANDS_FROM, end).map(drop)
     }
 
+    /// The keys before the commands, and theirs.
+    pub fn key_ranges(&self) -> [(u64, u64); 2] {
+        [
+            (0, self.keys),
+            (COMMANDS_FROM, COMMANDS_FROM + self.commands),
+        ]
+    }
+
+    /// Nothing but keys.
+    pub fn is_keys_only(&self) -> bool {
+        self.accounts == 0 && self.transfers == 0
+    }
+
+    pub fn last_key(&self) -> String {
+        format!("{:016}", COMMANDS_FROM + self.commands - 1)
+    }
+
     /// Asks again and again until the last key is answered.
     pub fn wait_served(&self, node: &Node) {
-        let key = format!("{:016}", COMMANDS_FROM + self.commands - 1);
+        let key = self.last_key();
         until("the last key is answered", 10 * PATIENCE, || {
             let mut conn = Conn::open(&node.client, PATIENCE).ok()?;
             let answer = conn.call(&["GET", &key]).ok()?;
             matches!(answer, Value::Bulk(_)).then_some(())
         });
     }
+}
+
+/// Asks for a snapshot and waits until a new one is there.
+pub fn take_snapshot(cluster: &Cluster, node: &Node) -> anyhow::Result<Duration> {
+    let mut conn = cluster.connect(node);
+    // LASTSAVE counts whole seconds.
+    let before = conn.call(&["LASTSAVE"])?.number();
+    until("the clock's second ends", PATIENCE, || {
+        let now = conn.call(&["TIME"]).ok()?.array();
+        (now.first()?.number() > before).then_some(())
+    });
+    let started = Instant::now();
+    let reply = conn.call(&["BGSAVE"])?;
+    ensure!(reply.refusal().is_none(), "BGSAVE: {reply:?}");
+    until("the snapshot is finished", 10 * PATIENCE, || {
+        (conn.call(&["LASTSAVE"]).ok()?.number() > before).then_some(())
+    });
+    Ok(started.elapsed())
 }
 
 /// Reads every file once, so that it is in the page cache; how many bytes there are.

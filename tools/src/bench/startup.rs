@@ -2,12 +2,10 @@
 //! kill -9: with a snapshot and a log behind it, files in the page cache.
 
 use super::Setting;
-use super::contents::{Contents, warm};
+use super::contents::{Contents, take_snapshot, warm};
 use super::load::usage::resident;
 use super::report::{Machine, Spread, table};
-use anyhow::ensure;
-use rig::cluster::PATIENCE;
-use rig::{Cluster, Node, Spec, until};
+use rig::{Cluster, Spec, until};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -94,21 +92,4 @@ fn settled(pid: u32) -> u64 {
         }
         (since.elapsed() >= STEADY_FOR).then_some(now)
     })
-}
-/// Asks for a snapshot and waits until a new one is there.
-fn take_snapshot(cluster: &Cluster, node: &Node) -> anyhow::Result<Duration> {
-    let mut conn = cluster.connect(node);
-    // LASTSAVE counts whole seconds.
-    let before = conn.call(&["LASTSAVE"])?.number();
-    until("the clock's second ends", PATIENCE, || {
-        let now = conn.call(&["TIME"]).ok()?.array();
-        (now.first()?.number() > before).then_some(())
-    });
-    let started = Instant::now();
-    let reply = conn.call(&["BGSAVE"])?;
-    ensure!(reply.refusal().is_none(), "BGSAVE: {reply:?}");
-    until("the snapshot is finished", 10 * PATIENCE, || {
-        (conn.call(&["LASTSAVE"]).ok()?.number() > before).then_some(())
-    });
-    Ok(started.elapsed())
 }

@@ -34,12 +34,6 @@ const EXCEPTIONS: &[(&str, &str, usize, &str)] = &[
         "one match: each refusal beside the sentence that a client reads",
     ),
     (
-        "src/node/run.rs",
-        "function",
-        74,
-        "the parts of a node, each made and handed to the next",
-    ),
-    (
         "src/replication/dispatch.rs",
         "function",
         87,

@@ -167,6 +167,14 @@ fn before_a_transfer_is_right_before_the_whole_command_that_created_it() {
     let text = show::as_text(&restored, dir, 1.0);
     let told = format!(": right before the command at LSN {} that", kept[&401]);
     assert!(text.contains(&told), "{text}");
+    // Damage on the way changes nothing but the way.
+    let name = ways::spoil(dir, "snapshot-", |bytes| ways::flip_middle(bytes));
+    for id in [1, 305, 508] {
+        let past = read(dir, Aim::Before(id)).unwrap();
+        assert_eq!(past.rebuilt.link.position.lsn, Lsn(kept[&id].0 - 1));
+        // The search begins there; what is restored then need not.
+        assert!(past.passed_over.iter().all(|one| one.contains(&name)));
+    }
 }
 
 #[track_caller]

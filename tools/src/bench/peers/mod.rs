@@ -4,7 +4,7 @@ pub mod etcd;
 pub mod postgres;
 pub mod redis;
 
-use super::load::usage::Servers;
+use super::load::usage::{Servers, peak};
 use rig::ports::{self, Range};
 use rig::process::Reaper;
 use std::path::Path;
@@ -52,6 +52,20 @@ impl Household {
         Ok(())
     }
 
+    /// Kills all that it started.
+    pub fn stop(&mut self) {
+        for mut child in self.children.drain(..) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The most memory that the process which was started last has had so far.
+    pub fn peak(&self) -> u64 {
+        let last = self.children.last();
+        last.and_then(|child| peak(child.id())).unwrap_or(0)
+    }
+
     pub fn servers(&self) -> Servers {
         Servers::new(self.children.iter().map(Child::id).collect(), self.dir())
     }
@@ -59,9 +73,6 @@ impl Household {
 
 impl Drop for Household {
     fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.stop();
     }
 }

@@ -2,6 +2,7 @@
 //! Transfers are made by pgbench, its own load, in one round trip each: two updates and an insert
 //! in one transaction.
 
+use super::super::contents::warm;
 use super::super::load::Plan;
 use super::super::load::measure::{Run, histogram};
 use super::super::load::usage::children_cpu;
@@ -10,10 +11,12 @@ use super::Household;
 use anyhow::{Context, ensure};
 use rig::cluster::PATIENCE;
 use rig::until;
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The lower account pays: so no two transactions wait for each other in a circle.
 const TRANSFER: &str = "\
@@ -41,6 +44,18 @@ wal_level = replica
 hot_standby = on
 ";
 
+/// Of one that keeps its log, and writes it as fast as it can.
+const ALONE: &str = "
+synchronous_commit = off
+shared_buffers = 512MB
+max_wal_size = 4GB
+wal_level = replica
+archive_mode = on
+";
+
+/// How long a recovery may take.
+const LONG: Duration = Duration::from_secs(1800);
+
 pub struct Postgres {
     house: Household,
     bin: PathBuf,
@@ -51,14 +66,108 @@ pub struct Postgres {
 impl Postgres {
     /// A primary and a synchronous standby that was copied from it.
     pub fn start(dir: &Path) -> anyhow::Result<Postgres> {
+        let (mut postgres, primary) = Postgres::initialised(dir, SETTINGS)?;
+        let standby = postgres.house.dir().join("standby");
+        own_directory(&standby)?;
+        postgres.serve(0, &primary)?;
+        postgres.copy_to(&standby, &["-R"])?;
+        postgres.serve(1, &standby)?;
+        until("the standby is synchronous", PATIENCE, || {
+            let state = postgres
+                .ask("SELECT sync_state FROM pg_stat_replication")
+                .ok()?;
+            (state.trim() == "sync").then_some(())
+        });
+        Ok(postgres)
+    }
+
+    /// One that keeps its log in `log`, and was asked nothing yet.
+    pub fn archiving(dir: &Path) -> anyhow::Result<Postgres> {
+        let (mut postgres, primary) = Postgres::initialised(dir, ALONE)?;
+        let log = postgres.log();
+        own_directory(&log)?;
+        let command = format!("archive_command = 'cp %p {}/%f'\n", log.display());
+        append(&primary.join("postgresql.conf"), &command)?;
+        postgres.serve(0, &primary)?;
+        Ok(postgres)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.house.dir().join("log")
+    }
+
+    fn base(&self) -> PathBuf {
+        self.house.dir().join("base")
+    }
+
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Takes a copy of what is there, whose log is kept from here on.
+    pub fn back_up(&self) -> anyhow::Result<()> {
+        own_directory(&self.base())?;
+        self.copy_to(&self.base(), &["-c", "fast"])
+    }
+
+    /// Reads the copy and the log once; how many bytes they are.
+    pub fn warm(&self) -> anyhow::Result<u64> {
+        Ok(warm(&self.base())? + warm(&self.log())?)
+    }
+
+    /// Ends the log that is kept, and the server.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
+        let last = self.ask("SELECT pg_walfile_name(pg_switch_wal())")?;
+        until("the last of the log is kept", PATIENCE, || {
+            let kept = self.ask("SELECT last_archived_wal FROM pg_stat_archiver");
+            (kept.ok()?.trim() >= last.trim()).then_some(())
+        });
+        self.house.stop();
+        Ok(())
+    }
+
+    /// Makes a directory of the copy, and has a server replay the log on it; back when `sql` has an
+    /// answer.
+    pub fn restore(&mut self, sql: &str) -> anyhow::Result<Duration> {
+        self.house.stop();
+        let to = self.house.dir().join("restored");
+        if to.exists() {
+            std::fs::remove_dir_all(&to)?;
+        }
+        let begun = Instant::now();
+        done(Command::new("cp").arg("-a").args([self.base(), to.clone()]))?;
+        let log = self.log();
+        let settings = format!(
+            "archive_mode = off\nrestore_command = 'cp {}/%f %p'\n",
+            log.display()
+        );
+        append(&to.join("postgresql.conf"), &settings)?;
+        append(&to.join("recovery.signal"), "")?;
+        self.serve(0, &to)?;
+        until("the last row is there", LONG, || {
+            let answer = self.ask(sql).ok()?;
+            (!answer.trim().is_empty()).then_some(())
+        });
+        Ok(begun.elapsed())
+    }
+
+    fn copy_to(&self, to: &Path, more: &[&str]) -> anyhow::Result<()> {
+        let mut copy = self.unprivileged("pg_basebackup");
+        copy.arg("-D").arg(to).args(more);
+        copy.args(["-h", "127.0.0.1", "-U", "postgres"]);
+        copy.args(["-p", &self.house.port(0).to_string()]);
+        done(&mut copy).map(drop)
+    }
+
+    /// A new primary's directory, with these settings.
+    fn initialised(dir: &Path, settings: &str) -> anyhow::Result<(Postgres, PathBuf)> {
         let bin = binaries().context("PostgreSQL is not installed")?;
         let house = Household::new("postgres", dir)?;
         // The servers do not run as root, and must reach their directories.
         std::fs::set_permissions(house.dir(), PermissionsExt::from_mode(0o755))?;
-        let (primary, standby) = (house.dir().join("primary"), house.dir().join("standby"));
+        let primary = house.dir().join("primary");
         own_directory(&primary)?;
-        own_directory(&standby)?;
-        let mut postgres = Postgres {
+        let postgres = Postgres {
             version: version(&bin)?,
             house,
             bin,
@@ -71,23 +180,8 @@ impl Postgres {
                 .arg(&primary)
                 .args(["-A", "trust", "-U", "postgres"]),
         )?;
-        let settings = primary.join("postgresql.conf");
-        let text = std::fs::read_to_string(&settings)?;
-        std::fs::write(&settings, text + SETTINGS)?;
-        postgres.serve(0, &primary)?;
-        let mut copy = postgres.unprivileged("pg_basebackup");
-        copy.arg("-D")
-            .arg(&standby)
-            .args(["-R", "-h", "127.0.0.1", "-U", "postgres"]);
-        done(copy.args(["-p", &postgres.house.port(0).to_string()]))?;
-        postgres.serve(1, &standby)?;
-        until("the standby is synchronous", PATIENCE, || {
-            let state = postgres
-                .ask("SELECT sync_state FROM pg_stat_replication")
-                .ok()?;
-            (state.trim() == "sync").then_some(())
-        });
-        Ok(postgres)
+        append(&primary.join("postgresql.conf"), settings)?;
+        Ok((postgres, primary))
     }
 
     fn serve(&mut self, number: u16, data: &Path) -> anyhow::Result<()> {
@@ -131,7 +225,7 @@ impl Postgres {
         command
     }
 
-    fn ask(&self, sql: &str) -> anyhow::Result<String> {
+    pub fn ask(&self, sql: &str) -> anyhow::Result<String> {
         let mut psql = Command::new(self.bin.join("psql"));
         psql.args([
             "-h",
@@ -232,6 +326,12 @@ impl System for Postgres {
             ..Run::of(operations, elapsed, latency)
         }))
     }
+}
+
+/// Whose file it is stays as it is.
+fn append(file: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = File::options().create(true).append(true).open(file)?;
+    Ok(file.write_all(text.as_bytes())?)
 }
 
 /// The newest version's programs, where Debian puts them.

@@ -14,8 +14,12 @@ use anyhow::{Context, ensure};
 use rig::cluster::{PATIENCE, PROMPT};
 use rig::{Conn, Value, until};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long it may take to load or write all that it holds.
+const LONG: Duration = Duration::from_secs(600);
 
 /// A transfer as a Redis user writes it: done once by its id, both balances and the record of it
 /// together.
@@ -96,15 +100,70 @@ impl Redis {
         }
     }
 
-    fn set_keys(&mut self, end: u64) -> anyhow::Result<()> {
-        let mut work = Pipeline::set(Draw::Each(self.keys, end), 64);
+    /// Sets each key of `first..end` once.
+    pub fn set_keys(&self, first: u64, end: u64) -> anyhow::Result<()> {
+        let mut work = Pipeline::set(Draw::Each(first, end), 64);
         let shape = Shape {
             connections: 16,
             window: 1,
         };
-        run(&self.target(), &mut work, shape, &Plan::TO_THE_END)?;
-        self.keys = end;
+        run(&self.target(), &mut work, shape, &Plan::TO_THE_END).map(drop)
+    }
+
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Where its files are.
+    pub fn files(&self) -> PathBuf {
+        self.house.dir().join("0")
+    }
+
+    /// Has commands reach the kernel only, while it is filled.
+    pub fn hurry(&self) -> anyhow::Result<()> {
+        self.call(&["CONFIG", "SET", "appendfsync", "no"]).map(drop)
+    }
+
+    /// Writes what it holds as the base of its log; what follows is appended as commands.
+    pub fn rewrite(&self) -> anyhow::Result<()> {
+        self.call(&["BGREWRITEAOF"])?;
+        let address = self.house.address(0);
+        until("redis has rewritten its log", LONG, || {
+            let is_over = |field| Some(info(&address, field)? == "0");
+            let fields = ["aof_rewrite_scheduled", "aof_rewrite_in_progress"];
+            let are_over = fields.into_iter().all(|one| is_over(one) == Some(true));
+            are_over.then_some(())
+        });
         Ok(())
+    }
+
+    /// Writes all that it holds as an RDB file.
+    pub fn save(&self) -> anyhow::Result<()> {
+        self.call(&["SAVE"]).map(drop)
+    }
+
+    /// Kills it; starts it again from its log, or from its RDB file; back when `key` is answered.
+    pub fn load(&mut self, from_log: bool, key: &str) -> anyhow::Result<Duration> {
+        self.house.stop();
+        let begun = Instant::now();
+        server(&mut self.house, 0, from_log, &[])?;
+        let address = self.house.address(0);
+        until("redis has loaded", LONG, || {
+            let answer = Conn::open(&address, PROMPT).ok()?.call(&["GET", key]);
+            matches!(answer, Ok(Value::Bulk(_))).then_some(())
+        });
+        Ok(begun.elapsed())
+    }
+
+    /// The most memory that the process has had so far.
+    pub fn peak(&self) -> u64 {
+        self.house.peak()
+    }
+
+    fn call(&self, words: &[&str]) -> anyhow::Result<Value> {
+        let answer = Conn::open(&self.house.address(0), LONG)?.call(words)?;
+        ensure!(answer.refusal().is_none(), "{words:?}: {answer:?}");
+        Ok(answer)
     }
 }
 
@@ -123,7 +182,8 @@ impl System for Redis {
             What::Set => Pipeline::set(Draw::Among(skew), case.depth),
             What::Get => {
                 if self.keys < case.among {
-                    self.set_keys(case.among)?;
+                    self.set_keys(self.keys, case.among)?;
+                    self.keys = case.among;
                 }
                 Pipeline::get(Draw::Among(skew), case.depth)
             }
@@ -143,7 +203,7 @@ impl System for Redis {
 
 fn server(house: &mut Household, number: u16, persists: bool, more: &[&str]) -> anyhow::Result<()> {
     let (own, port) = (house.dir().join(number.to_string()), house.port(number));
-    std::fs::create_dir(&own)?;
+    std::fs::create_dir_all(&own)?;
     let mut spawned = house.spawn(&mut command("redis-server", &own, port, persists, more));
     if matches!(&spawned, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
         // Debian's redis-tools has the same program under another name; it goes by what it is
