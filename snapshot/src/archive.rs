@@ -337,7 +337,10 @@ impl Shipper {
         let needed: BTreeSet<String> = needed.collect();
         let mark = Mark::put(&self.store, self.card.cluster, lsn, &needed)?;
         match mark.going()?.intersection(&needed).next() {
-            None => Ok(Some(mark)),
+            None => {
+                mark.sweep()?;
+                Ok(Some(mark))
+            }
             Some(path) => {
                 mark.release()?;
                 let place = self.store.place(path);

@@ -18,8 +18,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// The least that a process can ask for.
-const NICE: i32 = 19;
+/// It yields to everybody else, and still comes to an end where a node takes all it can get.
+const NICE: i32 = 10;
+/// How a drill ends that has found something (`docs/operations.md`).
+const DRILL_FAILED: i32 = 13;
 
 /// How this node does its drills.
 #[derive(Clone, Debug)]
@@ -159,6 +161,13 @@ fn judge(ended: &Ended) -> Result<Drilled, String> {
             .map_or("a signal".to_string(), |code| format!("exit code {code}"));
         return Err(format!("the drill ended with {code} and no report: {said}"));
     };
+    if !matches!(ended.code, Some(0 | DRILL_FAILED)) {
+        tracing::warn!(
+            code = ended.code,
+            error = ended.errors.trim(),
+            "a drill's report"
+        );
+    }
     let ms = |name: &str| report["measured"][name].as_f64().map(|s| (s * 1e3) as u64);
     Ok(Drilled {
         at_ns,

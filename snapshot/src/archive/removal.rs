@@ -17,10 +17,10 @@ pub const REMOVAL_FOR: Duration = Duration::from_secs(3600);
 /// Removes what `retention` said of `catalogue` may go; manifests first, so that none names what is
 /// gone, then snapshots, so that none is ever without its log or its segments. Segments stay that
 /// somebody needs by now. Answers what is gone. `nonce` is nobody else's; `may_go_on` is asked
-/// before each object: false once this removal began [`REMOVAL_FOR`] ago.
+/// before each object: false once this removal began [`REMOVAL_FOR`] ago, and then it ends.
 ///
-/// Others may remove at the same time: what is gone already is as good. An error leaves the mark
-/// where it is, for a request may still be under way.
+/// Others may remove at the same time: what is gone already is as good. An error of the store
+/// leaves the mark where it is, for a request may still be under way.
 pub fn remove(
     store: &Shared,
     catalogue: &Catalogue,
@@ -42,6 +42,8 @@ pub fn remove(
     }
     for path in going.all() {
         if !may_go_on() {
+            // Every request before has been answered.
+            mark.map_or(Ok(()), Mark::release)?;
             let place = store.place(path);
             return Err(Error::new(&place, None, Reason::Late));
         }

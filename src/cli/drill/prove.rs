@@ -4,11 +4,11 @@ use super::report::{Drill, seconds};
 use super::restore::Primary;
 use crate::cli::connect::Node;
 use crate::cli::restore::Restored;
-use crate::client::{Client, Reply};
+use crate::client::{Client, Options, Reply};
 use std::time::{Duration, Instant};
 
-/// How long an ordinary question may take.
-const ASKING: Duration = Duration::from_secs(10);
+/// How long an ordinary question may take, on a machine that has much else to do.
+const ASKING: Duration = Duration::from_secs(60);
 /// How long the books may take to be made again.
 const AUDIT: Duration = Duration::from_secs(3600);
 /// Keys and accounts of the sample.
@@ -64,7 +64,12 @@ fn told(error: &crate::client::Error) -> String {
 
 /// The state served is the state restored, to the last byte: its digest says so.
 async fn first_read(restored: &Restored, address: &str) -> Result<(Client, String), String> {
-    let client = Client::connect([address]).await.map_err(|e| told(&e))?;
+    let options = Options {
+        timeout: ASKING,
+        ..Options::default()
+    };
+    let client = Client::connect_with([address], options).await;
+    let client = client.map_err(|e| told(&e))?;
     let reply = client.read(&["DIGEST"]).await.map_err(|e| told(&e))?;
     let Reply::Array(items) = &reply else {
         return Err(format!("an unexpected reply: {reply:?}"));
