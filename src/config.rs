@@ -209,6 +209,11 @@ settings! {
             "How many bytes of log may be acknowledged that no backup holds; 0B is no limit.";
         max_unreplicated_age: Duration = "0",
             "How old an acknowledged write may get that no backup holds; 0 is no limit.";
+        site_compression: bool = "true",
+            "Compress what is sent to members of another `site`.";
+        site_limit: ByteSize = "0B" in "0B" to "",
+            "Bytes a second that this node sends at most to each asynchronous member of another \
+             `site`; 0B is no limit.";
     }
     "Log and snapshots" {
         wal_segment: ByteSize = "64MiB" in "1MiB" to "1GiB",

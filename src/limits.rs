@@ -95,6 +95,8 @@ pub const SEGMENTS_NAMED_MAX: usize = 16 * KIB;
 /// Commands forwarded to the successor while a switchover is under way.
 pub const FORWARDED_MAX: usize = 64 * KIB;
 
+/// zstd level of what is sent to another site.
+pub const LINK_COMPRESSION_LEVEL: i32 = 1;
 /// Frames that one write to a peer gathers.
 pub const LINK_BATCH_FRAMES: usize = 256;
 /// Snapshot pieces queued for one peer; reading the file pauses beyond.

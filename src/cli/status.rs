@@ -177,7 +177,10 @@ fn row(status: &Status, member: &MemberStatus) -> [String; 9] {
     let holds_data = member.role != Role::Witness && status.is_primary();
     let lag = lag
         .filter(|_| holds_data)
-        .map_or("-".to_owned(), |lag| lag.to_string());
+        .map_or("-".to_owned(), |lag| match member.lag_ms {
+            Some(ms @ 1000..) => format!("{lag} ({} s)", ms / 1000),
+            _ => lag.to_string(),
+        });
     [
         member.id.to_string(),
         member.role.as_str().to_owned(),

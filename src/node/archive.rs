@@ -72,8 +72,8 @@ pub struct Archiving {
     /// When what can be restored last became newer, by this node's own clock: ages by the wall
     /// clocks of two nodes may be wrong.
     risen: Option<Time>,
-    /// When it was first wanted of this node, or of the primary, to know.
-    since: Option<Time>,
+    /// When it was first wanted to know of this history.
+    since: Option<(History, Time)>,
     told: Time,
     ordered: Option<Time>,
     /// What was acknowledged in this history until then has been applied here: the latest moment
@@ -129,8 +129,12 @@ impl Engine {
         }
         let interval = settings.interval;
         let now = self.time();
-        let since = *self.archive.since.get_or_insert(now);
-        assert!(since <= now, "time does not go back");
+        let history = self.replica.history();
+        if self.archive.since.is_none_or(|(of, _)| of != history) {
+            // What the archive lacks of a new history is not late yet.
+            self.archive.since = Some((history, now));
+            self.archive.risen = None;
+        }
         self.note_complete(now);
         if self.archive.told.after(limits::ARCHIVE_TELL_INTERVAL) <= now {
             self.archive.told = now;

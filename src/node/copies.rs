@@ -277,7 +277,7 @@ impl Engine {
         by_time || by_size
     }
 
-    fn log_bytes_behind(&self, lsn: Lsn) -> u64 {
+    pub(super) fn log_bytes_behind(&self, lsn: Lsn) -> u64 {
         // The log's size is known as a whole; what lies behind the newest snapshot is its share.
         let tip = self.replica.tip().position.lsn;
         let first = self.replica.first_lsn();

@@ -19,7 +19,8 @@ use crate::node::client::{Answer, Request, SessionId};
 use crate::node::clock::{LogClock, Now};
 use crate::node::copies::Copies;
 use crate::node::desk::Desk;
-use crate::node::link::LinkEvent;
+use crate::node::lag::Reached;
+use crate::node::link::{LinkEvent, Peering};
 use crate::node::meta::Identity;
 use crate::node::outcomes::Outcomes;
 use crate::node::pending::{Client, Pending};
@@ -127,7 +128,7 @@ pub enum Output {
         frame: Frame,
     },
     /// Whom to keep connected, by peer address.
-    Peers(BTreeMap<NodeId, String>),
+    Peers(BTreeMap<NodeId, Peering>),
     Snapshot(crate::node::copies::CopyOutput),
     /// Archive this; the newest counts. `None`: another node does.
     Archive(Option<Box<crate::node::archiver::Order>>),
@@ -242,6 +243,7 @@ pub struct Engine {
     pub(super) forward_to: Option<(NodeId, Time)>,
     /// The story of an attestation that did not hold here: this node halts.
     pub(super) differs: Option<String>,
+    pub(super) reached: Reached,
     confirmed: u64,
     /// The LSN of the newest Tick that was ordered in this epoch.
     tick: Lsn,
@@ -311,6 +313,7 @@ impl Engine {
             held: VecDeque::new(),
             forward_to: None,
             differs: None,
+            reached: Reached::default(),
             confirmed: 0,
             tick: Lsn::ZERO,
             events_ns: 0,

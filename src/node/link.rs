@@ -4,9 +4,14 @@
 //! queued for a connection that broke is dropped, for the protocol repairs itself from what the
 //! peer says it has. Nothing here decides anything.
 
+mod far;
+
+pub use far::Manner;
+
 use crate::limits;
 use crate::node::wire::{self, Frame, Head, Hello, WireError};
 use bytes::Bytes;
+use far::{Pace, Packer, Unpacker};
 use futures_util::StreamExt;
 use standfast_wal::{Incarnation, NodeId};
 use std::collections::{BTreeMap, VecDeque};
@@ -49,10 +54,43 @@ pub struct Links {
     me: watch::Sender<Hello>,
     sink: Sink,
     peers: BTreeMap<NodeId, Outgoing>,
+    far: Manner,
+}
+
+/// A peer, as the Config has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peering {
+    pub address: String,
+    /// At another site.
+    pub is_far: bool,
+    /// Nobody waits for it.
+    pub is_asynchronous: bool,
+}
+
+impl Peering {
+    /// One of whom nothing is known but its address.
+    pub fn near(address: &str) -> Peering {
+        Peering {
+            address: address.to_string(),
+            is_far: false,
+            is_asynchronous: false,
+        }
+    }
+
+    /// A limit slows nobody whom commits wait for.
+    fn manner(&self, far: Manner) -> Manner {
+        match self.is_far {
+            false => Manner::default(),
+            true => Manner {
+                limit: far.limit.filter(|_| self.is_asynchronous),
+                ..far
+            },
+        }
+    }
 }
 
 struct Outgoing {
-    address: String,
+    peering: Peering,
     frames: mpsc::UnboundedSender<Frame>,
     queued: Arc<AtomicUsize>,
     /// Changes with every frame that its queue had no room for.
@@ -62,27 +100,31 @@ struct Outgoing {
 }
 
 impl Links {
-    /// `me` is sent as this node's Hello with `to` filled in; `sink` must not block.
-    pub fn new(me: Hello, sink: Sink) -> Links {
+    /// `me` is sent as this node's Hello with `to` filled in; `far` is how to write to other
+    /// sites; `sink` must not block.
+    pub fn new(me: Hello, far: Manner, sink: Sink) -> Links {
         Links {
             me: watch::Sender::new(me),
             sink,
             peers: BTreeMap::new(),
+            far,
         }
     }
 
-    /// Whom to keep connected; links to others are closed, changed addresses are dialled anew.
-    pub fn set_peers(&mut self, peers: &BTreeMap<NodeId, String>) {
+    /// Whom to keep connected; links to others are closed, those that changed are dialled anew.
+    pub fn set_peers(&mut self, peers: &BTreeMap<NodeId, Peering>) {
         self.peers.retain(|id, link| {
-            let keep = peers.get(id) == Some(&link.address);
+            let keep = peers.get(id) == Some(&link.peering);
             if !keep {
                 link.task.abort();
             }
             keep
         });
-        for (id, address) in peers {
+        for (id, peering) in peers {
             if !self.peers.contains_key(id) {
-                let link = Outgoing::start(*id, address.clone(), self.me.subscribe(), &self.sink);
+                let manner = peering.manner(self.far);
+                let me = self.me.subscribe();
+                let link = Outgoing::start(*id, peering.clone(), manner, me, &self.sink);
                 self.peers.insert(*id, link);
             }
         }
@@ -121,14 +163,21 @@ impl Links {
 }
 
 impl Outgoing {
-    fn start(peer: NodeId, address: String, me: watch::Receiver<Hello>, sink: &Sink) -> Outgoing {
+    fn start(
+        peer: NodeId,
+        peering: Peering,
+        manner: Manner,
+        me: watch::Receiver<Hello>,
+        sink: &Sink,
+    ) -> Outgoing {
         let (frames, frames_out) = mpsc::unbounded_channel();
         let (bulk, bulk_out) = mpsc::channel(limits::BULK_QUEUE_FRAMES);
         let queued = Arc::new(AtomicUsize::new(0));
         let overflow = watch::Sender::new(0);
         let dialler = Dialler {
             peer,
-            address: address.clone(),
+            address: peering.address.clone(),
+            manner,
             me,
             sink: sink.clone(),
             frames: frames_out,
@@ -138,7 +187,7 @@ impl Outgoing {
         };
         let task = tokio::spawn(dialler.run());
         Outgoing {
-            address,
+            peering,
             frames,
             queued,
             overflow,
@@ -151,6 +200,7 @@ impl Outgoing {
 struct Dialler {
     peer: NodeId,
     address: String,
+    manner: Manner,
     me: watch::Receiver<Hello>,
     sink: Sink,
     frames: mpsc::UnboundedReceiver<Frame>,
@@ -211,6 +261,7 @@ impl Dialler {
         stream.set_nodelay(true)?;
         let hello = Hello {
             to: self.peer,
+            is_packed: self.manner.is_packed,
             ..self.me.borrow().clone()
         };
         write_frame(&mut stream, Head::Hello(hello)).await?;
@@ -227,7 +278,11 @@ impl Dialler {
 
     /// Writes what is queued until the connection breaks; returns why.
     async fn pump(&mut self, mut stream: TcpStream) -> std::io::Error {
-        let (mut reader, mut writer) = stream.split();
+        let (mut reader, writer) = stream.split();
+        let mut writer = match Writer::new(writer, self.manner) {
+            Ok(writer) => writer,
+            Err(error) => return error,
+        };
         let mut buffers = Vec::new();
         let mut batch = Vec::new();
         let mut byte = [0u8; 1];
@@ -260,7 +315,7 @@ impl Dialler {
                 wire::encode(&frame, &mut buffers);
             }
             tokio::select! {
-                written = write_all(&mut writer, &mut buffers) => {
+                written = writer.write(&mut buffers) => {
                     if let Err(error) = written {
                         return error;
                     }
@@ -274,6 +329,39 @@ impl Dialler {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
                     Some(queued.saturating_sub(size))
                 });
+        }
+    }
+}
+
+/// The sending half of a connection, behind the Hello.
+struct Writer<W> {
+    to: W,
+    packer: Option<Packer>,
+    pace: Option<Pace>,
+}
+
+impl<W: AsyncWriteExt + Unpin> Writer<W> {
+    fn new(to: W, manner: Manner) -> std::io::Result<Writer<W>> {
+        Ok(Writer {
+            to,
+            packer: manner.is_packed.then(Packer::new).transpose()?,
+            pace: manner.limit.map(Pace::new),
+        })
+    }
+
+    /// Writes all buffers, and empties the list.
+    async fn write(&mut self, buffers: &mut Vec<Bytes>) -> std::io::Result<()> {
+        if let Some(packer) = &mut self.packer {
+            packer.pack(buffers)?;
+        }
+        match &mut self.pace {
+            None => write_all(&mut self.to, buffers).await,
+            Some(pace) => {
+                for bytes in buffers.drain(..) {
+                    pace.write_all(&mut self.to, &bytes).await?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -411,13 +499,28 @@ async fn receive(
     )
     .await?;
     let (from, incarnation) = (hello.from, hello.incarnation);
-    let mut frames = FramedRead::with_capacity(stream, wire::Decoder, limits::LINK_READ_BYTES);
-    while let Some(frame) = frames.next().await {
+    let take = |frame| {
         sink(LinkEvent::Frame {
             from,
             incarnation,
-            frame: frame?,
+            frame,
         });
+    };
+    match hello.is_packed {
+        true => take_all(stream, Unpacker::new()?, take).await,
+        false => take_all(stream, wire::Decoder, take).await,
+    }
+}
+
+async fn take_all(
+    stream: TcpStream,
+    decoder: impl tokio_util::codec::Decoder<Item = Frame, Error = WireError>,
+    take: impl Fn(Frame),
+) -> Result<(), WireError> {
+    let frames = FramedRead::with_capacity(stream, decoder, limits::LINK_READ_BYTES);
+    let mut frames = std::pin::pin!(frames);
+    while let Some(frame) = frames.next().await {
+        take(frame?);
     }
     Ok(())
 }

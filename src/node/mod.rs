@@ -27,6 +27,7 @@ pub mod directory;
 pub mod engine;
 pub mod evidence;
 pub mod files;
+pub mod lag;
 pub mod link;
 pub mod meta;
 pub mod open;

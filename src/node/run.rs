@@ -13,7 +13,7 @@ use crate::node::directory::DataDir;
 use crate::node::engine::{Engine, EngineSettings, Event, Output};
 use crate::node::evidence;
 use crate::node::files::Files;
-use crate::node::link::{self, Links};
+use crate::node::link::{self, Links, Manner};
 use crate::node::meta::{Identity, MetaFile};
 use crate::node::open::{self, LogFiles, Opened, Opening};
 use crate::node::view::View;
@@ -164,6 +164,14 @@ fn engine_settings(config: &Config, meta: &MetaFile) -> EngineSettings {
     }
 }
 
+/// How links to other sites are written to.
+fn far_of(config: &Config) -> Manner {
+    Manner {
+        is_packed: config.site_compression,
+        limit: (config.site_limit.0 > 0).then_some(config.site_limit.0),
+    }
+}
+
 fn hello_of(identity: &Identity) -> Hello {
     Hello {
         version: WIRE_VERSION,
@@ -173,6 +181,7 @@ fn hello_of(identity: &Identity) -> Hello {
         incarnation: identity.incarnation,
         process: random() as u64,
         to: identity.node,
+        is_packed: false,
     }
 }
 
@@ -252,7 +261,7 @@ impl Shell {
             // The engine is gone only when the process ends.
             let _ = sink.send(Event::Link(event));
         });
-        let links = Links::new(hello_of(&identity), sink.clone());
+        let links = Links::new(hello_of(&identity), far_of(config), sink.clone());
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
         let meta_writer = spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;

@@ -98,8 +98,15 @@ impl Engine {
             heard_ms: peer.silent.map(ms),
             matched: peer.matched,
             applied: peer.matched.min(self.replica.commit()),
-            lag_bytes: peer.lag_bytes,
-            lag_ms: 0,
+            // What memory has no more is estimated by its share of the log.
+            lag_bytes: match self.replica.records_after(peer.matched) {
+                Some(_) => peer.lag_bytes,
+                None => peer.lag_bytes.max(self.log_bytes_behind(peer.matched)),
+            },
+            lag_ms: match peer.role.holds_data() {
+                true => ms(self.reached.behind(peer.matched, self.time())),
+                false => 0,
+            },
         };
         peers.iter().map(|peer| (peer.id, view(peer))).collect()
     }
@@ -190,6 +197,7 @@ impl Engine {
                 "joining": joining,
                 "matched": peer.filter(|_| view.is_primary()).map(|peer| peer.matched.0),
                 "lag_bytes": peer.filter(|_| view.is_primary()).map(|peer| peer.lag_bytes),
+                "lag_ms": peer.filter(|_| view.is_primary()).map(|peer| peer.lag_ms),
                 "silent_ms": peer.and_then(|peer| peer.heard_ms),
             })
         };

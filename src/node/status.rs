@@ -105,6 +105,8 @@ pub struct MemberStatus {
     /// On the primary: the highest LSN that it holds durably and verified.
     pub matched: Option<u64>,
     pub lag_bytes: Option<u64>,
+    /// For how long it has lacked what it lacks first.
+    pub lag_ms: Option<u64>,
 }
 
 impl Status {

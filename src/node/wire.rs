@@ -39,6 +39,8 @@ pub struct Hello {
     /// Drawn at process start: tells a restarted node from a second live copy of its disk.
     pub process: u64,
     pub to: NodeId,
+    /// What follows it on this connection is one zstd stream.
+    pub is_packed: bool,
 }
 
 /// A command that another node's client sent before it got an LSN (switchover forwarding).

@@ -131,7 +131,20 @@ fn lose_the_site(cluster: &mut Cluster, site: &[Node], how: How) -> Notes {
     holds_for(Duration::from_secs(1), || ());
     // Between the sites the line is slow, and then there is none.
     cluster.proxy().isolate(2, Mode::Vanish);
+    let cut = std::time::Instant::now();
     holds_for(Duration::from_secs(2), || ());
+    let members = cluster.status(&primary)["members"].clone();
+    let far = members
+        .as_array()
+        .expect("an array")
+        .iter()
+        .find(|m| m["id"] == 2);
+    let far = far.expect("the far member");
+    let lag = Duration::from_millis(far["lag_ms"].as_u64().expect("the primary knows"));
+    assert!(far["lag_bytes"].as_u64() > Some(0), "{far}");
+    // It was in step, but for what was on its way.
+    assert!(lag >= Duration::from_secs(1), "{lag:?}");
+    assert!(lag <= cut.elapsed() + Duration::from_secs(1), "{lag:?}");
     if how == How::Killed {
         cluster.kill_all(site);
     }
@@ -187,7 +200,7 @@ fn a_site_that_was_parted_is_accounted_for_to_the_last_transfer_and_taken_back()
 
 fn exercise(how: How) {
     let mut cluster = open_sites();
-    let far = cluster.of_role("async-backup").remove(0);
+    let far = cluster.node("2");
     let nodes = cluster.nodes();
     let site: Vec<Node> = nodes.into_iter().filter(|one| one.id != far.id).collect();
     let mut notes = lose_the_site(&mut cluster, &site, how);

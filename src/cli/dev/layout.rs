@@ -3,7 +3,9 @@
 use crate::cli::create::{Draws, first_config, member_of};
 use crate::cli::exit::{ExitCode, Failure};
 use crate::cli::random;
-use crate::config::{Config, HostPort, MaxMemory, MemberRole, Peer, Place, Value, voters_problem};
+use crate::config::{
+    Config, HostPort, MaxMemory, MemberRole, Name, Peer, Place, Value, voters_problem,
+};
 use crate::limits;
 use crate::node::status::Role;
 use crate::replication::config::{Acks, Member, Protection};
@@ -169,6 +171,15 @@ impl Layout {
         }
     }
 
+    /// Nobody waits for asynchronous members: they may be far away.
+    fn site(&self, node: u32) -> Name {
+        let site = match self.member_role(node) {
+            MemberRole::Asynchronous => "far",
+            MemberRole::Data | MemberRole::Witness => "main",
+        };
+        Name::parse(site).expect("it is a name")
+    }
+
     fn address(&self, node: u32, offset: u32) -> HostPort {
         let port = u32::from(self.port) + PORTS_PER_NODE * node + offset;
         HostPort::parse(&format!("127.0.0.1:{port}")).expect("ports were checked")
@@ -195,6 +206,7 @@ impl Layout {
             cluster_id: Some(cluster),
             data_dir: node_dir(dir, node).join("data"),
             role: self.member_role(node),
+            site: self.site(node),
             client_listen: self.address(node, 0),
             peer_listen: self.address(node, 1),
             peer_advertised: self.peer_proxies.then(|| self.peer_address(node)),

@@ -63,7 +63,7 @@ impl Engine {
         };
         let known = &self.archive.known;
         let limit = limits::ARCHIVE_ALARM_AFTER.max(settings.interval * 10);
-        let since = self.archive.since.unwrap_or(self.time());
+        let since = self.archive.since.map_or(self.time(), |(_, at)| at);
         let now = self.time();
         let is_late = match self.archive_age() {
             Some(age) => age > limit.as_secs_f64(),

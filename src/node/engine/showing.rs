@@ -2,8 +2,10 @@
 
 use super::{Engine, Output};
 use crate::limits;
+use crate::node::link::Peering;
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
+use crate::replication::config::MemberRole;
 use crate::replication::{Input, Order, Time};
 use crate::state::Reply;
 use standfast_wal::{Lsn, NodeId};
@@ -70,15 +72,32 @@ impl Engine {
         }
         self.show_now = false;
         self.shown = Some(self.time());
+        match self.replica.is_primary() {
+            true => self
+                .reached
+                .note(self.replica.tip().position.lsn, self.time()),
+            false => self.reached.clear(),
+        }
         let view = self.view();
         self.out.push(Output::Show(Box::new(view)));
     }
 
-    pub(super) fn peers_wanted(&self) -> BTreeMap<NodeId, String> {
-        let mut peers = self.settings.seeds.clone();
+    pub(super) fn peers_wanted(&self) -> BTreeMap<NodeId, Peering> {
+        let seeds = self.settings.seeds.iter();
+        let mut peers: BTreeMap<NodeId, Peering> = seeds
+            .map(|(id, address)| (*id, Peering::near(address)))
+            .collect();
+        let own = &self.settings.introduction.site;
         for (id, member) in &self.replica.config().members {
-            if !member.addresses.peer.is_empty() {
-                peers.insert(*id, member.addresses.peer.clone());
+            let address = &member.addresses.peer;
+            if !address.is_empty() {
+                let is_named = !own.is_empty() && !member.site.is_empty();
+                let peering = Peering {
+                    address: address.clone(),
+                    is_far: is_named && member.site != *own,
+                    is_asynchronous: member.role == MemberRole::Asynchronous,
+                };
+                peers.insert(*id, peering);
             }
         }
         peers.remove(&self.identity.node);

@@ -353,6 +353,7 @@ impl World {
     fn hello(&self, of: usize, to: usize) -> Hello {
         Hello {
             version: WIRE_VERSION,
+            is_packed: false,
             cluster_name: CLUSTER_NAME.to_string(),
             cluster: CLUSTER,
             from: self.nodes[of].id,

@@ -175,6 +175,7 @@ fn hello() -> Head {
         incarnation: samples::INCARNATION,
         process: 5,
         to: NodeId(2),
+        is_packed: true,
     })
 }
 
