@@ -67,7 +67,7 @@ impl Engine {
             None => self
                 .archive
                 .since
-                .is_some_and(|since| since.after(patience) <= self.time()),
+                .is_some_and(|(_, since)| since.after(patience) <= self.time()),
         };
         if is_overdue || known.drill_error.is_some() {
             let text = match &known.drill_error {
