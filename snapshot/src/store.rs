@@ -87,6 +87,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn is_far(&self) -> bool {
         false
     }
+
+    /// What was read of the object turned out to be damaged: whoever keeps a copy should not.
+    fn forget(&self, _name: &str) {}
 }
 
 /// Opens the store that `place` names: a directory, or `file:///…`, `s3://bucket/prefix`, `gs://…`,

@@ -178,6 +178,7 @@ impl Source {
             let Some(path) = object.filter(|path| !given_up.contains_key(path)) else {
                 return Err(no_other_way(given_up, failure));
             };
+            self.from.forget(&path);
             given_up.insert(path, failure);
             (listed, planned) = (all()?, None);
             for (path, failure) in &given_up {

@@ -4,7 +4,7 @@
 //! A kept object's file holds its bytes and, behind them, their BLAKE3 with its place; its name
 //! follows from its place. So one that a crash cut short, that rotted, or that is of another
 //! archive is none, and is fetched again. What an object holds is proved by whoever reads it, kept
-//! or not; where that fails, nothing is kept.
+//! or not; one that fails is not kept, and a restore that fails by one keeps nothing.
 
 use bytes::Bytes;
 use standfast_snapshot::store::{Listed, Listing};
@@ -161,6 +161,11 @@ impl Store for Kept {
     fn is_far(&self) -> bool {
         self.store.is_far()
     }
+
+    fn forget(&self, name: &str) {
+        // What stays is proved by whoever reads it the next time.
+        let _ = fs::remove_file(self.path(name));
+    }
 }
 
 #[cfg(test)]
@@ -210,5 +215,7 @@ mod tests {
         assert_eq!(second.get("a/two").expect("fetched again"), "22");
         memory.set_down(true);
         assert_eq!(second.get("a/two").expect("and kept"), "22");
+        second.forget("a/two");
+        assert!(second.get("a/two").is_err());
     }
 }
