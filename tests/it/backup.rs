@@ -229,8 +229,20 @@ fn a_damaged_backup_and_an_impossible_target_are_refused() {
         .expect("a name");
     let said = format!("{}{}", verified.stdout, verified.stderr);
     assert!(said.contains(name), "the message names the file: {said}");
+    // The log from its beginning leads to the same state.
+    let around = cluster.scratch().join("around").display().to_string();
+    let restored = cluster.cli(&["restore", "--from", &place, "--to", &around]);
+    let told = restored.success();
+    assert!(told.contains("DAMAGED") && told.contains(name), "{told}");
+    for file in &files {
+        let name = file.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with("log-")) {
+            std::fs::remove_file(file).expect("a file that was listed");
+        }
+    }
     let restored = cluster.cli(&["restore", "--from", &place, "--to", &aim]);
     assert_ne!(restored.code, Some(0), "{restored:?}");
+    assert!(!to.exists(), "nothing half-made is left");
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {

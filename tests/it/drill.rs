@@ -146,7 +146,7 @@ fn a_restore_drill_proves_the_backup_and_fails_on_a_sabotaged_one() {
     prove(&cluster, &well, public.trim());
     sabotage(Path::new(&place));
     let sabotaged = restore(&place, &[]);
-    sabotaged.assert_failed("restore: ");
+    sabotaged.assert_failed("the newest way: ");
     assert_eq!(
         leftovers(&scratch),
         0,
