@@ -10,7 +10,7 @@ use crate::catalogue::{Catalogue, history_dir, manifest_name, named_name};
 use crate::manifest::Named;
 use crate::plan::{Lineage, Reach};
 use crate::store::join;
-use standfast_wal::Lsn;
+use standfast_wal::{Lsn, Mark};
 use std::collections::BTreeSet;
 
 /// How much to keep.
@@ -132,6 +132,9 @@ fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTre
         // The last start from which the furthest point is reached is needed whatever its age.
         let is_last_resort = Some(reach.to.lsn) == furthest
             && reaches[i + 1..].iter().all(|r| Some(r.to.lsn) != furthest);
+        if is_last_resort && !is_kept(i, reach) {
+            Mark::ArchiveLastResort.hit();
+        }
         if is_kept(i, reach) || is_last_resort {
             kept.extend(reach.snapshot.map(|s| s.path.as_str()));
             oldest.get_or_insert(reach.snapshot.map_or(Lsn::ZERO, |s| s.link.position.lsn));

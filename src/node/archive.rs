@@ -16,7 +16,7 @@ use crate::node::wire::Head;
 use crate::replication::Time;
 use serde::{Deserialize, Serialize};
 use standfast_snapshot::Card;
-use standfast_wal::{History, Lsn, NodeId};
+use standfast_wal::{History, Lsn, Mark, NodeId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -212,6 +212,9 @@ impl Engine {
             .duty
             .is_none_or(|(before, _)| before != archiver)
         {
+            if self.archive.duty.is_some() {
+                Mark::ArchiveHanded.hit();
+            }
             self.note(format!("node {archiver} archives"));
         }
         self.archive.duty = Some((archiver, now));

@@ -16,6 +16,9 @@ struct Inner {
     is_down: bool,
     loses_answers: bool,
     puts_denied: u32,
+    calls_left: Option<u64>,
+    /// How often something was put or removed.
+    changes: u64,
 }
 
 impl Memory {
@@ -32,6 +35,35 @@ impl Memory {
     /// So many puts are told that their name is taken, whoever has it.
     pub fn deny_puts(&self, count: u32) {
         self.lock().puts_denied = count;
+    }
+
+    /// Answers so many calls, and then none until `answer_all`.
+    pub fn answer(&self, calls: u64) {
+        self.lock().calls_left = Some(calls);
+    }
+
+    /// Whether a call went unanswered since `answer`.
+    pub fn answer_all(&self) -> bool {
+        self.lock().calls_left.take() == Some(0)
+    }
+
+    pub fn is_down(&self) -> bool {
+        self.lock().is_down
+    }
+
+    /// Another number whenever something was put or removed.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    pub fn count(&self) -> u64 {
+        self.lock().objects.len() as u64
+    }
+
+    /// Shows each object, in the order of their names.
+    pub fn each(&self, mut show: impl FnMut(&str, &Bytes)) {
+        let inner = self.lock();
+        inner.objects.iter().for_each(|(name, bytes)| show(name, bytes));
     }
 
     /// Changes an object behind the store's back.
@@ -60,10 +92,12 @@ impl Memory {
     }
 
     fn reach(&self) -> io::Result<MutexGuard<'_, Inner>> {
-        let inner = self.lock();
-        if inner.is_down {
+        let mut inner = self.lock();
+        let has_left = inner.calls_left != Some(0);
+        if inner.is_down || !has_left {
             return Err(io::Error::new(ErrorKind::TimedOut, "the store is down"));
         }
+        inner.calls_left = inner.calls_left.map(|left| left - 1);
         Ok(inner)
     }
 }
@@ -87,6 +121,7 @@ impl Store for Memory {
             return Ok(false);
         }
         inner.objects.insert(name.to_string(), bytes.clone());
+        inner.changes += 1;
         if inner.loses_answers {
             return Err(lost());
         }
@@ -96,6 +131,7 @@ impl Store for Memory {
     fn replace(&self, name: &str, bytes: &Bytes) -> io::Result<()> {
         let mut inner = self.reach()?;
         inner.objects.insert(name.to_string(), bytes.clone());
+        inner.changes += 1;
         if inner.loses_answers {
             return Err(lost());
         }
@@ -143,6 +179,7 @@ impl Store for Memory {
 
     fn delete(&self, name: &str) -> io::Result<()> {
         let mut inner = self.reach()?;
+        inner.changes += 1;
         inner.objects.remove(name).map(drop).ok_or_else(not_found)
     }
 

@@ -7,7 +7,6 @@
 use super::{Source, check_keys, refused};
 use crate::cli::exit::{ExitCode, Failure};
 use crate::node::copies::decode_epochs;
-use crate::node::open::state_limits;
 use crate::node::shelf;
 use crate::replication::{EpochEntry, EpochTable};
 use crate::state::ledger::Transfer;
@@ -17,7 +16,7 @@ use standfast_snapshot::object::{LogHead, link_inside};
 use standfast_snapshot::plan::{Plan, Step, Stop};
 use standfast_snapshot::sealed::fetch_snapshot;
 use standfast_snapshot::{SegmentRef, archive, segment};
-use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
+use standfast_wal::{ClusterId, Kind, Link, Lsn, Mark, Record};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -144,7 +143,8 @@ fn load(
     reader.check_whole().map_err(damaged)?;
     let open =
         |reference: &SegmentRef| segment::fetch(store, &entry.segments_dir, reference, identities);
-    let loaded = shelf::load_checked(&reader, open, state_limits(cluster), source.threads);
+    let limits = source.limits(cluster);
+    let loaded = shelf::load_checked(&reader, open, limits, source.threads);
     let (header, state) = loaded.map_err(damaged)?;
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
     let epochs = decode_epochs(&header.epoch_table);
@@ -195,7 +195,7 @@ impl Replay {
     ) -> Result<Replay, Failure> {
         check_keys(plan, source)?;
         let Some(snapshot) = &plan.snapshot else {
-            return Ok(Replay::new(State::new(state_limits(cluster)), plan.stop));
+            return Ok(Replay::new(State::new(source.limits(cluster)), plan.stop));
         };
         let file_bytes = snapshot.file_bytes;
         on_progress(Progress::Loading { file_bytes });
@@ -280,6 +280,9 @@ impl Replay {
             return Ok(());
         }
         let through = wanted.min(step.through).min(last);
+        if through < last {
+            Mark::RestoreCutRecord.hit();
+        }
         record.follows(self.done.link).map_err(|damage| {
             let file = &step.path;
             damaged(format!("{file}: the record at LSN {first}: {damage}"))

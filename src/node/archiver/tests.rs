@@ -242,11 +242,11 @@ fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
         "one is there to be put"
     );
     assert_eq!(
-        archiver.upload(&with_snapshot, log.now()).unwrap().lsn,
+        archiver.upload(&with_snapshot, at(log.now())).unwrap().lsn,
         Lsn(110)
     );
     assert!(
-        archiver.upload(&with_snapshot, log.now()).is_none(),
+        archiver.upload(&with_snapshot, at(log.now())).is_none(),
         "one at a time"
     );
 }
@@ -319,9 +319,9 @@ fn what_the_store_lost_is_put_again_or_told() {
 
 /// What the thread does that `ship` starts.
 fn prove(archiver: &mut Archiver, order: &Order, now_ns: u64) -> Option<Verified> {
-    let proof = archiver.proof(order, now_ns)?;
+    let proof = archiver.proof(order, at(now_ns))?;
     assert!(
-        archiver.proof(order, u64::MAX).is_none(),
+        archiver.proof(order, at(u64::MAX)).is_none(),
         "one is under way"
     );
     let report =
@@ -349,7 +349,7 @@ fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
     let first = prove(&mut archiver, &due(&log), log.now()).unwrap();
     assert_eq!((first.findings, first.objects, first.first), (0, 1, None));
     assert!(
-        archiver.proof(&due(&log), log.now() + SECOND).is_none(),
+        archiver.proof(&due(&log), at(log.now() + SECOND)).is_none(),
         "not again and again"
     );
     log.grow(600);

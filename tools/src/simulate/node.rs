@@ -40,7 +40,7 @@ pub struct LogOwner {
 pub struct Process {
     pub engine: Engine,
     random: Random,
-    dir: SimDir,
+    pub dir: SimDir,
     scribe: Option<Scribe<SimDisk>>,
     pub log: LogOwner,
     meta: MetaFile,

@@ -29,8 +29,17 @@ pub enum Happening {
         node: usize,
         life: u64,
     },
+    /// It has put one object of a snapshot.
+    Put {
+        node: usize,
+        life: u64,
+    },
     /// The archive's store changes its behaviour.
     Store,
+    /// An operator removes what need not be kept in the archive.
+    Expire,
+    /// Somebody restores from the archive.
+    Restore,
     /// A node tries to reach another.
     Dial {
         from: usize,

@@ -6,7 +6,7 @@
 //! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
 //! `reads` (what confirms a read), `reigns` (what a primary knows and does), `starts` (what a start
 //! believes), `time` (log time), `stale` (how old READONLY reads are), `told` (outcomes, receipts,
-//! loss statements are true), `offsite` (the archive).
+//! loss statements are true), `offsite` and `restored` (the archive).
 
 mod commits;
 mod copies;
@@ -25,6 +25,7 @@ mod reads;
 mod register;
 mod reigns;
 mod replay;
+pub mod restored;
 mod search;
 mod stale;
 mod starts;
