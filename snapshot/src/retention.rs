@@ -6,11 +6,11 @@
 //! What cannot be read is never removed: somebody has to look at it first.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-use crate::catalogue::{Catalogue, history_dir, manifest_name, named_name};
+use crate::catalogue::{Catalogue, HistoryEntry, history_dir, manifest_name, named_name};
 use crate::manifest::Named;
 use crate::plan::{Lineage, Reach};
 use crate::store::join;
-use standfast_wal::{Lsn, Mark};
+use standfast_wal::Lsn;
 use std::collections::BTreeSet;
 
 /// How much to keep.
@@ -60,6 +60,9 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
         if entry.history.generation == highest || is_young {
             keep(&lineage, policy, from_ns, &mut kept);
         }
+        if entry.history.generation == highest {
+            kept.extend(unlisted(entry));
+        }
     }
     let may_go = |path: &&String| !kept.contains(path.as_str());
     let all = || catalogue.histories.iter();
@@ -91,6 +94,20 @@ fn manifests(catalogue: &Catalogue, going: &Expiry) -> Vec<String> {
         found.extend(some.iter().map(|m| join(&dir, &manifest_name(m.id))));
     }
     found
+}
+
+/// What no manifest names yet: whoever ships is about to put one that does.
+fn unlisted(entry: &HistoryEntry) -> impl Iterator<Item = &str> {
+    let newest = entry.manifests.last().map(|newest| newest.id);
+    let newest = newest.unwrap_or_default();
+    let logs = entry.logs.iter();
+    let logs = logs.filter(move |log| log.head.last_lsn() > newest.lsn);
+    let snapshots = entry.snapshots.iter();
+    let snapshots = snapshots.filter(move |one| one.link.position.lsn > newest.snapshot_lsn);
+    let paths = logs.map(|log| &log.path);
+    paths
+        .chain(snapshots.map(|one| &one.path))
+        .map(String::as_str)
 }
 
 /// The segments that no snapshot of those kept refers to; none where a file cannot be read, for it
@@ -132,9 +149,6 @@ fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTre
         // The last start from which the furthest point is reached is needed whatever its age.
         let is_last_resort = Some(reach.to.lsn) == furthest
             && reaches[i + 1..].iter().all(|r| Some(r.to.lsn) != furthest);
-        if is_last_resort && !is_kept(i, reach) {
-            Mark::ArchiveLastResort.hit();
-        }
         if is_kept(i, reach) || is_last_resort {
             kept.extend(reach.snapshot.map(|s| s.path.as_str()));
             oldest.get_or_insert(reach.snapshot.map_or(Lsn::ZERO, |s| s.link.position.lsn));
@@ -143,6 +157,8 @@ fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTre
     // Without anything to restore from, nothing is known to be useless.
     let oldest = oldest.unwrap_or(Lsn::ZERO);
     kept.extend(lineage.logs_behind(oldest));
+    // Whoever ships reads it back again and again, and goes on behind it.
+    kept.extend(lineage.newest_log());
 }
 
 #[cfg(test)]

@@ -92,12 +92,10 @@ marks! {
     ArchivePresent "archive-present" "An object that was to be put into the archive was there already.";
     ArchivePutAgain "archive-put-again" "A name in the archive was taken by a put that came to nothing: it was put again.";
     ArchiveCaughtUp "archive-caught-up" "An archiver that slept went on where another one had come to.";
-    ArchiveSegmentsAgain "archive-segments-again" "Segments had expired until their snapshot was in the archive, and were put again.";
     ArchiveGap "archive-gap" "Log was dropped before it was shipped: the archive got a hole.";
     ArchiveUnattested "archive-unattested" "A piece of log was shipped without an attestation, for none came.";
     ArchiveNotOurs "archive-not-ours" "An archiver refused an archive that holds a newer history.";
     ArchiveHanded "archive-handed" "A primary named another node to archive.";
-    ArchiveLastResort "archive-last-resort" "An old snapshot was kept: only from there the newest point is reached.";
     RestoreCutRecord "restore-cut-record" "A restore ended inside a record.";
     RestoreForked "restore-forked" "A restore followed the log of one history into the one that forked from it.";
     Busy "busy" "No write is taken, for too much is ordered and not committed.";

@@ -15,7 +15,7 @@ use crate::segment::{self, SegmentRef};
 use crate::store::join;
 use crate::{Result, archive::Put};
 use bytes::Bytes;
-use standfast_wal::{File, Lsn, Mark, Storage};
+use standfast_wal::{File, Lsn, Storage};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,9 +95,6 @@ impl<S: Storage> Upload<S> {
                 // Until the snapshot had its name, whoever expired backups did not see what needs
                 // them.
                 self.missing = self.find_missing()?;
-                if !self.missing.is_empty() {
-                    Mark::ArchiveSegmentsAgain.hit();
-                }
                 self.done = Done::All;
             }
             Done::All => return Ok(true),

@@ -236,6 +236,10 @@ impl Replay {
     ) -> Result<(), Failure> {
         let all_bytes = plan.steps.iter().map(|step| step.head.raw_bytes).sum();
         let mut done_bytes = 0;
+        let histories = plan.steps.windows(2);
+        if histories.into_iter().any(|two| two[0].head.history != two[1].head.history) {
+            Mark::RestoreForked.hit();
+        }
         for step in &plan.steps {
             on_progress(Progress::Replaying {
                 done_bytes,

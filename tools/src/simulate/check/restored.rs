@@ -62,11 +62,12 @@ struct Span {
 }
 
 /// What of one history, and of those that it forked from, can be restored.
-struct Reachable {
+#[derive(Debug)]
+pub struct Reachable {
     /// States that something begins at; 0: the empty one.
     starts: BTreeSet<Lsn>,
     /// Snapshots whose segments have expired: a restore may begin there, and is refused.
-    spoilt: BTreeSet<Lsn>,
+    pub spoilt: BTreeSet<Lsn>,
     /// First and last LSN of stretches of log without a hole, in order.
     stretches: Vec<(Lsn, Lsn)>,
     newest: Lsn,
@@ -86,7 +87,7 @@ impl Reachable {
         lsn > Lsn::ZERO && starts.any(|start| self.end_of(*start) >= lsn)
     }
 
-    fn furthest(&self) -> Lsn {
+    pub fn furthest(&self) -> Lsn {
         let ends = self.starts.iter().map(|start| self.end_of(*start));
         ends.max().unwrap_or_default()
     }
@@ -125,6 +126,11 @@ impl Observer {
         self.reachable(history).furthest()
     }
 
+    pub fn has_spoilt(&self) -> bool {
+        let mut all = self.archived.there.snapshots.values();
+        all.any(|one| one.segments.iter().any(|path| !self.archived.has(path)))
+    }
+
     fn spans(&self, history: History) -> Vec<Span> {
         let ancestors = self.register.newest(history).map(|c| &c.ancestors[..]);
         let ancestors = ancestors.unwrap_or_default();
@@ -148,7 +154,7 @@ impl Observer {
         spans
     }
 
-    fn reachable(&self, history: History) -> Reachable {
+    pub fn reachable(&self, history: History) -> Reachable {
         let mut found = Reachable {
             starts: BTreeSet::from([Lsn::ZERO]),
             spoilt: BTreeSet::new(),
@@ -223,9 +229,9 @@ impl Observer {
                 ..Wish::latest(of)
             });
         }
-        let record = &records[random.index(records.len())];
+        let record = self.draw_record(of, records, random);
         let (first, last) = (record.first_lsn(), record.last_lsn());
-        let lsn = match random.one_in(4) {
+        let lsn = match random.one_in(3) {
             true => Lsn(random.between(first.0, last.0)),
             false => last,
         };
@@ -240,6 +246,30 @@ impl Observer {
             of,
             lsn,
         })
+    }
+
+    /// One that is long, or near a fork, or any.
+    fn draw_record<'a>(
+        &self,
+        of: History,
+        records: &'a [Record],
+        random: &mut Random,
+    ) -> &'a Record {
+        let spans = self.spans(of);
+        let fork = match &spans[..] {
+            [.., last] if spans.len() > 1 && random.one_in(2) => last.above,
+            _ => Lsn::ZERO,
+        };
+        let behind = records.partition_point(|one| one.last_lsn() <= fork);
+        let most = match fork {
+            Lsn::ZERO => records.len(),
+            _ => 20,
+        };
+        let near = &records[behind.min(records.len() - 1)..];
+        let near = &near[..near.len().min(most)];
+        let some = (0..3).map(|_| &near[random.index(near.len())]);
+        some.max_by_key(|one| one.first_lsn().distance_to(one.last_lsn()))
+            .expect("three were drawn")
     }
 
     /// What came of a restore is what was wished for, and what the nodes had there.

@@ -26,6 +26,7 @@ pub struct Offsite {
     trouble: Option<[u64; 2]>,
     /// Between one removal of what need not be kept and the next.
     expiry: Option<[u64; 2]>,
+    next_expiry: u64,
     /// Between one restore and the next.
     restores: [u64; 2],
     random: Random,
@@ -50,7 +51,8 @@ impl Offsite {
             expiry: random
                 .one_in(2)
                 .then(|| random.pick(&[[100 * MS, 2000 * MS], [1000 * MS, 10_000 * MS]])),
-            restores: [1000 * MS, 15_000 * MS],
+            next_expiry: 0,
+            restores: [500 * MS, 7000 * MS],
             random,
         };
         Some((offsite, settings))
@@ -67,8 +69,8 @@ impl Offsite {
     }
 
     /// Now and then the store answers no more from some call on, in the middle of what is asked.
-    fn may_stop(&mut self, calls: u64) {
-        if self.trouble.is_some() && self.random.one_in(12) {
+    fn may_stop(&mut self, is_calm: bool, calls: u64) {
+        if !is_calm && self.trouble.is_some() && self.random.one_in(12) {
             self.store.answer(self.random.below(calls));
         }
     }
@@ -96,6 +98,9 @@ impl World {
         self.observer.archived(&offsite.store)?;
         let time = self.quiet.unwrap_or(self.now);
         let told = self.observer.told_by(config.history, time);
+        if self.observer.has_spoilt() {
+            return Ok(true);
+        }
         Ok(self.observer.restorable_through(config.history) >= told)
     }
 
@@ -131,15 +136,27 @@ impl World {
         self.after(wait, Happening::Store);
     }
 
+    /// A snapshot is being put: what it needs is not needed yet.
+    fn expire_meanwhile(&mut self) {
+        let offsite = self.offsite.as_mut().expect("something is put there");
+        if self.calm.is_none() && offsite.expiry.is_some() && offsite.random.one_in(16) {
+            self.queue.push(self.now, Happening::Expire);
+        }
+    }
+
     /// An operator removes what need not be kept, and may be interrupted anywhere.
     pub fn expire(&mut self) -> Result<(), String> {
         let now = self.clock(0).wall;
         let Some(offsite) = &mut self.offsite else {
             return Ok(());
         };
-        if let Some([low, high]) = offsite.expiry.filter(|_| self.calm.is_none()) {
-            let wait = offsite.random.between(low, high);
-            self.queue.push(self.now + wait, Happening::Expire);
+        let Some([low, high]) = offsite.expiry.filter(|_| self.calm.is_none()) else {
+            return Ok(());
+        };
+        // Those that come beside a snapshot set off none of their own.
+        if self.now >= offsite.next_expiry {
+            offsite.next_expiry = self.now + offsite.random.between(low, high);
+            self.queue.push(offsite.next_expiry, Happening::Expire);
         }
         let policy = Policy {
             keep_full: offsite.random.index(3),
