@@ -144,8 +144,7 @@ impl Observer {
             return Ok(());
         };
         let left = self.reachable(history);
-        let is_spoilt = !before.spoilt.is_empty() || !left.spoilt.is_empty();
-        if left.furthest() < before.furthest() && !is_spoilt {
+        if left.furthest() < before.furthest() {
             return Err(format!("of {history} there was {before:?}, and {left:?} has not expired"));
         }
         Ok(())

@@ -88,7 +88,8 @@ impl Reachable {
     }
 
     pub fn furthest(&self) -> Lsn {
-        let ends = self.starts.iter().map(|start| self.end_of(*start));
+        let starts = self.starts.union(&self.spoilt);
+        let ends = starts.map(|start| self.end_of(*start));
         ends.max().unwrap_or_default()
     }
 }

@@ -98,9 +98,6 @@ impl World {
         self.observer.archived(&offsite.store)?;
         let time = self.quiet.unwrap_or(self.now);
         let told = self.observer.told_by(config.history, time);
-        if self.observer.has_spoilt() {
-            return Ok(true);
-        }
         Ok(self.observer.restorable_through(config.history) >= told)
     }
 
