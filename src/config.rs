@@ -18,6 +18,7 @@ use crate::limits;
 pub use crate::replication::config::MemberRole;
 use bytesize::ByteSize;
 use standfast_snapshot::Recipient;
+use standfast_snapshot::retention::Policy;
 use standfast_wal::{ClusterId, NodeId};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -234,6 +235,11 @@ settings! {
              nobody, and plain. No node needs, or should have, the keys that open it.";
         verify_interval: Duration = "1day" in "0" to "365days",
             "How often the node that archives reads all of the archive and proves it; 0 is never.";
+        archive_keep_for: Duration = "0" in "0" to "36500days",
+            "How far back every point stays restorable from the archive; what only older ones need \
+             is removed behind each proof of all of it that found nothing wrong. 0 is for ever.";
+        archive_keep_full: u32 = "2" in "1" to "1000000",
+            "How many snapshots of each history stay at least, where archive_keep_for removes any.";
         archive_required: bool = "false",
             "Refuse writes rather than drop log that the archive lacks, once wal_keep is passed or \
              the disk is 80 % full.";
@@ -318,6 +324,14 @@ impl Config {
         self.backup_dir
             .clone()
             .unwrap_or_else(|| self.data_dir.join("backups"))
+    }
+
+    /// What of the archive is to be kept; `None`: everything.
+    pub fn archive_policy(&self) -> Option<Policy> {
+        (!self.archive_keep_for.is_zero()).then(|| Policy {
+            keep_full: self.archive_keep_full as usize,
+            keep_for_ns: u64::try_from(self.archive_keep_for.as_nanos()).unwrap_or(u64::MAX),
+        })
     }
 
     /// `max_memory` in bytes, on this machine and in this container.

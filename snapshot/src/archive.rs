@@ -10,6 +10,8 @@
 //! name is held against one's own by what it says in clear: the place in the one log of its
 //! history, by the chain; and against itself by the digest of its stored bytes.
 
+mod marks;
+mod removal;
 mod unlisted;
 mod upload;
 
@@ -18,7 +20,6 @@ use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};
 use crate::new_file::place_of;
 use crate::object::{LogHead, check_log, encode_log};
-use crate::retention::Expiry;
 use crate::seal::{Identities, Recipients};
 use crate::store::{Shared, Store, join};
 use crate::survey::{self, Survey};
@@ -31,6 +32,8 @@ use std::path::Path;
 use std::sync::Arc;
 use unlisted::Unlisted;
 
+pub use marks::MARK_FOR;
+pub use removal::{REMOVAL_FOR, remove};
 pub use unlisted::MANIFEST_PIECES;
 pub use upload::Upload;
 
@@ -107,6 +110,14 @@ impl Shipper {
         put(&**store, &path, &card.encode().into(), || {
             Ok(catalogue::read_card(&**store, &path)? == *card)
         })?;
+        for dir in [
+            &dir,
+            &catalogue::segments_beside(&dir, recipients.id()),
+            &catalogue::marks_dir(card.cluster),
+        ] {
+            let swept = store.sweep(dir);
+            swept.map_err(|e| Error::io(store.place(dir), e))?;
+        }
         let survey = survey::survey(store, card)?;
         let unlisted = Unlisted::find(store, &dir)?;
         let shipper = Shipper {
@@ -316,16 +327,6 @@ fn put(
     }
 }
 
-/// Removes what `retention` said may go; manifests first, so that none names what is gone, then
-/// snapshots, so that none is ever without its log or its segments.
-pub fn remove(store: &dyn Store, expiry: &Expiry) -> Result<()> {
-    for path in expiry.all() {
-        let removed = store.delete(path);
-        removed.map_err(|e| Error::io(store.place(path), e))?;
-    }
-    Ok(())
-}
-
 /// Reads a piece of log from the archive and proves all of it.
 pub fn read_log(
     store: &dyn Store,
@@ -339,5 +340,7 @@ pub fn read_log(
 
 #[cfg(test)]
 mod proofs;
+#[cfg(test)]
+mod races;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,8 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 pub use names::{
-    CARD_NAME, history_dir, log_name, manifest_name, named_name, segments_beside, snapshot_name,
+    CARD_NAME, history_dir, log_name, manifest_name, marks_dir, named_name, segments_beside,
+    snapshot_name,
 };
 use names::{
     LOG_PREFIX, MANIFEST_PREFIX, SEGMENTS_NAME, SNAPSHOT_PREFIX, parse_history, parse_log_name,
@@ -439,6 +440,12 @@ pub(crate) fn newest_manifest(store: &dyn Store, dir: &str) -> Result<Option<Man
 }
 
 impl SnapshotEntry {
+    /// Where its segments lie.
+    pub(crate) fn segment_paths(&self) -> impl Iterator<Item = String> {
+        let all = self.segments.iter();
+        all.map(|one| join(&self.segments_dir, &one.name()))
+    }
+
     /// The snapshot as a manifest names it.
     pub(crate) fn named(&self) -> Named {
         Named {

@@ -54,6 +54,10 @@ pub enum Reason {
     NoSegment,
     #[error("another file has this name and holds something else")]
     Taken,
+    #[error("an expiry is removing it, and a snapshot that is being put needs it: try again")]
+    Going,
+    #[error("the expiry took too long and ended before it: expire again")]
+    Late,
 }
 
 impl Error {
@@ -110,6 +114,8 @@ impl Error {
                 | Reason::Sealed(_)
                 | Reason::Key(_)
                 | Reason::Taken
+                | Reason::Going
+                | Reason::Late
         )
     }
 

@@ -261,13 +261,6 @@ impl<'a> Lineage<'a> {
         })
     }
 
-    /// The piece of its log that reaches furthest.
-    pub(crate) fn newest_log(&self) -> Option<&'a str> {
-        let tip = self.segments.last().and_then(|segment| segment.entry)?;
-        let newest = tip.logs.iter().max_by_key(|log| log.head.last_lsn());
-        newest.map(|log| log.path.as_str())
-    }
-
     /// Where the log can be taken up again behind `lsn` (from the start if `None`), and the first
     /// point to be had there.
     fn next_start(&self, behind: Option<Lsn>) -> Option<(Link, Point)> {

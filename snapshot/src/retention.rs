@@ -2,11 +2,14 @@
 //!
 //! A history counts while it has the highest generation, or had a command within the time to keep.
 //! Of each that counts the newest snapshots are kept, those young enough, and the one that the
-//! oldest point within the time to keep is restored from; and all log behind the oldest of them.
+//! oldest point within the time to keep is restored from; and all log behind the oldest of them, at
+//! least its newest piece.
 //! What cannot be read is never removed: somebody has to look at it first.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-use crate::catalogue::{Catalogue, HistoryEntry, history_dir, manifest_name, named_name};
+use crate::catalogue::{
+    Catalogue, HistoryEntry, SnapshotEntry, history_dir, manifest_name, named_name,
+};
 use crate::manifest::Named;
 use crate::plan::{Lineage, Reach};
 use crate::store::join;
@@ -33,6 +36,10 @@ pub struct Expiry {
 }
 
 impl Expiry {
+    pub fn is_empty(&self) -> bool {
+        self.all().next().is_none()
+    }
+
     /// In the order in which they may go.
     pub fn all(&self) -> impl Iterator<Item = &String> {
         self.manifests
@@ -59,6 +66,9 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
             .is_some_and(|newest| newest.timestamp.is_none_or(|at| at >= from_ns));
         if entry.history.generation == highest || is_young {
             keep(&lineage, policy, from_ns, &mut kept);
+            // It says up to where the archive has come: whoever ships goes on behind it.
+            let newest = entry.logs.iter().max_by_key(|log| log.head.last_lsn());
+            kept.extend(newest.map(|log| log.path.as_str()));
         }
         if entry.history.generation == highest {
             kept.extend(unlisted(entry));
@@ -119,12 +129,8 @@ fn unneeded(catalogue: &Catalogue, kept: &BTreeSet<&str>) -> Vec<String> {
     }
     let snapshots = all().flat_map(|entry| &entry.snapshots);
     let needed = snapshots.filter(|snapshot| kept.contains(snapshot.path.as_str()));
-    let needed: BTreeSet<String> = needed
-        .flat_map(|snapshot| {
-            let dir = &snapshot.segments_dir;
-            snapshot.segments.iter().map(|one| join(dir, &one.name()))
-        })
-        .collect();
+    let needed = needed.flat_map(SnapshotEntry::segment_paths);
+    let needed: BTreeSet<String> = needed.collect();
     let unneeded = catalogue.segments.iter();
     unneeded
         .filter(|path| !needed.contains(*path))
@@ -157,8 +163,6 @@ fn keep<'a>(lineage: &Lineage<'a>, policy: Policy, from_ns: u64, kept: &mut BTre
     // Without anything to restore from, nothing is known to be useless.
     let oldest = oldest.unwrap_or(Lsn::ZERO);
     kept.extend(lineage.logs_behind(oldest));
-    // Whoever ships reads it back again and again, and goes on behind it.
-    kept.extend(lineage.newest_log());
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub struct Listed {
     /// The last part of its name.
     pub name: String,
     pub bytes: u64,
+    /// When it was put, by the store's own clock; ns since 1970.
+    pub modified_ns: u64,
 }
 
 /// What lies directly below one name.
@@ -72,6 +74,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 
     fn delete(&self, name: &str) -> io::Result<()>;
+
+    /// Removes what puts directly below `name` have left that never came to an end.
+    fn sweep(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Reads that are worth doing side by side.
     fn readers(&self) -> usize;

@@ -1,8 +1,11 @@
 //! `backup …`: `now` asks a node; the others read what an archive holds and can restore.
 
 use super::exit::{ExitCode, Failure, Outcome};
+use super::random;
+use crate::node::run::now;
 use serde_json::{Value, json};
 use standfast_snapshot::Identities;
+use standfast_snapshot::archive::{self, REMOVAL_FOR};
 use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry, SnapshotEntry};
 use standfast_snapshot::plan::{Lineage, Point};
 use standfast_snapshot::retention::{Expiry, Policy, expire};
@@ -11,7 +14,7 @@ use standfast_snapshot::verify::{HistoryReport, Report, verify};
 use standfast_wal::ClusterId;
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Which backups of whom.
 #[derive(clap::Args, Debug)]
@@ -387,14 +390,12 @@ fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
     let store = open_store(&place.from)?;
     let cluster = choose_cluster(&store, place.cluster)?;
     let catalogue = catalogue::read(&store, cluster).map_err(unreadable)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    let expiry = expire(&catalogue, policy, now_ns);
+    let mut expiry = expire(&catalogue, policy, now().wall);
     if !dry_run {
-        let removed = standfast_snapshot::archive::remove(&*store, &expiry);
-        removed.map_err(unreadable)?;
+        let (nonce, began) = (random::id()?, now().boot);
+        let may_go_on = || Duration::from_nanos(now().boot.saturating_sub(began)) < REMOVAL_FOR;
+        let gone = archive::remove(&store, &catalogue, &expiry, nonce, &may_go_on);
+        expiry = gone.map_err(unreadable)?;
     }
     if place.json {
         println!("{}", expiry_json(&expiry, dry_run));

@@ -11,7 +11,18 @@ pub fn check(config: &Config) -> Vec<String> {
     peers(config, &mut problems);
     times(config, &mut problems);
     sizes(config, &mut problems);
+    archive(config, &mut problems);
     problems
+}
+
+fn archive(config: &Config, problems: &mut Vec<String>) {
+    if !config.archive_keep_for.is_zero() && config.verify_interval.is_zero() {
+        problems.push(
+            "archive_keep_for removes nothing of an archive that is never proved: set \
+             verify_interval"
+                .to_owned(),
+        );
+    }
 }
 
 fn addresses(config: &Config, problems: &mut Vec<String>) {

@@ -6,17 +6,18 @@
 //! is no proof that it can be restored. No thread and no clock here; its calls of the store block.
 
 mod proof;
+mod standing;
 pub mod worker;
 
-pub use proof::{Proof, Verified};
+pub use proof::{Expired, Proof, Verified};
+pub use standing::Standing;
 
 use crate::limits;
-use crate::node::archive::NO_HISTORY;
 use crate::node::clock::Now;
 use crate::node::directory::Directory;
 use crate::node::shelf;
-use serde::{Deserialize, Serialize};
 use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put, Upload as Uploading};
+use standfast_snapshot::retention::Policy;
 use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, Survey, catalogue, store};
 use standfast_wal::{
     ClusterId, History, Kind, Link, Lsn, Mark, ReadError, Reader, Record, Storage,
@@ -37,45 +38,6 @@ pub struct Order {
     pub snapshot_lsn: Option<Lsn>,
     /// All of the archive should be read and proved again.
     pub is_verify_due: bool,
-}
-
-/// What an archiver knows of the archive.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Standing {
-    pub history: History,
-    /// The archive has the log up to here.
-    pub through: Lsn,
-    /// Everything up to this time (ns since 1970) was read back and can be restored; 0: nothing.
-    pub restorable_ns: u64,
-    /// Log that was dropped before it was shipped, until a snapshot behind it is in the archive.
-    pub gap: Option<(Lsn, Lsn)>,
-    /// A snapshot would help, and this node has none that does.
-    pub wants_snapshot: bool,
-    /// Why the last round failed.
-    pub error: Option<String>,
-    /// Rounds have been failing for some time.
-    pub is_failing: bool,
-    pub stored_bytes: u64,
-    pub failures: u64,
-    /// The last proof of all of it.
-    pub verified: Option<Verified>,
-}
-
-impl Default for Standing {
-    fn default() -> Standing {
-        Standing {
-            history: NO_HISTORY,
-            through: Lsn::ZERO,
-            restorable_ns: 0,
-            gap: None,
-            wants_snapshot: false,
-            error: None,
-            is_failing: false,
-            stored_bytes: 0,
-            failures: 0,
-            verified: None,
-        }
-    }
 }
 
 /// The log as an archiver reads it.
@@ -158,6 +120,7 @@ pub struct Archiver {
     store: Option<Shared>,
     interval: Duration,
     recipients: Recipients,
+    keep: Option<Policy>,
     course: Option<Course>,
     standing: Standing,
     is_uploading: bool,
@@ -178,6 +141,7 @@ impl Archiver {
             store: None,
             interval,
             recipients,
+            keep: None,
             course: None,
             standing: Standing::default(),
             is_uploading: false,
@@ -195,6 +159,11 @@ impl Archiver {
             store: Some(store),
             ..Archiver::new("", interval, recipients)
         }
+    }
+
+    /// Removes what `keep` does not want kept, behind each proof that finds nothing wrong.
+    pub fn keeping(self, keep: Option<Policy>) -> Archiver {
+        Archiver { keep, ..self }
     }
 
     pub fn standing(&self) -> &Standing {
@@ -331,6 +300,7 @@ impl Archiver {
             self.standing = Standing {
                 stored_bytes: self.standing.stored_bytes,
                 failures: self.standing.failures,
+                removed: self.standing.removed,
                 verified: self.standing.verified.take(),
                 ..Standing::default()
             };
@@ -350,6 +320,11 @@ impl Archiver {
         let course = self.course.as_ref()?;
         let lsn = order.snapshot_lsn.filter(|_| !self.is_uploading)?;
         if Some(lsn) <= course.survey.snapshot_lsn || now.boot < self.upload_after {
+            return None;
+        }
+        // Before its log it would stand behind a hole, of which a proof would tell.
+        let end = course.shipper.end();
+        if course.survey.is_whole && end.is_none_or(|end| end.position.lsn < lsn) {
             return None;
         }
         let interval = limits::ARCHIVE_SNAPSHOT_INTERVAL.as_nanos();

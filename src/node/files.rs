@@ -257,7 +257,8 @@ fn start_archiver(
     let place = config.archive.as_ref()?;
     let log = log?.clone();
     let recipients = Recipients::new(&config.archive_recipients);
-    let archiver = Archiver::new(place.as_str(), config.archive_interval, recipients);
+    let archiver = Archiver::new(place.as_str(), config.archive_interval, recipients)
+        .keeping(config.archive_policy());
     Some(ship::spawn(archiver, &config.data_dir, log, events.clone()))
 }
 

@@ -3,12 +3,10 @@
 //! Shell only: what is done is `archiver::worker`.
 
 use crate::node::archiver::worker::{Words, Worker};
-use crate::node::archiver::{Archiver, Order, Proof, Upload, Verified};
+use crate::node::archiver::{Archiver, Order, Proof, Upload};
 use crate::node::directory::DataDir;
 use crate::node::engine::Event;
-use crate::node::run::now;
-use standfast_snapshot::Identities;
-use standfast_snapshot::verify::verify;
+use crate::node::run::{now, random};
 use standfast_wal::{Disk, Reader};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -78,18 +76,7 @@ impl Thread {
     fn prove(&self, proof: Proof) {
         let orders = self.orders.clone();
         crate::node::files::spawn("archive-verify", move || {
-            let prove = || {
-                let nobody = Identities::default();
-                let report = verify(&proof.store, proof.cluster, 1, &nobody)?;
-                Ok(Verified::new(&report, now().wall))
-            };
-            // `backup expire` may remove what was listed before it is read: what is found twice is
-            // told.
-            let result = prove().and_then(|first| match first.findings {
-                0 => Ok(first),
-                _ => prove(),
-            });
-            let result = result.map_err(|error: standfast_snapshot::Error| error.to_string());
+            let result = proof.run(&now, random());
             orders.tell(|words| words.proved = Some(result));
         });
     }

@@ -23,7 +23,7 @@ fn python() -> PathBuf {
 }
 
 /// Every data node takes a snapshot: the next restores may begin there.
-fn take_snapshots(cluster: &Cluster) {
+pub fn take_snapshots(cluster: &Cluster) {
     for node in cluster.data_nodes() {
         // One may be under way.
         let _ = cluster.connect(&node).call(&["STANDFAST", "SNAPSHOT"]);
@@ -40,11 +40,11 @@ fn watch(cluster: &Cluster, past: &mut Past, span: Duration) {
     });
 }
 
-fn archive_status(cluster: &Cluster) -> serde_json::Value {
+pub fn archive_status(cluster: &Cluster) -> serde_json::Value {
     cluster.status(&cluster.primary())["archive"].clone()
 }
 
-fn archiver(cluster: &Cluster) -> rig::spec::Node {
+pub fn archiver(cluster: &Cluster) -> rig::spec::Node {
     let id = until("a node archives", PATIENCE, || {
         archive_status(cluster)["archiver"].as_u64()
     });
@@ -52,7 +52,7 @@ fn archiver(cluster: &Cluster) -> rig::spec::Node {
 }
 
 /// Waits until the archive has everything that was written by now.
-fn wait_archived(cluster: &Cluster) {
+pub fn wait_archived(cluster: &Cluster) {
     let (lsn, _) = digest(&cluster.primary().client).expect("DIGEST is answered");
     until("the archive has what was written", PATIENCE, || {
         let status = archive_status(cluster);

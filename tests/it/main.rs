@@ -36,6 +36,8 @@ mod protection;
 #[cfg(test)]
 mod restart_all;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod runbooks;
 #[cfg(test)]
 mod site_loss;

@@ -4,7 +4,7 @@
 use super::*;
 use crate::catalogue::read;
 use crate::fixtures::{CLUSTER, card, fine, key, link_at, log, snapshot_with};
-use crate::retention::{Policy, expire};
+use crate::retention::{Expiry, Policy, expire};
 use crate::store::Memory;
 use crate::verify::{Finding, Report, verify};
 use crate::{Store, Target, plan};

@@ -359,7 +359,8 @@ fn segments_go_with_the_last_snapshot_that_needs_them() {
     let catalogue = read(&stored(&dir), CLUSTER).unwrap();
     let expiry = expire(&catalogue, policy, u64::MAX);
     assert_eq!((expiry.snapshots.len(), expiry.segments.len()), (1, 1));
-    remove(&*stored(&dir), &expiry).unwrap();
+    let gone = remove(&stored(&dir), &catalogue, &expiry, 1, &|| true).unwrap();
+    assert_eq!(gone, expiry);
     assert_eq!(segments(&dir).len(), 3);
     assert!(
         verify(&stored(&dir), CLUSTER, 2, &Identities::default())

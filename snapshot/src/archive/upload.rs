@@ -3,6 +3,7 @@
 //! One object a step, so that whoever takes the steps may be stopped between any two, and others
 //! may work in the same archive meanwhile. The snapshot comes after its segments.
 
+use super::marks::Mark;
 use super::{Shipper, put};
 use crate::catalogue;
 use crate::error::{Error, Reason};
@@ -16,7 +17,7 @@ use crate::store::join;
 use crate::{Result, archive::Put};
 use bytes::Bytes;
 use standfast_wal::{File, Lsn, Storage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,6 +30,8 @@ pub struct Upload<S: Storage> {
     named: Vec<SegmentRef>,
     /// Of those named: what was not there when it was looked.
     missing: Vec<SegmentRef>,
+    /// Keeps those that expire backups from removing its segments.
+    mark: Option<Mark>,
     done: Done,
     bytes: u64,
 }
@@ -37,8 +40,10 @@ pub struct Upload<S: Storage> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Done {
     Nothing,
+    Marked,
     Segments,
     Snapshot,
+    Released,
     All,
 }
 
@@ -62,6 +67,7 @@ impl<S: Storage> Upload<S> {
             header,
             named,
             missing: Vec::new(),
+            mark: None,
             done: Done::Nothing,
             bytes: 0,
         })
@@ -84,6 +90,10 @@ impl<S: Storage> Upload<S> {
         }
         match self.done {
             Done::Nothing => {
+                self.mark = self.put_mark()?;
+                self.done = Done::Marked;
+            }
+            Done::Marked => {
                 self.missing = self.find_missing()?;
                 self.done = Done::Segments;
             }
@@ -92,8 +102,11 @@ impl<S: Storage> Upload<S> {
                 self.done = Done::Snapshot;
             }
             Done::Snapshot => {
-                // Until the snapshot had its name, whoever expired backups did not see what needs
-                // them.
+                self.mark.take().map_or(Ok(()), Mark::release)?;
+                self.done = Done::Released;
+            }
+            Done::Released => {
+                // Whoever took this one for dead, so long did it take, may have removed some.
                 self.missing = self.find_missing()?;
                 self.done = Done::All;
             }
@@ -104,6 +117,25 @@ impl<S: Storage> Upload<S> {
 
     fn segments_dir(&self) -> String {
         catalogue::segments_beside(&self.shipper.dir, self.shipper.recipients.id())
+    }
+
+    /// Marks the segments of the snapshot as needed, and looks whether any is being removed. After
+    /// an error, and a crash, the mark is that of a dead one.
+    fn put_mark(&self) -> Result<Option<Mark>> {
+        if self.named.is_empty() {
+            return Ok(None);
+        }
+        let (store, dir) = (&self.shipper.store, self.segments_dir());
+        let needed = self.named.iter().map(|one| join(&dir, &one.name()));
+        let needed: BTreeSet<String> = needed.collect();
+        let mark = Mark::put(store, self.shipper.card.cluster, self.lsn(), &needed)?;
+        match mark.going()?.intersection(&needed).next() {
+            None => Ok(Some(mark)),
+            Some(path) => {
+                mark.release()?;
+                Err(Error::new(&store.place(path), None, Reason::Going))
+            }
+        }
     }
 
     /// The segments that the archive lacks. What has the name and the length of one is taken for it

@@ -29,6 +29,11 @@ pub fn segments_beside(history_dir: &str, recipients: Option<RecipientsId>) -> S
     join(store::parent(history_dir), &name)
 }
 
+/// Where those who put segments, and those who remove some, tell each other (`archive/marks.rs`).
+pub fn marks_dir(cluster: ClusterId) -> String {
+    format!("{cluster}/marks")
+}
+
 /// The archive's name of a snapshot.
 pub fn snapshot_name(lsn: Lsn) -> String {
     format!("{SNAPSHOT_PREFIX}{:020}", lsn.0)

@@ -10,9 +10,13 @@ use standfast_wal::Disk;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longer objects are mapped, not read: a restore need not hold them twice.
 const MAPPED_FROM: u64 = 1 << 20;
+
+/// A temporary file that nobody has written to for so long was left by a put that died.
+const LEFT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A directory; it is made when the first object is put.
 #[derive(Debug)]
@@ -111,8 +115,13 @@ impl Store for Directory {
             if found.is_dir() {
                 listing.below.push(name);
             } else if !name.ends_with(TEMPORARY) {
-                let bytes = found.len();
-                listing.objects.push(Listed { name, bytes });
+                let modified = found.modified()?.duration_since(UNIX_EPOCH);
+                let nanos = modified.unwrap_or_default().as_nanos();
+                listing.objects.push(Listed {
+                    name,
+                    bytes: found.len(),
+                    modified_ns: u64::try_from(nanos).unwrap_or(u64::MAX),
+                });
             }
         }
         listing.below.sort_unstable();
@@ -125,6 +134,29 @@ impl Store for Directory {
         fs::remove_file(&path)?;
         // Durable here: the object is gone, before another one goes that it would need.
         sync_parent(&path)
+    }
+
+    fn sweep(&self, name: &str) -> io::Result<()> {
+        let entries = match fs::read_dir(self.path(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        let now = SystemTime::now();
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().ends_with(TEMPORARY) {
+                continue;
+            }
+            // Whoever still writes it changes its time; whoever has slept for so long before it
+            // linked it fails, and puts it again.
+            let modified = entry.metadata().and_then(|found| found.modified());
+            let age = modified.map(|at| now.duration_since(at).unwrap_or_default());
+            if age.is_ok_and(|age| age > LEFT_AFTER) {
+                // Another one may have removed it.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
     }
 
     fn readers(&self) -> usize {

@@ -12,7 +12,8 @@ pub struct Memory(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    objects: BTreeMap<String, Bytes>,
+    objects: BTreeMap<String, Object>,
+    now_ns: u64,
     is_down: bool,
     loses_answers: bool,
     puts_denied: u32,
@@ -21,7 +22,31 @@ struct Inner {
     changes: u64,
 }
 
+#[derive(Clone, Debug)]
+struct Object {
+    bytes: Bytes,
+    modified_ns: u64,
+}
+
+impl Inner {
+    fn insert(&mut self, name: &str, bytes: Bytes) {
+        let modified_ns = self.now_ns;
+        let object = Object { bytes, modified_ns };
+        self.objects.insert(name.to_string(), object);
+        self.changes += 1;
+    }
+
+    fn bytes(&self, name: &str) -> Option<&Bytes> {
+        self.objects.get(name).map(|one| &one.bytes)
+    }
+}
+
 impl Memory {
+    /// What the store's clock says from now on.
+    pub fn set_time(&self, now_ns: u64) {
+        self.lock().now_ns = now_ns;
+    }
+
     /// Whether every call fails from now on.
     pub fn set_down(&self, is_down: bool) {
         self.lock().is_down = is_down;
@@ -47,6 +72,12 @@ impl Memory {
         self.lock().calls_left.take() == Some(0)
     }
 
+    /// Whether calls may fail, lose their answers or lie about a name.
+    pub fn is_ill(&self) -> bool {
+        let inner = self.lock();
+        inner.is_down || inner.loses_answers || inner.puts_denied > 0
+    }
+
     pub fn is_down(&self) -> bool {
         self.lock().is_down
     }
@@ -63,18 +94,17 @@ impl Memory {
     /// Shows each object, in the order of their names.
     pub fn each(&self, mut show: impl FnMut(&str, &Bytes)) {
         let inner = self.lock();
-        inner.objects.iter().for_each(|(name, bytes)| show(name, bytes));
+        for (name, object) in &inner.objects {
+            show(name, &object.bytes);
+        }
     }
 
     /// Changes an object behind the store's back.
     pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
-        let mut bytes = inner
-            .objects
-            .get(name)
-            .map_or(Vec::new(), |one| one.to_vec());
+        let mut bytes = inner.bytes(name).map_or(Vec::new(), |one| one.to_vec());
         change(&mut bytes);
-        inner.objects.insert(name.to_string(), bytes.into());
+        inner.insert(name, bytes.into());
     }
 
     /// The names of all objects, in order.
@@ -84,7 +114,7 @@ impl Memory {
 
     /// An object's bytes, also while the store is down.
     pub fn contents(&self, name: &str) -> Option<Bytes> {
-        self.lock().objects.get(name).cloned()
+        self.lock().bytes(name).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -120,8 +150,7 @@ impl Store for Memory {
         if inner.objects.contains_key(name) {
             return Ok(false);
         }
-        inner.objects.insert(name.to_string(), bytes.clone());
-        inner.changes += 1;
+        inner.insert(name, bytes.clone());
         if inner.loses_answers {
             return Err(lost());
         }
@@ -130,8 +159,7 @@ impl Store for Memory {
 
     fn replace(&self, name: &str, bytes: &Bytes) -> io::Result<()> {
         let mut inner = self.reach()?;
-        inner.objects.insert(name.to_string(), bytes.clone());
-        inner.changes += 1;
+        inner.insert(name, bytes.clone());
         if inner.loses_answers {
             return Err(lost());
         }
@@ -140,7 +168,7 @@ impl Store for Memory {
 
     fn get(&self, name: &str) -> io::Result<Bytes> {
         let inner = self.reach()?;
-        inner.objects.get(name).cloned().ok_or_else(not_found)
+        inner.bytes(name).cloned().ok_or_else(not_found)
     }
 
     fn get_range(&self, name: &str, offset: u64, len: u64) -> io::Result<Bytes> {
@@ -161,7 +189,7 @@ impl Store for Memory {
             name => join(name, ""),
         };
         let mut listing = Listing::default();
-        for (name, bytes) in inner.objects.range(prefix.clone()..) {
+        for (name, object) in inner.objects.range(prefix.clone()..) {
             let Some(rest) = name.strip_prefix(&prefix) else {
                 break;
             };
@@ -170,7 +198,8 @@ impl Store for Memory {
                 Some((below, _)) => listing.below.push(below.to_string()),
                 None => listing.objects.push(Listed {
                     name: rest.to_string(),
-                    bytes: bytes.len() as u64,
+                    bytes: object.bytes.len() as u64,
+                    modified_ns: object.modified_ns,
                 }),
             }
         }

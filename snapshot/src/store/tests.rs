@@ -1,6 +1,9 @@
 //! One suite for every store: what an archive relies on.
 
 use super::*;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 /// What holds for any store that is empty at first; `far` objects are longer than one request takes.
 fn conforms(store: &dyn Store, far: usize) {
@@ -41,6 +44,11 @@ fn conforms(store: &dyn Store, far: usize) {
     assert_eq!(behind("log-1"), ["log-10", "log-2", "x"]);
     assert_eq!(store.get("a/b/y").unwrap_err().kind(), ErrorKind::NotFound);
 
+    assert!(store.put_if_absent("empty", &Bytes::new()).unwrap());
+    assert_eq!(store.get("empty").unwrap(), "");
+    assert_eq!(store.get_range("empty", 0, 200).unwrap(), "");
+    assert_eq!(store.get_range("c", 9, 1).unwrap(), "");
+
     let long: Bytes = (0..far).map(|n| (n / 7) as u8).collect();
     assert!(store.put_if_absent("far", &long).unwrap());
     assert!(!store.put_if_absent("far", &bytes("short")).unwrap());
@@ -70,6 +78,34 @@ fn race(store: &dyn Store) -> usize {
 fn a_directory_is_a_store() {
     let scratch = tempfile::tempdir().unwrap();
     conforms(&Directory::new(&scratch.path().join("to/be/made")), 3 << 20);
+}
+
+#[test]
+fn what_a_put_that_died_has_left_in_a_directory_goes_a_day_later() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Directory::new(scratch.path());
+    store.sweep("not/there").unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let write = |name: &str, age| {
+        let file = File::create_new(scratch.path().join("a").join(name)).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    };
+    assert!(
+        store
+            .put_if_absent("a/x", &Bytes::from_static(b"1"))
+            .unwrap()
+    );
+    write("old", day * 2);
+    write("x.7-0.tmp", day / 2);
+    write("x.8-0.tmp", day * 2);
+    // Two at once do no harm.
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.sweep("a").unwrap());
+        store.sweep("a").unwrap();
+    });
+    let left = std::fs::read_dir(scratch.path().join("a")).unwrap();
+    let left: BTreeSet<_> = left.map(|one| one.unwrap().file_name()).collect();
+    assert_eq!(left, ["old", "x", "x.7-0.tmp"].map(Into::into).into());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::limits;
-use crate::node::archiver::Verified;
+use crate::node::archiver::{Expired, Verified};
 use crate::node::engine::Engine;
 use crate::node::view::{Alarm, Metric};
 use crate::replication::Time;
@@ -41,6 +41,9 @@ impl Engine {
             return;
         };
         self.note(format!("archive: {}", verified.text()));
+        if let Some(text) = verified.expired.as_ref().and_then(Expired::text) {
+            self.note(format!("archive: {text}"));
+        }
     }
 
     fn verified_age(&self) -> Option<f64> {
@@ -111,6 +114,14 @@ impl Engine {
                 text: verified.text(),
             });
         }
+        let expired = known.verified.as_ref().and_then(|v| v.expired.as_ref());
+        if let Some(text) = expired
+            .filter(|e| e.error.is_some())
+            .and_then(Expired::text)
+        {
+            let name = "archive_unexpired";
+            alarms.push(Alarm { name, text });
+        }
         if self.archive_holds_writes() {
             let text = "the archive is required and too far behind: writes are refused".to_string();
             alarms.push(Alarm {
@@ -168,6 +179,11 @@ impl Engine {
                 value: own.stored_bytes as f64,
             },
             Metric {
+                name: "archive_removed_total",
+                help: "Objects that this node has removed from the archive by archive_keep_for.",
+                value: own.removed as f64,
+            },
+            Metric {
                 name: "archive_failures_total",
                 help: "Rounds of this node's archiver that failed.",
                 value: own.failures as f64,
@@ -193,6 +209,12 @@ impl Engine {
                 "bytes": v.bytes,
                 "findings": v.findings,
                 "first_finding": v.first,
+                "expired": v.expired.as_ref().map(|e| json!({
+                    "snapshots": e.snapshots,
+                    "log_pieces": e.logs,
+                    "segments": e.segments,
+                    "error": e.error,
+                })),
             })),
         })
     }

@@ -1,12 +1,18 @@
 //! Proving all of an archive again and again: when it is due, and what the last proof came to.
+//!
+//! Behind a proof that found nothing wrong goes what need not be kept: what was not proved, or is
+//! not sound, loses nothing more.
 
 use crate::limits;
 use crate::node::archiver::{Archiver, Order};
 use crate::node::clock::Now;
 use serde::{Deserialize, Serialize};
-use standfast_snapshot::Shared;
-use standfast_snapshot::verify::{Finding, Report};
+use standfast_snapshot::archive::{REMOVAL_FOR, remove};
+use standfast_snapshot::retention::{Policy, expire};
+use standfast_snapshot::verify::{Finding, Report, verify};
+use standfast_snapshot::{Error, Identities, Shared, catalogue};
 use standfast_wal::ClusterId;
+use std::time::Duration;
 
 /// What the last proof of the whole archive came to. The newest is the greatest.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -18,6 +24,39 @@ pub struct Verified {
     pub findings: u64,
     /// The first finding, for people.
     pub first: Option<String>,
+    /// What was removed behind it; `None`: nothing is to be removed, or may be.
+    pub expired: Option<Expired>,
+}
+
+/// What went because it need not be kept.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct Expired {
+    pub snapshots: u64,
+    pub logs: u64,
+    pub segments: u64,
+    /// Why not all that may go has gone.
+    pub error: Option<String>,
+}
+
+impl Expired {
+    /// For people; `None` where nothing has happened.
+    pub fn text(&self) -> Option<String> {
+        if let Some(error) = &self.error {
+            return Some(format!("what need not be kept was not removed: {error}"));
+        }
+        let Expired {
+            snapshots,
+            logs,
+            segments,
+            ..
+        } = self;
+        (snapshots + logs + segments > 0).then(|| {
+            format!(
+                "{snapshots} snapshots, {logs} pieces of log and {segments} segments need not be \
+                 kept and were removed"
+            )
+        })
+    }
 }
 
 impl Verified {
@@ -32,6 +71,7 @@ impl Verified {
             bytes: report.file_bytes,
             findings: u64::from(first.is_some()) + findings.count() as u64,
             first,
+            expired: None,
         }
     }
 
@@ -52,6 +92,51 @@ impl Verified {
 pub struct Proof {
     pub store: Shared,
     pub cluster: ClusterId,
+    /// How much is to be kept; `None`: everything.
+    pub keep: Option<Policy>,
+}
+
+impl Proof {
+    /// Reads all of it, on one thread, and then removes what may go. `nonce` is random.
+    pub fn run(&self, now: &dyn Fn() -> Now, nonce: u128) -> Result<Verified, String> {
+        let prove = || {
+            let report = verify(&self.store, self.cluster, 1, &Identities::default())?;
+            Ok(Verified::new(&report, now().wall))
+        };
+        // `backup expire` may remove what was listed before it is read: what is found twice is
+        // told.
+        let proved = prove().and_then(|first| match first.findings {
+            0 => Ok(first),
+            _ => prove(),
+        });
+        let mut verified = proved.map_err(|error: Error| error.to_string())?;
+        if let Some(policy) = self.keep.filter(|_| verified.findings == 0) {
+            verified.expired = Some(self.expire(policy, now, nonce));
+        }
+        Ok(verified)
+    }
+
+    fn expire(&self, policy: Policy, now: &dyn Fn() -> Now, nonce: u128) -> Expired {
+        let start = now();
+        let may_go_on =
+            || Duration::from_nanos(now().boot.saturating_sub(start.boot)) < REMOVAL_FOR;
+        let gone = catalogue::read(&self.store, self.cluster).and_then(|listed| {
+            let expiry = expire(&listed, policy, start.wall);
+            remove(&self.store, &listed, &expiry, nonce, &may_go_on)
+        });
+        match gone {
+            Ok(gone) => Expired {
+                snapshots: gone.snapshots.len() as u64,
+                logs: gone.logs.len() as u64,
+                segments: gone.segments.len() as u64,
+                error: None,
+            },
+            Err(error) => Expired {
+                error: Some(error.to_string()),
+                ..Expired::default()
+            },
+        }
+    }
 }
 
 impl Archiver {
@@ -67,6 +152,7 @@ impl Archiver {
         Some(Proof {
             store,
             cluster: order.card.cluster,
+            keep: self.keep,
         })
     }
 
@@ -76,6 +162,8 @@ impl Archiver {
         match result {
             Ok(verified) => {
                 self.verify_error = None;
+                let expired = verified.expired.clone().unwrap_or_default();
+                self.standing.removed += expired.snapshots + expired.logs + expired.segments;
                 self.standing.verified = Some(verified);
             }
             Err(error) => {

@@ -1,8 +1,10 @@
 //! An archiver's rounds against a store that fails: nothing is lost, doubled, or said too early.
 
+mod proofs;
+
 use super::*;
 use standfast_snapshot::store::Memory;
-use standfast_snapshot::{Card, Identities, Store, plan};
+use standfast_snapshot::{Card, Store, plan};
 use standfast_wal::Epoch;
 use std::sync::Arc;
 
@@ -315,63 +317,6 @@ fn what_the_store_lost_is_put_again_or_told() {
     assert!(!archiver.round(&order(&log), &log, at(7 * SECOND)));
     assert_eq!(archiver.standing().restorable_ns, 6 * SECOND);
     assert!(archiver.standing().error.is_some());
-}
-
-/// What the thread does that `ship` starts.
-fn prove(archiver: &mut Archiver, order: &Order, now_ns: u64) -> Option<Verified> {
-    let proof = archiver.proof(order, at(now_ns))?;
-    assert!(
-        archiver.proof(order, at(u64::MAX)).is_none(),
-        "one is under way"
-    );
-    let report =
-        standfast_snapshot::verify::verify(&proof.store, proof.cluster, 1, &Identities::default());
-    let result = report.map(|report| Verified::new(&report, now_ns));
-    archiver.proved(result.map_err(|error| error.to_string()));
-    archiver.standing().verified.clone()
-}
-
-#[test]
-fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
-    let memory = Arc::new(Memory::default());
-    let mut archiver = archiver(&memory);
-    let mut log = Log::new(40);
-    let due = |log: &Log| Order {
-        is_verify_due: true,
-        ..order(log)
-    };
-    assert!(archiver.round(&order(&log), &log, at(log.now())));
-    assert_eq!(
-        prove(&mut archiver, &order(&log), log.now()),
-        None,
-        "not due"
-    );
-    let first = prove(&mut archiver, &due(&log), log.now()).unwrap();
-    assert_eq!((first.findings, first.objects, first.first), (0, 1, None));
-    assert!(
-        archiver.proof(&due(&log), at(log.now() + SECOND)).is_none(),
-        "not again and again"
-    );
-    log.grow(600);
-    assert!(archiver.round(&order(&log), &log, at(log.now())));
-    let store: Shared = memory.clone();
-    let dir = catalogue::read(&store, CLUSTER).unwrap().histories;
-    let piece = &dir[0].logs[0].path;
-    let mut bytes = store.get(piece).unwrap().to_vec();
-    let half = bytes.len() / 2;
-    bytes[half] ^= 1;
-    store.replace(piece, &bytes.into()).unwrap();
-    let second = prove(&mut archiver, &due(&log), 100 * SECOND).unwrap();
-    assert!(second.findings > 0 && second.first.is_some(), "{second:?}");
-    // A store that does not answer proves nothing, neither good nor bad.
-    memory.set_down(true);
-    let third = prove(&mut archiver, &due(&log), 200 * SECOND).unwrap();
-    assert_eq!(third.at_ns, 100 * SECOND);
-    assert!(!archiver.round(&order(&log), &log, at(200 * SECOND)));
-    memory.set_down(false);
-    assert!(archiver.round(&order(&log), &log, at(201 * SECOND)));
-    let error = archiver.standing().error.clone().unwrap_or_default();
-    assert!(error.contains("its proof broke off"), "{error}");
 }
 
 #[test]

@@ -93,9 +93,14 @@ pub struct Wants {
     pub losses: Vec<String>,
 }
 
-fn engine_settings(id: NodeId, tuning: &Tuning, introduction: &Introduction) -> EngineSettings {
+fn engine_settings(
+    meta: &MetaFile,
+    tuning: &Tuning,
+    introduction: &Introduction,
+) -> EngineSettings {
     EngineSettings {
-        pid: id.0,
+        pid: meta.core.node.0,
+        quarantined: meta.quarantined,
         introduction: introduction.clone(),
         ..tuning.engine.clone()
     }
@@ -194,7 +199,7 @@ impl Process {
         let reader = log.as_ref().map(Log::reader);
         let is_witness = log.is_none();
         let engine = Engine::new(
-            engine_settings(meta.core.node, tuning, &introduction),
+            engine_settings(&meta, tuning, &introduction),
             meta.identity(),
             replica,
             state,

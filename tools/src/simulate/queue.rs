@@ -40,6 +40,8 @@ pub enum Happening {
     Expire,
     /// Somebody restores from the archive.
     Restore,
+    /// What was restored and is open has its deadline.
+    Copy,
     /// A node tries to reach another.
     Dial {
         from: usize,

@@ -30,6 +30,8 @@ pub struct Summary {
     /// Objects that expired, and restores that came to an end.
     pub archive_expired: u64,
     pub restores: u64,
+    /// Restored copies that were opened beside their cluster.
+    pub copies_opened: u64,
     /// Runs that ended early, because a primary that lost its disk had just shrunk the sync set.
     pub beyond_promises: u64,
     /// Keys whose search for an order was given up.
@@ -83,6 +85,7 @@ impl Summary {
         self.archive_objects += other.archive_objects;
         self.archive_expired += other.archive_expired;
         self.restores += other.restores;
+        self.copies_opened += other.copies_opened;
         self.beyond_promises += other.beyond_promises;
         self.searches_given_up += other.searches_given_up;
         self.slowest_heal_ns = self.slowest_heal_ns.max(other.slowest_heal_ns);
@@ -92,7 +95,7 @@ impl Summary {
     }
 
     /// The counts that people look at, by name.
-    fn counts(&self) -> [(&'static str, u64); 19] {
+    fn counts(&self) -> [(&'static str, u64); 20] {
         [
             ("promotions", self.promotions),
             ("crashes", self.crashes),
@@ -111,6 +114,7 @@ impl Summary {
             ("objects in archives", self.archive_objects),
             ("objects expired", self.archive_expired),
             ("restores", self.restores),
+            ("restored copies opened", self.copies_opened),
             ("runs beyond the promises", self.beyond_promises),
             ("keys not searched", self.searches_given_up),
         ]

@@ -202,6 +202,7 @@ impl World {
             }
             Happening::Expire => self.expire(),
             Happening::Restore => self.restore_something(),
+            Happening::Copy => self.copy_wakes(),
             Happening::Dial { from, to, ticket } => self.on_dial(from, to, ticket),
             Happening::Greeted {
                 from,

@@ -37,6 +37,7 @@ use super::node::{Process, Wants};
 use super::nodes::Node;
 use super::plan::Plan;
 use super::summary::Summary;
+use std::collections::BTreeSet;
 use log::Place;
 pub use positions::meta_on_disk;
 use standfast::node::client::Answer;
@@ -88,6 +89,8 @@ pub struct Observer {
     rounds: reads::Rounds,
     told: told::Told,
     archived: offsite::Archived,
+    /// Of restored copies: no cluster takes one in.
+    pub strangers: BTreeSet<Incarnation>,
     nodes: Vec<Seen>,
     /// By how much clocks may be off, parts per million.
     drift_ppm: u64,
@@ -120,7 +123,8 @@ impl Observer {
             attempts: promotion::Attempts::new(),
             rounds: reads::Rounds::default(),
             told: told::Told::default(),
-            archived: offsite::Archived::default(),
+            archived: offsite::Archived::new(plan),
+            strangers: BTreeSet::new(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             drift_ppm: plan.drift_ppm.max(1000),
             max_staleness: u64::try_from(plan.tuning.engine.max_staleness.as_nanos())
@@ -145,6 +149,7 @@ impl Observer {
         let config = replica.config();
         if self.nodes[node].config != (config.history, config.version) {
             self.nodes[node].config = (config.history, config.version);
+            self.knows_no_stranger(config)?;
             self.chosen(nodes, config)?;
             self.register.learned(config)?;
         }
@@ -172,6 +177,14 @@ impl Observer {
         }
         reigns::serves_whom_it_reads_for(replica, wants)?;
         self.watch_held(node, replica)
+    }
+
+    fn knows_no_stranger(&self, config: &Config) -> Result<(), String> {
+        let mut members = config.members.values();
+        match members.find(|one| self.strangers.contains(&one.incarnation)) {
+            Some(member) => Err(format!("a restored copy was taken in: {member:?}")),
+            None => Ok(()),
+        }
     }
 
     fn known(&self, history: History) -> Lsn {

@@ -3,6 +3,7 @@
 
 use super::Observer;
 use super::restored::There;
+use crate::simulate::plan::Plan;
 use crate::simulate::world::{CLUSTER, MS};
 use bytes::Bytes;
 use standfast::node::archiver::Standing;
@@ -12,7 +13,7 @@ use standfast_snapshot::object::decode_log;
 use standfast_snapshot::store::{Memory, join, last_part, parent};
 use standfast_snapshot::verify::{Finding, verify};
 use standfast_snapshot::{Identities, Reader, Shared, catalogue};
-use standfast_wal::{History, Lsn};
+use standfast_wal::{History, Kind, Link, Lsn, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What has been looked at. An object never changes.
@@ -22,13 +23,37 @@ pub struct Archived {
     /// Of the store, when it was looked at last.
     changes: u64,
     pub there: There,
-    /// Segments that an operator has removed.
-    expired: BTreeSet<String>,
+    /// Nanoseconds between attestations that close a piece of log.
+    interval: u64,
     /// What was said to be restorable of each history.
     pub promised: BTreeMap<History, Lsn>,
 }
 
 impl Archived {
+    pub fn new(plan: &Plan) -> Archived {
+        let settings = plan.tuning.engine.archive.as_ref();
+        let interval = settings.map_or(0, |settings| settings.interval.as_nanos());
+        Archived {
+            interval: u64::try_from(interval).expect("some seconds"),
+            ..Archived::default()
+        }
+    }
+
+    /// A piece that could be closed behind an Attestation is.
+    fn ends_attested(&self, before: Option<Link>, records: &[Record]) -> Result<(), String> {
+        let from = before.map_or(0, |link| link.timestamp) + self.interval;
+        let is_due =
+            |record: &Record| record.kind() == Kind::Attestation && record.timestamp() >= from;
+        match records.iter().rposition(is_due) {
+            Some(place) if place + 1 < records.len() => Err(format!(
+                "it ends with {:?}, behind {:?}",
+                records.last(),
+                records[place]
+            )),
+            _ => Ok(()),
+        }
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.seen.contains(name)
     }
@@ -80,6 +105,8 @@ impl Observer {
                 ));
             }
         }
+        let before = branch.at(Lsn(head.first_lsn.0 - 1)).map(Record::link);
+        self.archived.ends_attested(before, &records)?;
         let there = &mut self.archived.there;
         there.add_log(name, head.history, head.first_lsn, head.last_lsn());
         Ok(())
@@ -100,10 +127,7 @@ impl Observer {
         let named = reader.segments().map_err(|error| error.to_string())?;
         let dir = catalogue::segments_beside(parent(name), None);
         let named: Vec<String> = named.iter().map(|one| join(&dir, &one.name())).collect();
-        let is_known = |path: &&String| {
-            self.archived.seen.contains(*path) || self.archived.expired.contains(*path)
-        };
-        if let Some(missing) = named.iter().find(|path| !is_known(path)) {
+        if let Some(missing) = named.iter().find(|path| !self.archived.has(path)) {
             return Err(format!("it is there before {missing}"));
         }
         let there = &mut self.archived.there;
@@ -135,9 +159,9 @@ impl Observer {
         for name in gone {
             self.archived.there.remove(&name);
             self.archived.seen.remove(&name);
-            if name.contains("/segments") {
-                self.archived.expired.insert(name);
-            }
+        }
+        if let Some((name, segment)) = self.archived.there.lacks(&self.archived) {
+            return Err(format!("the archive: {name} is left without {segment}"));
         }
         self.archived.changes = store.changes();
         let Some((history, before)) = before else {
@@ -174,6 +198,12 @@ impl Observer {
         Ok(())
     }
 
+    /// Somebody removes segments, or died while he did.
+    pub fn removal_is_under_way(&self) -> bool {
+        let mut names = self.archived.seen.iter();
+        names.any(|name| name.contains("/marks/removal-"))
+    }
+
     /// The highest LSN that a client had been told of in this history by then.
     pub fn told_by(&self, history: History, time: u64) -> Lsn {
         self.log.acknowledged_by(history, time)
@@ -184,9 +214,6 @@ impl Observer {
         let store: Shared = store.clone();
         let report = verify(&store, CLUSTER, 1, &Identities::default());
         let report = report.map_err(|error| format!("the archive: {error}"))?;
-        if self.has_spoilt() {
-            return Ok(());
-        }
         let findings = report.histories.iter().flat_map(|one| &one.findings);
         let mut bad = findings.filter(|one| !matches!(one, Finding::Hole(_) | Finding::Nothing));
         bad.next()

@@ -3,6 +3,7 @@
 
 use super::Observer;
 use super::log::Branch;
+use super::offsite::Archived;
 use crate::simulate::random::Random;
 use standfast::cli::Failure;
 use standfast::cli::restore::Past;
@@ -46,6 +47,15 @@ impl There {
         self.snapshots.remove(name);
     }
 
+    /// A snapshot without one of its segments.
+    pub fn lacks(&self, archived: &Archived) -> Option<(String, String)> {
+        self.snapshots.iter().find_map(|(name, snapshot)| {
+            let mut segments = snapshot.segments.iter();
+            let segment = segments.find(|segment| !archived.has(segment))?;
+            Some((name.clone(), segment.clone()))
+        })
+    }
+
     fn histories(&self) -> BTreeSet<History> {
         let of_logs = self.logs.values().map(|(history, ..)| *history);
         let of_snapshots = self.snapshots.values().map(|one| one.history);
@@ -66,8 +76,6 @@ struct Span {
 pub struct Reachable {
     /// States that something begins at; 0: the empty one.
     starts: BTreeSet<Lsn>,
-    /// Snapshots whose segments have expired: a restore may begin there, and is refused.
-    pub spoilt: BTreeSet<Lsn>,
     /// First and last LSN of stretches of log without a hole, in order.
     stretches: Vec<(Lsn, Lsn)>,
     newest: Lsn,
@@ -88,8 +96,7 @@ impl Reachable {
     }
 
     pub fn furthest(&self) -> Lsn {
-        let starts = self.starts.union(&self.spoilt);
-        let ends = starts.map(|start| self.end_of(*start));
+        let ends = self.starts.iter().map(|start| self.end_of(*start));
         ends.max().unwrap_or_default()
     }
 }
@@ -127,11 +134,6 @@ impl Observer {
         self.reachable(history).furthest()
     }
 
-    pub fn has_spoilt(&self) -> bool {
-        let mut all = self.archived.there.snapshots.values();
-        all.any(|one| one.segments.iter().any(|path| !self.archived.has(path)))
-    }
-
     fn spans(&self, history: History) -> Vec<Span> {
         let ancestors = self.register.newest(history).map(|c| &c.ancestors[..]);
         let ancestors = ancestors.unwrap_or_default();
@@ -158,7 +160,6 @@ impl Observer {
     pub fn reachable(&self, history: History) -> Reachable {
         let mut found = Reachable {
             starts: BTreeSet::from([Lsn::ZERO]),
-            spoilt: BTreeSet::new(),
             stretches: Vec::new(),
             newest: Lsn::ZERO,
         };
@@ -177,11 +178,7 @@ impl Observer {
                 if one.lsn < span.above || one.lsn > span.through {
                     continue;
                 }
-                let mut segments = one.segments.iter();
-                match segments.all(|segment| self.archived.has(segment)) {
-                    true => found.starts.insert(one.lsn),
-                    false => found.spoilt.insert(one.lsn),
-                };
+                found.starts.insert(one.lsn);
                 found.newest = found.newest.max(one.lsn);
             }
         }
@@ -285,7 +282,7 @@ impl Observer {
             Target::Time(_) => found.has(lsn) && found.has(lsn.next()),
             _ => found.has(lsn),
         };
-        let is_whole = self.is_one_log(wish.of) && found.spoilt.is_empty();
+        let is_whole = self.is_one_log(wish.of);
         match past {
             Err(failure) if must && is_whole => {
                 let message = failure.message;

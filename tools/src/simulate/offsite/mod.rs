@@ -1,6 +1,7 @@
 //! The off-site archive of a world: a store that is slow, is away now and then, loses answers, and
 //! stops in the middle of what is asked of it; who puts there, what expires, what is restored.
 
+mod copy;
 mod restore;
 mod shipping;
 
@@ -16,6 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use shipping::Shipping;
+use copy::Copy;
+
+/// What the store's clock says at first; ns since 1970.
+const EPOCH: u64 = 1_700_000_000 * 1000 * MS;
 
 /// The store, and how it behaves.
 pub struct Offsite {
@@ -29,6 +34,8 @@ pub struct Offsite {
     next_expiry: u64,
     /// Between one restore and the next.
     restores: [u64; 2],
+    /// What was restored and is open beside the cluster.
+    copy: Option<Copy>,
     random: Random,
 }
 
@@ -53,6 +60,7 @@ impl Offsite {
                 .then(|| random.pick(&[[100 * MS, 2000 * MS], [1000 * MS, 10_000 * MS]])),
             next_expiry: 0,
             restores: [500 * MS, 7000 * MS],
+            copy: None,
             random,
         };
         Some((offsite, settings))
@@ -62,6 +70,12 @@ impl Offsite {
         self.store.set_down(false);
         self.store.lose_answers(false);
         self.store.deny_puts(0);
+    }
+
+    /// The store has a clock of its own.
+    fn at(&mut self, now: u64) -> &mut Offsite {
+        self.store.set_time(EPOCH + now);
+        self
     }
 
     fn wait(&mut self) -> u64 {
@@ -98,7 +112,9 @@ impl World {
         self.observer.archived(&offsite.store)?;
         let time = self.quiet.unwrap_or(self.now);
         let told = self.observer.told_by(config.history, time);
-        Ok(self.observer.restorable_through(config.history) >= told)
+        // Whoever died while he removed something keeps what he had marked from being put.
+        let is_held = self.observer.removal_is_under_way();
+        Ok(is_held || self.observer.restorable_through(config.history) >= told)
     }
 
     pub fn archive_ends(&mut self) -> Result<(), String> {
@@ -159,21 +175,22 @@ impl World {
             keep_full: offsite.random.index(3),
             keep_for_ns: offsite.random.pick(&[0, 0, 1000 * MS, 10_000 * MS]),
         };
+        let is_ill = offsite.store.is_ill();
         if offsite.random.one_in(2) {
             offsite.store.answer(offsite.random.below(60));
         }
-        let store: Shared = offsite.store.clone();
+        let nonce = offsite.random.wide();
+        let store: Shared = offsite.at(self.now).store.clone();
         let removed = catalogue::read(&store, super::world::CLUSTER).and_then(|listed| {
             let expiry = expire(&listed, policy, now);
-            archive::remove(&*store, &expiry)?;
-            Ok(expiry.all().count())
+            let gone = archive::remove(&store, &listed, &expiry, nonce, &|| true)?;
+            Ok(gone.all().count())
         });
         let was_stopped = offsite.store.answer_all();
-        let is_down = offsite.store.is_down();
         let store = offsite.store.clone();
         match removed {
             Ok(count) => self.summary.archive_expired += count as u64,
-            Err(_) if was_stopped || is_down => {}
+            Err(_) if was_stopped || is_ill => {}
             Err(error) => return Err(format!("what may go from the archive did not: {error}")),
         }
         self.say(|| format!("an operator expires {policy:?}, stopped: {was_stopped}"));

@@ -30,7 +30,15 @@ impl World {
         let Some(wish) = self.observer.draw_wish(&mut random) else {
             return Ok(());
         };
-        self.restore_as(wish)
+        self.restore_as(wish)?;
+        let is_open = self.offsite.as_ref().is_some_and(|offsite| offsite.copy.is_some());
+        if is_open || self.calm.is_some() || !random.one_in(3) {
+            return Ok(());
+        }
+        match self.restored(wish.history, wish.target) {
+            Ok(past) => self.open_restored(past, &mut random),
+            Err(_) => Ok(()),
+        }
     }
 
     /// What the archive has last of the newest history.

@@ -119,7 +119,7 @@ impl World {
         };
         let had_upload = process.shipping.as_ref().is_some_and(|s| s.upload.is_some());
         let offsite = self.offsite.as_mut().expect("it has an archiver");
-        offsite.may_stop(self.calm.is_some(), 20);
+        offsite.at(self.now).may_stop(self.calm.is_some(), 20);
         let round = process.archive_round(now);
         self.summary.archive_rounds += 1;
         if self.dies_with_the_store(node)? {
@@ -156,7 +156,7 @@ impl World {
             return Ok(());
         };
         let offsite = self.offsite.as_mut().expect("it has an archiver");
-        offsite.may_stop(self.calm.is_some(), 4);
+        offsite.at(self.now).may_stop(self.calm.is_some(), 4);
         let has_more = shipping.put();
         let wakes = shipping.wakes();
         if self.dies_with_the_store(node)? {

@@ -1,0 +1,154 @@
+//! Proofs of all of an archive, and what is removed behind them.
+
+use super::*;
+use standfast_snapshot::retention::Policy;
+use standfast_snapshot::{Header, Options, SegmentRef, Writer, segment};
+use standfast_wal::{Disk, NodeId};
+
+/// What the thread does that `ship` starts.
+fn prove(archiver: &mut Archiver, order: &Order, now_ns: u64) -> Option<Verified> {
+    let proof = archiver.proof(order, now_ns)?;
+    assert!(
+        archiver.proof(order, u64::MAX).is_none(),
+        "one is under way"
+    );
+    archiver.proved(proof.run(&|| at(now_ns), 1));
+    archiver.standing().verified.clone()
+}
+
+#[test]
+fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(40);
+    let due = |log: &Log| Order {
+        is_verify_due: true,
+        ..order(log)
+    };
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    assert_eq!(
+        prove(&mut archiver, &order(&log), log.now()),
+        None,
+        "not due"
+    );
+    let first = prove(&mut archiver, &due(&log), log.now()).unwrap();
+    assert_eq!((first.findings, first.objects, first.first), (0, 1, None));
+    assert!(
+        archiver.proof(&due(&log), log.now() + SECOND).is_none(),
+        "not again and again"
+    );
+    log.grow(600);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    let store: Shared = memory.clone();
+    let dir = catalogue::read(&store, CLUSTER).unwrap().histories;
+    let piece = &dir[0].logs[0].path;
+    let mut bytes = store.get(piece).unwrap().to_vec();
+    let half = bytes.len() / 2;
+    bytes[half] ^= 1;
+    store.replace(piece, &bytes.into()).unwrap();
+    let second = prove(&mut archiver, &due(&log), 100 * SECOND).unwrap();
+    assert!(second.findings > 0 && second.first.is_some(), "{second:?}");
+    // A store that does not answer proves nothing, neither good nor bad.
+    memory.set_down(true);
+    let third = prove(&mut archiver, &due(&log), 200 * SECOND).unwrap();
+    assert_eq!(third.at_ns, 100 * SECOND);
+    assert!(!archiver.round(&order(&log), &log, at(200 * SECOND)));
+    memory.set_down(false);
+    assert!(archiver.round(&order(&log), &log, at(201 * SECOND)));
+    let error = archiver.standing().error.clone().unwrap_or_default();
+    assert!(error.contains("its proof broke off"), "{error}");
+}
+
+/// Puts a snapshot at the log's end, with a segment of its own.
+fn snapshot(archiver: &mut Archiver, log: &Log) {
+    let scratch = tempfile::tempdir().unwrap();
+    let link = log.records.last().unwrap().link();
+    let header = Header {
+        cluster: CLUSTER,
+        cluster_name: "bank".to_string(),
+        node: NodeId(1),
+        history: history(1),
+        ancestors: Vec::new(),
+        link,
+        digest: 1,
+        counts: [0; 4],
+        epoch_table: Default::default(),
+        state_head: Default::default(),
+    };
+    let bytes = link.position.lsn.0.to_le_bytes();
+    let own = SegmentRef::of(4, 0, &bytes);
+    segment::write(&Disk::open(scratch.path()).unwrap(), &own, &bytes).unwrap();
+    let path = scratch.path().join("snapshot");
+    let mut writer = Writer::create(&path, &header, Options::default()).unwrap();
+    for block in segment::blocks(&[own]) {
+        writer.push(block).unwrap();
+    }
+    writer.publish().unwrap();
+    let order = Order {
+        snapshot_lsn: Some(link.position.lsn),
+        ..order(log)
+    };
+    let upload = archiver.upload(&order, log.now()).unwrap();
+    let put = upload.shipper.put_snapshot(&path).map(|(_, bytes)| bytes);
+    archiver.uploaded(put.map_err(|error| error.to_string()));
+}
+
+#[test]
+fn what_need_not_be_kept_goes_behind_a_sound_proof_and_an_unsound_archive_loses_nothing_more() {
+    let memory = Arc::new(Memory::default());
+    let keep = Policy {
+        keep_full: 1,
+        keep_for_ns: 15 * SECOND,
+    };
+    let mut archiver = archiver(&memory).keeping(Some(keep));
+    let mut log = Log::new(0);
+    let due = |log: &Log| Order {
+        is_verify_due: true,
+        ..order(log)
+    };
+    let mut ship = |archiver: &mut Archiver| {
+        log.grow(110);
+        assert!(archiver.round(&due(&log), &log, at(log.now())));
+        snapshot(archiver, &log);
+        assert!(archiver.round(&due(&log), &log, at(log.now())));
+        prove(archiver, &due(&log), log.now() * 100).unwrap()
+    };
+    let kinds = |memory: &Memory| {
+        ["/snapshot-", "/log-", "/segment-", "/removal-"].map(|kind| {
+            let names = memory.names();
+            names.iter().filter(|name| name.contains(kind)).count()
+        })
+    };
+    // By its own clock everything is old: only the newest is kept.
+    let first = ship(&mut archiver).expired.unwrap();
+    assert_eq!((first.snapshots, first.segments, first.error), (0, 0, None));
+    let second = ship(&mut archiver).expired.unwrap();
+    assert_eq!(
+        (second.snapshots, second.segments, second.error.clone()),
+        (1, 1, None)
+    );
+    assert!(
+        second.text().unwrap().starts_with("1 snapshots"),
+        "{second:?}"
+    );
+    assert_eq!(kinds(&memory), [1, 1, 1, 0]);
+    let removed = archiver.standing().removed;
+    assert_eq!(removed, first.logs + second.logs + 2);
+
+    let names = memory.names();
+    let segment = names
+        .iter()
+        .find(|name| name.contains("/segment-"))
+        .unwrap();
+    memory.tamper(segment, |bytes| bytes[0] ^= 1);
+    let before = kinds(&memory);
+    let third = ship(&mut archiver);
+    assert!(third.findings > 0 && third.expired.is_none(), "{third:?}");
+    assert!(
+        kinds(&memory)
+            .iter()
+            .zip(before)
+            .all(|(now, before)| *now >= before)
+    );
+    assert_eq!(archiver.standing().removed, removed);
+}
