@@ -75,6 +75,9 @@ impl Engine {
     }
 
     pub(super) fn peers_wanted(&self) -> BTreeMap<NodeId, String> {
+        if self.settings.quarantined {
+            return BTreeMap::new();
+        }
         let mut peers = self.settings.seeds.clone();
         for (id, member) in &self.replica.config().members {
             if !member.addresses.peer.is_empty() {
