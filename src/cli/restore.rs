@@ -170,7 +170,13 @@ impl Source {
 
 impl Past {
     /// A node of a new history that goes on from here, which gets these random numbers.
-    pub fn node(&self, node: NodeId, incarnation: Incarnation, id: u128, nonce: Nonce) -> RestoredNode {
+    pub fn node(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        id: u128,
+        nonce: Nonce,
+    ) -> RestoredNode {
         let listed = &self.listed;
         let generations = listed.histories.iter().map(|e| e.history.generation);
         let generation = generations.max().unwrap_or(0) + 1;
@@ -195,7 +201,12 @@ pub fn restore(order: Order, on_progress: &mut dyn FnMut(Progress)) -> Result<Re
     let past = order.source.read(on_progress)?;
     let new = RestoredNode {
         quarantined: !order.activate,
-        ..past.node(order.node, order.member.incarnation, order.history_id, order.nonce)
+        ..past.node(
+            order.node,
+            order.member.incarnation,
+            order.history_id,
+            order.nonce,
+        )
     };
     let history = new.history;
     let Past {

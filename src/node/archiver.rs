@@ -404,13 +404,10 @@ fn check_belongs(
         .find(|other| other.generation >= history.generation && **other != history);
     match newer {
         None => Ok(()),
-        Some(other) => {
-            Mark::ArchiveNotOurs.hit();
-            Err(format!(
-                "{place} holds history {other} of this cluster, which this node's {history} is not \
-                 a later one of: set `archive` to another place for one of the two"
-            ))
-        }
+        Some(other) => Err(format!(
+            "{place} holds history {other} of this cluster, which this node's {history} is not a \
+             later one of: set `archive` to another place for one of the two"
+        )),
     }
 }
 

@@ -94,7 +94,6 @@ marks! {
     ArchiveCaughtUp "archive-caught-up" "An archiver that slept went on where another one had come to.";
     ArchiveGap "archive-gap" "Log was dropped before it was shipped: the archive got a hole.";
     ArchiveUnattested "archive-unattested" "A piece of log was shipped without an attestation, for none came.";
-    ArchiveNotOurs "archive-not-ours" "An archiver refused an archive that holds a newer history.";
     ArchiveHanded "archive-handed" "A primary named another node to archive.";
     RestoreCutRecord "restore-cut-record" "A restore ended inside a record.";
     RestoreForked "restore-forked" "A restore followed the log of one history into the one that forked from it.";

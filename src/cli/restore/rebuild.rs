@@ -237,7 +237,10 @@ impl Replay {
         let all_bytes = plan.steps.iter().map(|step| step.head.raw_bytes).sum();
         let mut done_bytes = 0;
         let histories = plan.steps.windows(2);
-        if histories.into_iter().any(|two| two[0].head.history != two[1].head.history) {
+        if histories
+            .into_iter()
+            .any(|two| two[0].head.history != two[1].head.history)
+        {
             Mark::RestoreForked.hit();
         }
         for step in &plan.steps {

@@ -37,7 +37,6 @@ use super::node::{Process, Wants};
 use super::nodes::Node;
 use super::plan::Plan;
 use super::summary::Summary;
-use std::collections::BTreeSet;
 use log::Place;
 pub use positions::meta_on_disk;
 use standfast::node::client::Answer;
@@ -45,6 +44,7 @@ use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Meta, Replica};
 use standfast::state::Reply;
 use standfast_wal::{Epoch, History, Incarnation, Lsn};
+use std::collections::BTreeSet;
 
 /// Whose disk held a log durably up to where, and who had written it.
 type Held = (Incarnation, Lsn, EpochTable);

@@ -169,7 +169,9 @@ impl Observer {
         };
         let left = self.reachable(history);
         if left.furthest() < before.furthest() {
-            return Err(format!("of {history} there was {before:?}, and {left:?} has not expired"));
+            return Err(format!(
+                "of {history} there was {before:?}, and {left:?} has not expired"
+            ));
         }
         Ok(())
     }

@@ -246,6 +246,18 @@ impl Observer {
         })
     }
 
+    /// The first state of a history that is not its ancestor's.
+    pub fn wish_behind_fork(&self, history: History) -> Option<Wish> {
+        let fork = self.spans(history).last()?.above;
+        let record = self.log.branch(history)?.at(fork.next())?;
+        let lsn = record.last_lsn();
+        (fork > Lsn::ZERO).then_some(Wish {
+            target: Target::Lsn(lsn),
+            lsn,
+            ..Wish::latest(history)
+        })
+    }
+
     /// One that is long, or near a fork, or any.
     fn draw_record<'a>(
         &self,
@@ -286,7 +298,9 @@ impl Observer {
         match past {
             Err(failure) if must && is_whole => {
                 let message = failure.message;
-                Err(format!("{wish:?} is there up to {lsn} and is refused: {message}"))
+                Err(format!(
+                    "{wish:?} is there up to {lsn} and is refused: {message}"
+                ))
             }
             Err(_) => Ok(()),
             Ok(_) if !found.has(lsn) => Err(format!("{wish:?} is restored and is not there")),

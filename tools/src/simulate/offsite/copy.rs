@@ -39,7 +39,11 @@ pub struct Copy {
 
 impl World {
     /// Opens what was restored, if none is open.
-    pub(super) fn open_restored(&mut self, mut past: Past, random: &mut Random) -> Result<(), String> {
+    pub(super) fn open_restored(
+        &mut self,
+        mut past: Past,
+        random: &mut Random,
+    ) -> Result<(), String> {
         let holds = |place: &usize| self.nodes[*place].introduction.role == MemberRole::Data;
         let places: Vec<usize> = (0..self.plan.members).filter(holds).collect();
         let place = random.pick(&places);
@@ -65,10 +69,14 @@ impl World {
         let clock = Clock::new(place, 0, 0);
         let tuning = &self.plan.tuning;
         let started = Process::start(&dir, clock.read(self.now), random, tuning, &starter);
-        let mut process = started.map_err(|why| format!("a restored copy does not start: {why}"))?;
+        let mut process =
+            started.map_err(|why| format!("a restored copy does not start: {why}"))?;
         process.archives(self.offsite.as_ref(), tuning);
         if process.engine.applied() != restored {
-            return Err(format!("a restored copy starts at {:?}", process.engine.applied()));
+            return Err(format!(
+                "a restored copy starts at {:?}",
+                process.engine.applied()
+            ));
         }
         self.observer.strangers.insert(incarnation);
         self.summary.copies_opened += 1;

@@ -16,8 +16,8 @@ use standfast_snapshot::{Shared, archive, catalogue};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use shipping::Shipping;
 use copy::Copy;
+pub use shipping::Shipping;
 
 /// What the store's clock says at first; ns since 1970.
 const EPOCH: u64 = 1_700_000_000 * 1000 * MS;
@@ -126,7 +126,7 @@ impl World {
         self.summary.archive_objects += store.count();
         self.observer.archived(&store)?;
         self.observer.archive_is_sound(&store)?;
-        self.restore_latest()
+        self.restore_last()
     }
 
     /// The store gets into trouble, or out of it.
@@ -149,10 +149,12 @@ impl World {
         self.after(wait, Happening::Store);
     }
 
-    /// A snapshot is being put: what it needs is not needed yet.
-    fn expire_meanwhile(&mut self) {
+    /// A snapshot is being put, and what it needs is not needed yet; or it is there, and whoever
+    /// archives may not know.
+    fn expire_meanwhile(&mut self, is_under_way: bool) {
         let offsite = self.offsite.as_mut().expect("something is put there");
-        if self.calm.is_none() && offsite.expiry.is_some() && offsite.random.one_in(16) {
+        let one_in = if is_under_way { 16 } else { 2 };
+        if self.calm.is_none() && offsite.expiry.is_some() && offsite.random.one_in(one_in) {
             self.queue.push(self.now, Happening::Expire);
         }
     }

@@ -17,7 +17,9 @@ impl World {
             return Ok(());
         };
         if self.calm.is_none() {
-            let wait = offsite.random.between(offsite.restores[0], offsite.restores[1]);
+            let wait = offsite
+                .random
+                .between(offsite.restores[0], offsite.restores[1]);
             self.queue.push(self.now + wait, Happening::Restore);
         }
         if offsite.store.is_down() {
@@ -31,7 +33,10 @@ impl World {
             return Ok(());
         };
         self.restore_as(wish)?;
-        let is_open = self.offsite.as_ref().is_some_and(|offsite| offsite.copy.is_some());
+        let is_open = self
+            .offsite
+            .as_ref()
+            .is_some_and(|offsite| offsite.copy.is_some());
         if is_open || self.calm.is_some() || !random.one_in(3) {
             return Ok(());
         }
@@ -41,10 +46,14 @@ impl World {
         }
     }
 
-    /// What the archive has last of the newest history.
-    pub fn restore_latest(&mut self) -> Result<(), String> {
-        match self.observer.newest_archived() {
-            Some(history) => self.restore_as(Wish::latest(history)),
+    /// What the archive has last of the newest history, and what it has where that forked.
+    pub fn restore_last(&mut self) -> Result<(), String> {
+        let Some(history) = self.observer.newest_archived() else {
+            return Ok(());
+        };
+        self.restore_as(Wish::latest(history))?;
+        match self.observer.wish_behind_fork(history) {
+            Some(wish) => self.restore_as(wish),
             None => Ok(()),
         }
     }

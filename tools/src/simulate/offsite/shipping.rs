@@ -117,7 +117,10 @@ impl World {
         let Some(process) = this.process.as_mut().filter(|_| this.life == life) else {
             return Ok(());
         };
-        let had_upload = process.shipping.as_ref().is_some_and(|s| s.upload.is_some());
+        let had_upload = process
+            .shipping
+            .as_ref()
+            .is_some_and(|s| s.upload.is_some());
         let offsite = self.offsite.as_mut().expect("it has an archiver");
         offsite.at(self.now).may_stop(self.calm.is_some(), 20);
         let round = process.archive_round(now);
@@ -164,8 +167,8 @@ impl World {
         }
         if has_more {
             self.put_later(node, life);
-            self.expire_meanwhile();
         }
+        self.expire_meanwhile(has_more);
         if wakes {
             self.ship(node);
         }
