@@ -70,8 +70,8 @@ impl Unlisted {
         self.named.len() >= MANIFEST_PIECES || self.named.iter().any(is_snapshot)
     }
 
-    /// What is gone and lies before a snapshot has expired while this shipper slept: nobody names it
-    /// any more. What else is gone is named, and missed.
+    /// What is gone and lies before a snapshot has expired while this shipper slept: it is named no
+    /// more. What else is gone is named, and missed.
     fn forget_expired(&mut self, store: &dyn Store, dir: &str) -> Result<()> {
         let firsts = self.named.iter().map(|one| one.first);
         let Some(oldest) = firsts.min() else {

@@ -113,10 +113,9 @@ pub fn opening_of(
     tuning: &Tuning,
     introduction: &Introduction,
 ) -> Opening {
-    let cluster = CLUSTER;
     let starter = Starter {
         id,
-        cluster,
+        cluster: CLUSTER,
         alone,
         may_cut: false,
         introduction,

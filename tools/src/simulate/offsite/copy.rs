@@ -1,6 +1,6 @@
 //! A restored directory that somebody opens beside the cluster that it is a copy of, under the
-//! number of a node that lives: quarantined, it takes nobody in, serves no write, ships nothing, and
-//! the cluster goes on as if it were not there.
+//! number of a node that lives: quarantined, it takes nobody in, serves no write, ships nothing,
+//! and the cluster goes on as if it were not there.
 
 use crate::simulate::clock::Clock;
 use crate::simulate::node::{Process, Starter, Wants};
