@@ -13,36 +13,29 @@
 mod marks;
 mod removal;
 mod unlisted;
+mod upload;
 
 use crate::card::Card;
 use crate::catalogue::{self, CARD_NAME};
 use crate::error::{Error, Reason};
-use crate::format::Header;
-use crate::new_file::TEMPORARY;
+use crate::new_file::place_of;
 use crate::object::{LogHead, check_log, encode_log};
-use crate::read::Reader;
-use crate::seal::{Identities, Recipients, RecipientsId};
-use crate::sealed::{self, Clear, SealedHead};
-use crate::segment::{self, SegmentRef};
+use crate::seal::{Identities, Recipients};
 use crate::store::{Shared, Store, join};
 use crate::survey::{self, Survey};
 use crate::{Result, object};
 use bytes::Bytes;
-use marks::Mark;
-use standfast_wal::{Disk, Link, Lsn, Record};
+use standfast_wal::{Link, Lsn, Mark, Record, Storage};
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use unlisted::Unlisted;
 
 pub use marks::MARK_FOR;
 pub use removal::{REMOVAL_FOR, remove};
 pub use unlisted::MANIFEST_PIECES;
+pub use upload::Upload;
 
 /// A piece of log is closed when the next record would make it longer than this.
 pub const LOG_CLOSE_BYTES: usize = 8 << 20;
@@ -269,6 +262,7 @@ impl Shipper {
                 Ok(head) if head.before == end.chain => {
                     self.end = Some(head.end);
                     self.unlisted.note(&head);
+                    Mark::ArchiveCaughtUp.hit();
                     newest = Some(head);
                 }
                 Ok(_) => return Err(Error::new(&self.store.place(&path), None, Reason::Taken)),
@@ -280,162 +274,18 @@ impl Shipper {
         Ok(newest)
     }
 
+    /// Begins to put the snapshot file `name` of `storage` and the segments beside it.
+    pub fn upload<S: Storage>(&self, storage: S, name: &str) -> Result<Upload<S>> {
+        Upload::begin(self, storage, name)
+    }
+
     /// Puts the snapshot file at `path`, having proved it, and those of its segments beside it that
     /// are not there yet. Answers its LSN and the bytes put.
     pub fn put_snapshot(&self, path: &Path) -> Result<(Lsn, u64)> {
-        let reader = Reader::open(path)?;
-        reader.check_cluster(self.card.cluster)?;
-        let header = reader.header();
-        let lsn = header.link.position.lsn;
-        if header.history != self.card.history {
-            let expected = Box::new(self.card.history);
-            let found = Box::new(header.history);
-            let reason = Reason::History { expected, found };
-            return Err(Error::new(reader.file(), None, reason));
-        }
-        let named = reader.segments()?;
-        let beside = path.parent().unwrap_or(Path::new("."));
-        let mark = self.mark(lsn, &named)?;
-        let mut written = self.put_segments(&named, beside)?;
-        let target = join(&self.dir, &catalogue::snapshot_name(lsn));
-        let is_same = || {
-            let (there, sealed_to) = sealed::check_snapshot(&*self.store, &target)?;
-            let both_plain = sealed_to.is_none() && self.recipients.id().is_none();
-            let facts = |one: &Header| (one.cluster, one.history, one.link);
-            let is_same_state = !both_plain || there.digest == header.digest;
-            Ok(facts(&there) == facts(header) && is_same_state)
-        };
-        // Nothing is asked to take a snapshot only to say that it has it.
-        if !(catalogue::is_there(&*self.store, &target)? && matches!(is_same(), Ok(true))) {
-            let bytes = map(path, reader.file_bytes())?;
-            let proved = Reader::new(bytes.clone(), reader.file())?;
-            proved.check_whole()?;
-            let bytes = match self.recipients.id() {
-                None => bytes,
-                Some(id) => seal_snapshot(path, &proved, &bytes, &self.recipients, id)?,
-            };
-            if put(&*self.store, &target, &bytes, is_same)? != Put::Present {
-                written += bytes.len() as u64;
-            }
-        }
-        if let Some(mark) = mark {
-            mark.release()?;
-        }
-        // Whoever took this one for dead, so long did it take, may have removed some.
-        written += self.put_segments(&named, beside)?;
-        Ok((lsn, written))
-    }
-
-    /// Marks the segments of the snapshot at `lsn` as needed, and looks whether any is being
-    /// removed. After an error, and a crash, the mark is that of a dead one.
-    fn mark(&self, lsn: Lsn, named: &[SegmentRef]) -> Result<Option<Mark>> {
-        if named.is_empty() {
-            return Ok(None);
-        }
-        let dir = catalogue::segments_beside(&self.dir, self.recipients.id());
-        let needed = named.iter().map(|one| join(&dir, &one.name()));
-        let needed: BTreeSet<String> = needed.collect();
-        let mark = Mark::put(&self.store, self.card.cluster, lsn, &needed)?;
-        match mark.going()?.intersection(&needed).next() {
-            None => {
-                mark.sweep()?;
-                Ok(Some(mark))
-            }
-            Some(path) => {
-                mark.release()?;
-                let place = self.store.place(path);
-                Err(Error::new(&place, None, Reason::Going))
-            }
-        }
-    }
-
-    /// Puts the segments in `from` that the archive lacks. What has the name and the length of one
-    /// is taken for it (an encrypted one has any length): `verify` reads it.
-    fn put_segments(&self, named: &[SegmentRef], from: &Path) -> Result<u64> {
-        if named.is_empty() {
-            return Ok(0);
-        }
-        let is_plain = self.recipients.id().is_none();
-        let dir = catalogue::segments_beside(&self.dir, self.recipients.id());
-        let there = catalogue::segments_in(&*self.store, &dir)?.into_iter();
-        let there: BTreeMap<String, u64> = there.map(|one| (one.name, one.bytes)).collect();
-        let mut written = 0;
-        for reference in named {
-            let found = there.get(&reference.name());
-            if found.is_some_and(|bytes| !is_plain || *bytes == reference.bytes) {
-                continue;
-            }
-            let mut bytes = segment::open_at(from, reference)?;
-            if !is_plain {
-                bytes = segment::seal(reference, &bytes, &self.recipients);
-            }
-            put(&*self.store, &join(&dir, &reference.name()), &bytes, || {
-                segment::check(&*self.store, &dir, reference).map(|()| true)
-            })?;
-            written += bytes.len() as u64;
-        }
-        Ok(written)
-    }
-}
-
-/// Seals a snapshot into a file beside it that is gone when its bytes are: it may be larger than
-/// the memory.
-fn seal_snapshot(
-    path: &Path,
-    snapshot: &Reader<Bytes>,
-    bytes: &Bytes,
-    recipients: &Recipients,
-    id: RecipientsId,
-) -> Result<Bytes> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let path = path.with_extension(format!("sealed-{serial}{TEMPORARY}"));
-    let mut head = SealedHead {
-        clear: Clear::Snapshot(Box::new(snapshot.header().clone()), snapshot.segments()?),
-        recipients: id,
-        stored_bytes: 0,
-        blake3: [0; 32],
-    };
-    let fail = |e| Error::io(path.display(), e);
-    let sealed = (|| {
-        let file = fs::File::create_new(&path)?;
-        let at = head.encode().len() as u64;
-        let mut out = Hashing {
-            file: BufWriter::with_capacity(1 << 20, &file),
-            hasher: blake3::Hasher::new(),
-            bytes: 0,
-        };
-        out.file.seek(SeekFrom::Start(at))?;
-        recipients.seal_into(bytes, &mut out)?;
-        out.flush()?;
-        head.stored_bytes = out.bytes;
-        head.blake3 = *out.hasher.finalize().as_bytes();
-        file.write_all_at(&head.encode(), 0)?;
-        Disk::map_at(&path, at + head.stored_bytes)
-    })();
-    // Mapped, its bytes stay; a leftover goes at the node's next start.
-    let removed = fs::remove_file(&path);
-    let sealed = sealed.map_err(fail)?;
-    removed.map_err(fail)?;
-    Ok(sealed)
-}
-
-struct Hashing<W> {
-    file: W,
-    hasher: blake3::Hasher,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        let (disk, name) = place_of(path).map_err(|e| Error::io(path.display(), e))?;
+        let mut upload = self.upload(disk, &name)?;
+        while !upload.step()? {}
+        Ok((upload.lsn(), upload.bytes()))
     }
 }
 
@@ -443,11 +293,6 @@ fn check_piece(store: &dyn Store, path: &str) -> Result<LogHead> {
     let place = store.place(path);
     let bytes = store.get(path).map_err(|e| Error::io(&place, e))?;
     check_log(&place, &bytes)
-}
-
-fn map(path: &Path, length: u64) -> Result<Bytes> {
-    let length_now = fs::metadata(path).map_or(length, |there| there.len());
-    Disk::map_at(path, length_now).map_err(|e| Error::io(path.display(), e))
 }
 
 /// Puts an object, unless something sound has its name; `is_same` reads that back.
@@ -465,10 +310,13 @@ fn put(
             return Ok(Put::New);
         }
         match is_same() {
-            Ok(true) => return Ok(Put::Present),
+            Ok(true) => {
+                Mark::ArchivePresent.hit();
+                return Ok(Put::Present);
+            }
             Ok(false) => return Err(Error::new(&store.place(name), None, Reason::Taken)),
             // Somebody else's put was under way, and came to nothing.
-            Err(error) if error.is_absent() && tries < PUTS_MAX => {}
+            Err(error) if error.is_absent() && tries < PUTS_MAX => Mark::ArchivePutAgain.hit(),
             Err(error) if error.is_damage() => {
                 // Whoever damaged it, its contents are ours: the name says what it holds.
                 store.replace(name, bytes).map_err(fail)?;

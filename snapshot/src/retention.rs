@@ -7,7 +7,9 @@
 //! What cannot be read is never removed: somebody has to look at it first.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-use crate::catalogue::{Catalogue, SnapshotEntry, history_dir, manifest_name, named_name};
+use crate::catalogue::{
+    Catalogue, HistoryEntry, SnapshotEntry, history_dir, manifest_name, named_name,
+};
 use crate::manifest::Named;
 use crate::plan::{Lineage, Reach};
 use crate::store::join;
@@ -68,6 +70,9 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
             let newest = entry.logs.iter().max_by_key(|log| log.head.last_lsn());
             kept.extend(newest.map(|log| log.path.as_str()));
         }
+        if entry.history.generation == highest {
+            kept.extend(unlisted(entry));
+        }
     }
     let may_go = |path: &&String| !kept.contains(path.as_str());
     let all = || catalogue.histories.iter();
@@ -99,6 +104,20 @@ fn manifests(catalogue: &Catalogue, going: &Expiry) -> Vec<String> {
         found.extend(some.iter().map(|m| join(&dir, &manifest_name(m.id))));
     }
     found
+}
+
+/// What no manifest names yet: whoever ships is about to put one that does.
+fn unlisted(entry: &HistoryEntry) -> impl Iterator<Item = &str> {
+    let newest = entry.manifests.last().map(|newest| newest.id);
+    let newest = newest.unwrap_or_default();
+    let logs = entry.logs.iter();
+    let logs = logs.filter(move |log| log.head.last_lsn() > newest.lsn);
+    let snapshots = entry.snapshots.iter();
+    let snapshots = snapshots.filter(move |one| one.link.position.lsn > newest.snapshot_lsn);
+    let paths = logs.map(|log| &log.path);
+    paths
+        .chain(snapshots.map(|one| &one.path))
+        .map(String::as_str)
 }
 
 /// The segments that no snapshot of those kept refers to; none where a file cannot be read, for it

@@ -47,6 +47,7 @@ pub fn run(args: &Differing, out: &mut dyn Write) -> Outcome {
         identities: args.keys.read()?,
         cluster: Some(cluster),
         history: Some(header.history),
+        segment_shift: crate::state::SEGMENT_SHIFT,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let truth = past_state(&source)?;

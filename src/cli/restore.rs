@@ -14,6 +14,7 @@ mod tests;
 
 pub use activate::{Activate, activate};
 pub use before::Created;
+pub use directory::make;
 pub use target::Aim;
 
 use super::backup::{Keys, choose_cluster, open_store};
@@ -21,11 +22,13 @@ use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use super::settings::Settings;
 use crate::node::meta::RestoredNode;
+use crate::node::open::state_limits;
 use crate::replication::config::{Addresses, Member, MemberRole};
-use crate::state::{Digest, State};
+use crate::state::{Digest, Limits, SEGMENT_SHIFT, State};
 use directory::Building;
 use kept::{Kept, Spared};
-use rebuild::{Broken, Progress, Rebuilt, Tally, rebuild};
+use rebuild::{Broken, rebuild};
+pub use rebuild::{Progress, Rebuilt, Tally};
 use standfast_snapshot::plan::{Plan, Point, Unmet};
 use standfast_snapshot::{Catalogue, Error, Identities, Shared, catalogue, plan, search};
 use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
@@ -91,16 +94,18 @@ pub struct Source {
     pub cluster: Option<ClusterId>,
     pub history: Option<History>,
     pub threads: usize,
+    /// Transfers of a segment, as a power of two, in the directories that the archive is of.
+    pub segment_shift: u32,
 }
 
 /// A past state, proved, and what is known around it.
-struct Past {
+pub struct Past {
     cluster: ClusterId,
     listed: Catalogue,
-    plan: Plan,
+    pub plan: Plan,
     /// The transfer that the target is right before.
     before: Option<Created>,
-    rebuilt: Rebuilt,
+    pub rebuilt: Rebuilt,
     passed_over: Vec<String>,
 }
 
@@ -145,9 +150,16 @@ pub struct Restored {
 }
 
 impl Source {
+    fn limits(&self, cluster: ClusterId) -> Limits {
+        Limits {
+            segment_shift: self.segment_shift,
+            ..state_limits(cluster)
+        }
+    }
+
     /// Reads and proves it; nothing is written. What is damaged is done without, where another way
     /// leads to the same state.
-    fn read(&self, on_progress: &mut dyn FnMut(Progress)) -> Result<Past, Failure> {
+    pub fn read(&self, on_progress: &mut dyn FnMut(Progress)) -> Result<Past, Failure> {
         let cluster = choose_cluster(&self.from, self.cluster)?;
         let unread = |error: Error| Failure::new(ExitCode::Failed, error.to_string());
         let all = || catalogue::read(&self.from, cluster).map_err(unread);
@@ -204,6 +216,33 @@ impl Source {
     }
 }
 
+impl Past {
+    /// A node of a new history that goes on from here, which gets these random numbers.
+    pub fn node(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        id: u128,
+        nonce: Nonce,
+    ) -> RestoredNode {
+        let listed = &self.listed;
+        let generations = listed.histories.iter().map(|e| e.history.generation);
+        let generation = generations.max().unwrap_or(0) + 1;
+        RestoredNode {
+            cluster: self.cluster,
+            cluster_name: listed.cluster_name.clone(),
+            node,
+            incarnation,
+            history: History { generation, id },
+            ancestors: ancestors(&self.plan, self.rebuilt.link.position.lsn),
+            link: self.rebuilt.link,
+            epochs: self.rebuilt.epochs.clone(),
+            nonce,
+            quarantined: true,
+        }
+    }
+}
+
 /// The first thing that was damaged says more than that nothing is left without it.
 fn no_other_way(given_up: BTreeMap<String, Failure>, last: Failure) -> Failure {
     let Some(first) = given_up.into_values().next() else {
@@ -250,6 +289,16 @@ pub fn restore(
     }
     let past = order.source.read(on_progress);
     let past = past.map_err(|failure| building.failed(failure))?;
+    let new = RestoredNode {
+        quarantined: !order.activate,
+        ..past.node(
+            order.node,
+            order.member.incarnation,
+            order.history_id,
+            order.nonce,
+        )
+    };
+    let history = new.history;
     let Past {
         cluster,
         listed,
@@ -258,23 +307,6 @@ pub fn restore(
         mut rebuilt,
         passed_over,
     } = past;
-    let generations = listed.histories.iter().map(|e| e.history.generation);
-    let history = History {
-        generation: generations.max().unwrap_or(0) + 1,
-        id: order.history_id,
-    };
-    let new = RestoredNode {
-        cluster,
-        cluster_name: listed.cluster_name.clone(),
-        node: order.node,
-        incarnation: order.member.incarnation,
-        history,
-        ancestors: ancestors(&plan, rebuilt.link.position.lsn),
-        link: rebuilt.link,
-        epochs: rebuilt.epochs.clone(),
-        nonce: order.nonce,
-        quarantined: !order.activate,
-    };
     let raw_bytes = rebuilt.state.used_bytes();
     on_progress(Progress::Writing { raw_bytes });
     let file_bytes = building.fill(&mut rebuilt, new, order.member, order.source.threads)?;
@@ -341,6 +373,7 @@ pub fn run(args: &Restore) -> Outcome {
             cluster: args.cluster,
             history: args.history,
             threads: args.threads.unwrap_or_else(processors).max(1),
+            segment_shift: SEGMENT_SHIFT,
         })
     };
     let mut line = show::Line::new(std::io::stderr().is_terminal() && !args.json);

@@ -17,7 +17,7 @@ use crate::node::wire::Head;
 use crate::replication::Time;
 use serde::{Deserialize, Serialize};
 use standfast_snapshot::Card;
-use standfast_wal::{History, Lsn, NodeId};
+use standfast_wal::{History, Lsn, Mark, NodeId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ impl Engine {
     }
 
     fn archive_order(&self) -> Order {
-        let through = self.copies.applied.position.lsn;
+        let through = self.archivable();
         assert!(
             through <= self.replica.commit() && through <= self.replica.durable(),
             "I6: {through} is shipped above commit or durable"
@@ -193,8 +193,19 @@ impl Engine {
         self.archive.duty.is_some_and(|(archiver, confirmed)| {
             archiver == self.identity.node
                 && confirmed.after(limits::ARCHIVE_DUTY_FOR) > self.time()
-                && self.copies.applied.position.lsn > Lsn::ZERO
+                && self.archivable() > Lsn::ZERO
         })
+    }
+
+    /// Up to where this node could ship. A node that follows a newer history still has its old log,
+    /// and state, until it is cut or replaced: nothing of that is the new history's.
+    fn archivable(&self) -> Lsn {
+        let newest = self.replica.epochs().last();
+        let is_of_history = newest.is_some_and(|one| one.history == self.replica.history());
+        match is_of_history {
+            true => self.copies.applied.position.lsn,
+            false => Lsn::ZERO,
+        }
     }
 
     /// The primary chooses and tells the others; they tell the primary that they could.
@@ -220,6 +231,9 @@ impl Engine {
             .duty
             .is_none_or(|(before, _)| before != archiver)
         {
+            if self.archive.duty.is_some() {
+                Mark::ArchiveHanded.hit();
+            }
             self.note(format!("node {archiver} archives"));
         }
         self.archive.duty = Some((archiver, now));
@@ -240,7 +254,7 @@ impl Engine {
         Able {
             standing: Box::new(standing),
             first_lsn: self.replica.first_lsn(),
-            applied: self.copies.applied.position.lsn,
+            applied: self.archivable(),
             staleness: self.complete_age(),
         }
     }

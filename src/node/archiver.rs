@@ -8,6 +8,7 @@
 mod drill;
 mod proof;
 mod standing;
+pub mod worker;
 
 pub use drill::Drilled;
 pub use proof::{Expired, Proof, Verified};
@@ -15,10 +16,14 @@ pub use standing::Standing;
 
 use crate::limits;
 use crate::node::clock::Now;
-use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put};
+use crate::node::directory::Directory;
+use crate::node::shelf;
+use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put, Upload as Uploading};
 use standfast_snapshot::retention::Policy;
 use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, Survey, catalogue, store};
-use standfast_wal::{ClusterId, History, Kind, Link, Lsn, ReadError, Reader, Record, Storage};
+use standfast_wal::{
+    ClusterId, History, Kind, Link, Lsn, Mark, ReadError, Reader, Record, Storage,
+};
 use std::io;
 use std::time::Duration;
 
@@ -97,10 +102,19 @@ impl Course {
     }
 }
 
-/// A snapshot that is to be put; on a thread of its own, for it takes long.
+/// A snapshot that is to be put; beside the rounds, for it takes long.
 pub struct Upload {
-    pub shipper: Shipper,
-    pub lsn: Lsn,
+    shipper: Shipper,
+    lsn: Lsn,
+}
+
+impl Upload {
+    /// It lies in this directory; step by step it is put.
+    pub fn begin<D: Directory>(&self, dir: &D) -> Result<Uploading<D::Storage>, String> {
+        let storage = dir.snapshots().map_err(|error| error.to_string())?;
+        let begun = self.shipper.upload(storage, &shelf::name_of(self.lsn));
+        begun.map_err(|error| error.to_string())
+    }
 }
 
 /// Ships into one archive.
@@ -114,16 +128,16 @@ pub struct Archiver {
     course: Option<Course>,
     standing: Standing,
     is_uploading: bool,
-    /// Why the last snapshot was not put, and when (ns) the next may be tried.
+    /// Why the last snapshot was not put, and when (boot clock, ns) the next may be tried.
     upload_error: Option<String>,
-    upload_after_ns: u64,
+    upload_after: u64,
     is_verifying: bool,
-    /// Why the last proof broke off, and when (ns) the next may be tried.
+    /// Why the last proof broke off, and when (boot clock, ns) the next may be tried.
     verify_error: Option<String>,
-    verify_after_ns: u64,
+    verify_after: u64,
     is_drilling: bool,
-    /// When (ns) the next drill may be tried.
-    drill_after_ns: u64,
+    /// When (boot clock, ns) the next drill may be tried.
+    drill_after: u64,
 }
 
 impl Archiver {
@@ -139,12 +153,12 @@ impl Archiver {
             standing: Standing::default(),
             is_uploading: false,
             upload_error: None,
-            upload_after_ns: 0,
+            upload_after: 0,
             is_verifying: false,
             verify_error: None,
-            verify_after_ns: 0,
+            verify_after: 0,
             is_drilling: false,
-            drill_after_ns: 0,
+            drill_after: 0,
         }
     }
 
@@ -196,6 +210,7 @@ impl Archiver {
             if let Some(end) = end.or(course.survey.snapshot_lsn)
                 && start > end
             {
+                Mark::ArchiveGap.hit();
                 course.survey.is_whole = false;
                 self.standing.gap = Some((end, start.next()));
             }
@@ -312,10 +327,10 @@ impl Archiver {
     }
 
     /// The snapshot that should be put now, if there is one; its log is in the archive.
-    pub fn upload(&mut self, order: &Order, now_ns: u64) -> Option<Upload> {
+    pub fn upload(&mut self, order: &Order, now: Now) -> Option<Upload> {
         let course = self.course.as_ref()?;
         let lsn = order.snapshot_lsn.filter(|_| !self.is_uploading)?;
-        if Some(lsn) <= course.survey.snapshot_lsn || now_ns < self.upload_after_ns {
+        if Some(lsn) <= course.survey.snapshot_lsn || now.boot < self.upload_after {
             return None;
         }
         // Before its log it would stand behind a hole, of which a proof would tell.
@@ -324,7 +339,7 @@ impl Archiver {
             return None;
         }
         let interval = limits::ARCHIVE_SNAPSHOT_INTERVAL.as_nanos();
-        self.upload_after_ns = now_ns + u64::try_from(interval).unwrap_or(u64::MAX);
+        self.upload_after = now.boot + u64::try_from(interval).unwrap_or(u64::MAX);
         self.is_uploading = true;
         Some(Upload {
             shipper: course.shipper.clone(),
@@ -461,7 +476,10 @@ fn close(records: &[Record], base: Option<Link>, interval_ns: u64, is_late: bool
     }
     let is_full = bytes >= LOG_CLOSE_BYTES;
     match attested {
-        0 if is_full || is_late => fits,
+        0 if is_full || is_late => {
+            Mark::ArchiveUnattested.hit();
+            fits
+        }
         attested => attested,
     }
 }

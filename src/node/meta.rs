@@ -255,9 +255,10 @@ pub fn unknown_config() -> Config {
     }
 }
 
-/// Makes the meta file of a restored node: alone in a new history, at the next epoch.
-pub fn create_restored(
-    dir: &Path,
+/// Makes the meta file of a restored node, in a storage that holds no node: alone in a new history,
+/// at the next epoch.
+pub fn create_restored<S: Storage>(
+    storage: &S,
     new: RestoredNode,
     member: crate::replication::config::Member,
 ) -> io::Result<()> {
@@ -289,7 +290,7 @@ pub fn create_restored(
         quarantined: new.quarantined,
         core,
     };
-    create_with(dir, &meta)
+    store(storage, &meta)
 }
 
 #[cfg(test)]

@@ -89,6 +89,14 @@ marks! {
     BallotRefused "ballot-refused" "A voter refused a ballot below what it had promised.";
     LossBudgetUsed "loss-budget-used" "max-performance: no write is taken, too much is unreplicated.";
     TooFewCopies "too-few-copies" "max-protection: no write is taken, for too few copies are there.";
+    ArchivePresent "archive-present" "An object that was to be put into the archive was there already.";
+    ArchivePutAgain "archive-put-again" "A name in the archive was taken by a put that came to nothing: it was put again.";
+    ArchiveCaughtUp "archive-caught-up" "An archiver that slept went on where another one had come to.";
+    ArchiveGap "archive-gap" "Log was dropped before it was shipped: the archive got a hole.";
+    ArchiveUnattested "archive-unattested" "A piece of log was shipped without an attestation, for none came.";
+    ArchiveHanded "archive-handed" "A primary named another node to archive.";
+    RestoreCutRecord "restore-cut-record" "A restore ended inside a record.";
+    RestoreForked "restore-forked" "A restore followed the log of one history into the one that forked from it.";
     Busy "busy" "No write is taken, for too much is ordered and not committed.";
 }
 

@@ -8,6 +8,7 @@ use crate::retention::{Expiry, Policy, expire};
 use crate::store::Memory;
 use crate::verify::{Finding, Report, verify};
 use crate::{Store, Target, plan};
+use crate::{sealed, segment};
 
 fn to(keys: &[usize]) -> Recipients {
     let all: Vec<_> = keys.iter().map(|n| key(*n).0).collect();

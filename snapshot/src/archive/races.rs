@@ -1,12 +1,16 @@
 //! Puts and removals that run side by side, call by call in every order, stopped and killed
 //! anywhere: no snapshot is ever there without its segments.
 
+use super::marks::Mark;
 use super::*;
 use crate::catalogue::read;
 use crate::fixtures::{CLUSTER, card, link_at, log, snapshot_with};
+use crate::read::Reader;
 use crate::retention::{Policy, expire};
+use crate::segment;
 use crate::store::{Listed, Listing, Memory};
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
 
 /// Who may make the next call of the store, and what the others wait for.
@@ -183,8 +187,11 @@ impl Scene {
         .unwrap();
         let (shipper, _) = Shipper::open(&store, &card(1, &[]), &Recipients::default()).unwrap();
         let left = &snapshots[1].1.1[1];
-        shipper.put_segments(&[*left], scratch.path()).unwrap();
         let dir = catalogue::segments_beside(&shipper.dir, None);
+        let bytes = segment::open_at(scratch.path(), left).unwrap();
+        store
+            .put_if_absent(&join(&dir, &left.name()), &bytes)
+            .unwrap();
         let needs = snapshots.iter().map(|(lsn, (_, named))| {
             let paths = named.iter().map(|one| join(&dir, &one.name()));
             (*lsn, paths.collect())

@@ -10,6 +10,7 @@ use crate::retention::{Policy, expire};
 use crate::seal::{Identities, Recipients};
 use crate::verify::verify;
 use standfast_wal::{ClusterId, Damage, Kind};
+use std::fs;
 use std::path::PathBuf;
 
 #[test]

@@ -70,8 +70,30 @@ impl Unlisted {
         self.named.len() >= MANIFEST_PIECES || self.named.iter().any(is_snapshot)
     }
 
+    /// What is gone and lies before a snapshot has expired while this shipper slept: it is named no
+    /// more. What else is gone is named, and missed.
+    fn forget_expired(&mut self, store: &dyn Store, dir: &str) -> Result<()> {
+        let firsts = self.named.iter().map(|one| one.first);
+        let Some(oldest) = firsts.min() else {
+            return Ok(());
+        };
+        let snapshots = catalogue::snapshots_in(store, dir)?;
+        let Some(newest) = snapshots.iter().max() else {
+            return Ok(());
+        };
+        let pieces = catalogue::pieces_from(store, dir, oldest)?;
+        let pieces: BTreeSet<(Lsn, Lsn)> = pieces.into_iter().collect();
+        let is_there = |one: &Named| match one.first {
+            Lsn::ZERO => snapshots.contains(&one.last),
+            first => pieces.contains(&(first, one.last)),
+        };
+        self.named.retain(|one| one.last > *newest || is_there(one));
+        Ok(())
+    }
+
     /// Puts the next manifest, if there is anything to name.
     pub(super) fn put(&mut self, store: &dyn Store, dir: &str, card: &Card) -> Result<()> {
+        self.forget_expired(store, dir)?;
         let last = |of_snapshots: bool| {
             let all = self.named.iter();
             let some = all.filter(|one| (one.first == Lsn::ZERO) == of_snapshots);

@@ -17,6 +17,9 @@ struct Inner {
     is_down: bool,
     loses_answers: bool,
     puts_denied: u32,
+    calls_left: Option<u64>,
+    /// How often something was put or removed.
+    changes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -30,6 +33,7 @@ impl Inner {
         let modified_ns = self.now_ns;
         let object = Object { bytes, modified_ns };
         self.objects.insert(name.to_string(), object);
+        self.changes += 1;
     }
 
     fn bytes(&self, name: &str) -> Option<&Bytes> {
@@ -58,6 +62,43 @@ impl Memory {
         self.lock().puts_denied = count;
     }
 
+    /// Answers so many calls, and then none until `answer_all`.
+    pub fn answer(&self, calls: u64) {
+        self.lock().calls_left = Some(calls);
+    }
+
+    /// Whether a call went unanswered since `answer`.
+    pub fn answer_all(&self) -> bool {
+        self.lock().calls_left.take() == Some(0)
+    }
+
+    /// Whether calls may fail, lose their answers or lie about a name.
+    pub fn is_ill(&self) -> bool {
+        let inner = self.lock();
+        inner.is_down || inner.loses_answers || inner.puts_denied > 0
+    }
+
+    pub fn is_down(&self) -> bool {
+        self.lock().is_down
+    }
+
+    /// Another number whenever something was put or removed.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    pub fn count(&self) -> u64 {
+        self.lock().objects.len() as u64
+    }
+
+    /// Shows each object, in the order of their names.
+    pub fn each(&self, mut show: impl FnMut(&str, &Bytes)) {
+        let inner = self.lock();
+        for (name, object) in &inner.objects {
+            show(name, &object.bytes);
+        }
+    }
+
     /// Changes an object behind the store's back.
     pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
@@ -81,10 +122,12 @@ impl Memory {
     }
 
     fn reach(&self) -> io::Result<MutexGuard<'_, Inner>> {
-        let inner = self.lock();
-        if inner.is_down {
+        let mut inner = self.lock();
+        let has_left = inner.calls_left != Some(0);
+        if inner.is_down || !has_left {
             return Err(io::Error::new(ErrorKind::TimedOut, "the store is down"));
         }
+        inner.calls_left = inner.calls_left.map(|left| left - 1);
         Ok(inner)
     }
 }
@@ -165,6 +208,7 @@ impl Store for Memory {
 
     fn delete(&self, name: &str) -> io::Result<()> {
         let mut inner = self.reach()?;
+        inner.changes += 1;
         inner.objects.remove(name).map(drop).ok_or_else(not_found)
     }
 

@@ -192,6 +192,7 @@ fn order(
             cluster: args.cluster,
             history: None,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            segment_shift: crate::state::SEGMENT_SHIFT,
         },
         to: scratch.path.join("data"),
         node: NODE,

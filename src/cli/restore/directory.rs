@@ -9,10 +9,9 @@ use super::rebuild::Rebuilt;
 use crate::cli::exit::{ExitCode, Failure};
 use crate::limits;
 use crate::node::copies::encode_epochs;
-use crate::node::directory::{DataDir, sync_dir};
+use crate::node::directory::{DataDir, Directory, sync_dir};
 use crate::node::meta::{self, RestoredNode};
 use crate::node::shelf;
-
 use crate::replication::config::Member;
 use standfast_snapshot::{Header, Options};
 use standfast_wal::{Disk, Storage};
@@ -116,12 +115,10 @@ impl Building {
         member: Member,
         threads: usize,
     ) -> Result<u64, Failure> {
-        let file_bytes = write_snapshot(&self.path, rebuilt, &new, threads).map_err(|error| {
+        make(&DataDir(self.path.clone()), rebuilt, new, member, threads).map_err(|error| {
             let text = format!("the restored state was not written: {error}");
             Failure::new(ExitCode::Failed, text)
-        })?;
-        meta::create_restored(&self.path, new, member)?;
-        Ok(file_bytes)
+        })
     }
 
     /// Gives the directory its name.
@@ -169,8 +166,23 @@ fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
-fn write_snapshot(
-    path: &Path,
+/// Writes the state and the identity into an empty directory.
+pub fn make<D: Directory>(
+    dir: &D,
+    rebuilt: &mut Rebuilt,
+    new: RestoredNode,
+    member: Member,
+    threads: usize,
+) -> Result<u64, String> {
+    let file_bytes = write_snapshot(dir, rebuilt, &new, threads)?;
+    let text = |error: io::Error| error.to_string();
+    let root = dir.root().map_err(text)?;
+    meta::create_restored(&root, new, member).map_err(text)?;
+    Ok(file_bytes)
+}
+
+fn write_snapshot<D: Directory>(
+    dir: &D,
     rebuilt: &mut Rebuilt,
     new: &RestoredNode,
     threads: usize,
@@ -196,9 +208,8 @@ fn write_snapshot(
         threads,
         ..Options::default()
     };
-    let dir = DataDir(path.to_path_buf());
     let text = |error: standfast_snapshot::Error| error.to_string();
-    let mut writer = shelf::begin(&dir, &header, options)?;
+    let mut writer = shelf::begin(dir, &header, options)?;
     let segments = rebuilt.state.segments();
     let mut blocks = Vec::new();
     loop {
@@ -212,8 +223,8 @@ fn write_snapshot(
             break;
         }
     }
-    let written = shelf::finish(&dir, writer, head.lsn, &[], &segments)?;
+    let written = shelf::finish(dir, writer, head.lsn, &[], &segments)?;
     // Read back: what the node will start from is what was meant.
-    shelf::open(&dir, head.lsn)?.check_whole().map_err(text)?;
+    shelf::open(dir, head.lsn)?.check_whole().map_err(text)?;
     Ok(written.bytes)
 }

@@ -7,7 +7,6 @@
 use super::{Source, check_keys, refused};
 use crate::cli::exit::{ExitCode, Failure};
 use crate::node::copies::decode_epochs;
-use crate::node::open::state_limits;
 use crate::node::shelf;
 use crate::replication::{EpochEntry, EpochTable};
 use crate::state::ledger::Transfer;
@@ -17,7 +16,7 @@ use standfast_snapshot::object::{LogHead, link_inside};
 use standfast_snapshot::plan::{Plan, Step, Stop};
 use standfast_snapshot::sealed::fetch_snapshot;
 use standfast_snapshot::{Error, SegmentRef, archive, segment, store};
-use standfast_wal::{ClusterId, Kind, Link, Lsn, Record};
+use standfast_wal::{ClusterId, Kind, Link, Lsn, Mark, Record};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -166,7 +165,8 @@ fn load(
             bad.get_or_insert_with(|| store::join(dir, &reference.name()));
         })
     };
-    let loaded = shelf::load_checked(&reader, open, state_limits(cluster), source.threads);
+    let limits = source.limits(cluster);
+    let loaded = shelf::load_checked(&reader, open, limits, source.threads);
     let (header, state) = loaded.map_err(|error| {
         let bad = bad_segment.lock().expect(NO_PANIC);
         Broken::of(bad.as_deref().unwrap_or(path), &error)
@@ -221,7 +221,7 @@ impl Replay {
     ) -> Result<Replay, Broken> {
         check_keys(plan, source)?;
         let Some(snapshot) = &plan.snapshot else {
-            return Ok(Replay::new(State::new(state_limits(cluster)), plan.stop));
+            return Ok(Replay::new(State::new(source.limits(cluster)), plan.stop));
         };
         let file_bytes = snapshot.file_bytes;
         on_progress(Progress::Loading { file_bytes });
@@ -262,6 +262,13 @@ impl Replay {
     ) -> Result<(), Broken> {
         let all_bytes = plan.steps.iter().map(|step| step.head.raw_bytes).sum();
         let mut done_bytes = 0;
+        let histories = plan.steps.windows(2);
+        if histories
+            .into_iter()
+            .any(|two| two[0].head.history != two[1].head.history)
+        {
+            Mark::RestoreForked.hit();
+        }
         for step in &plan.steps {
             on_progress(Progress::Replaying {
                 done_bytes,
@@ -303,6 +310,9 @@ impl Replay {
             return Ok(());
         }
         let through = wanted.min(step.through).min(last);
+        if through < last {
+            Mark::RestoreCutRecord.hit();
+        }
         record.follows(self.done.link).map_err(|damage| {
             let file = &step.path;
             damaged(format!("{file}: the record at LSN {first}: {damage}"))

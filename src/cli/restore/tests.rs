@@ -184,6 +184,7 @@ fn order(dir: &Path, target: impl Into<Aim>) -> Order {
             cluster: None,
             history: None,
             threads: 2,
+            segment_shift: crate::state::SEGMENT_SHIFT,
         },
         to: dir.join("restored"),
         node: NodeId(4),

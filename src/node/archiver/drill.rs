@@ -2,6 +2,7 @@
 
 use crate::limits;
 use crate::node::archiver::{Archiver, Order};
+use crate::node::clock::Now;
 use serde::{Deserialize, Serialize};
 use standfast_snapshot::Shared;
 
@@ -34,13 +35,14 @@ impl Drilled {
 
 impl Archiver {
     /// The archive that a drill of should begin now, if one is wanted and none is under way.
-    pub fn drill(&mut self, order: &Order, now_ns: u64) -> Option<Shared> {
-        if !order.is_drill_due || self.is_drilling || now_ns < self.drill_after_ns {
+    pub fn drill(&mut self, order: &Order, now: Now) -> Option<Shared> {
+        if !order.is_drill_due || self.is_drilling || now.boot < self.drill_after {
             return None;
         }
         let store = self.store.clone()?;
         let pause = limits::DRILL_RETRY.as_nanos();
-        self.drill_after_ns = now_ns.saturating_add(u64::try_from(pause).unwrap_or(u64::MAX));
+        let pause = u64::try_from(pause).unwrap_or(u64::MAX);
+        self.drill_after = now.boot.saturating_add(pause);
         self.is_drilling = true;
         Some(store)
     }

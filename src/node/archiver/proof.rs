@@ -141,13 +141,13 @@ impl Proof {
 
 impl Archiver {
     /// The proof that should begin now, if one is wanted and none is under way.
-    pub fn proof(&mut self, order: &Order, now_ns: u64) -> Option<Proof> {
-        if !order.is_verify_due || self.is_verifying || now_ns < self.verify_after_ns {
+    pub fn proof(&mut self, order: &Order, now: Now) -> Option<Proof> {
+        if !order.is_verify_due || self.is_verifying || now.boot < self.verify_after {
             return None;
         }
         let store = self.store.clone()?;
         let interval = limits::ARCHIVE_VERIFY_RETRY.as_nanos();
-        self.verify_after_ns = now_ns + u64::try_from(interval).unwrap_or(u64::MAX);
+        self.verify_after = now.boot + u64::try_from(interval).unwrap_or(u64::MAX);
         self.is_verifying = true;
         Some(Proof {
             store,

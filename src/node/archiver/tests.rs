@@ -245,11 +245,11 @@ fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
         "one is there to be put"
     );
     assert_eq!(
-        archiver.upload(&with_snapshot, log.now()).unwrap().lsn,
+        archiver.upload(&with_snapshot, at(log.now())).unwrap().lsn,
         Lsn(110)
     );
     assert!(
-        archiver.upload(&with_snapshot, log.now()).is_none(),
+        archiver.upload(&with_snapshot, at(log.now())).is_none(),
         "one at a time"
     );
 }

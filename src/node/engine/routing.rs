@@ -94,24 +94,28 @@ impl Engine {
 
     fn send_core(&mut self, to: NodeId, mut message: crate::replication::Message) {
         let records = message.take_records();
-        self.out.push(Output::Send {
-            to,
-            frame: Frame {
-                head: Head::Core { message },
-                records,
-            },
-        });
+        let head = Head::Core { message };
+        self.send_frame(to, Frame { head, records });
     }
 
     pub(in crate::node) fn send(&mut self, to: NodeId, head: Head) {
-        self.out.push(Output::Send {
-            to,
-            frame: Frame::plain(head),
-        });
+        self.send_frame(to, Frame::plain(head));
+    }
+
+    fn send_frame(&mut self, to: NodeId, frame: Frame) {
+        if !self.settings.quarantined {
+            self.out.push(Output::Send { to, frame });
+        }
     }
 
     pub(super) fn on_link(&mut self, event: LinkEvent) {
         use crate::replication::LinkEvent as Core;
+        // A restored copy hears and says nothing until it is activated. Its history is a newer one:
+        // a cluster that lives on, at the addresses in its settings or come to its own, would take
+        // it for its future, and end. A newcomer asks again.
+        if self.settings.quarantined {
+            return;
+        }
         match event {
             LinkEvent::Up { peer, hello } => {
                 self.found_link(peer);
@@ -127,9 +131,6 @@ impl Engine {
                 incarnation,
                 frame,
             } => match frame.head {
-                // A restored copy is alone until it is activated: whom it took in would be held
-                // back from writes by nothing, and could become primary. A newcomer asks again.
-                Head::Core { message } if self.is_kept_alone(&message.body) => {}
                 Head::Core { mut message } => {
                     self.learn_address(from, &message.body);
                     message.set_records(frame.records);
@@ -147,10 +148,6 @@ impl Engine {
                 Head::Hello(_) | Head::Refused(_) => {}
             },
         }
-    }
-
-    fn is_kept_alone(&self, body: &crate::replication::Body) -> bool {
-        self.settings.quarantined && matches!(body, crate::replication::Body::Join { .. })
     }
 
     /// A newcomer says where it is reached: it is in nobody's settings and in no Config yet.

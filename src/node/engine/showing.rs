@@ -83,6 +83,9 @@ impl Engine {
     }
 
     pub(super) fn peers_wanted(&self) -> BTreeMap<NodeId, Peering> {
+        if self.settings.quarantined {
+            return BTreeMap::new();
+        }
         let seeds = self.settings.seeds.iter();
         let mut peers: BTreeMap<NodeId, Peering> = seeds
             .map(|(id, address)| (*id, Peering::near(address)))

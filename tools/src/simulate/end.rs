@@ -45,7 +45,7 @@ impl World {
             self.summary.slowest_heal_ns = since;
             self.say(|| format!("--- whole again after {} ms", since / 1_000_000));
         }
-        Ok(self.all_are_equal(&config) && self.is_archived(&config))
+        Ok(self.all_are_equal(&config) && self.is_archived(&config)?)
     }
 
     /// The Config of the one primary that serves, if every member is up and near, and every data

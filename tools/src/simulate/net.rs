@@ -140,6 +140,7 @@ impl World {
             let to = to.0 as usize;
             self.observer.sent(from, to, &self.nodes, &frame)?;
             self.says_what_it_kept(from, &frame)?;
+            self.overhears(from, to, &frame);
             if to >= self.nodes.len() || self.net.live_pipe(from, to).is_none() {
                 continue;
             }
@@ -350,7 +351,7 @@ impl World {
         self.turn(from, vec![Event::Link(LinkEvent::Up { peer, hello })])
     }
 
-    fn hello(&self, of: usize, to: usize) -> Hello {
+    pub fn hello(&self, of: usize, to: usize) -> Hello {
         Hello {
             version: WIRE_VERSION,
             is_packed: false,

@@ -40,7 +40,7 @@ pub struct LogOwner {
 pub struct Process {
     pub engine: Engine,
     random: Random,
-    dir: SimDir,
+    pub dir: SimDir,
     scribe: Option<Scribe<SimDisk>>,
     pub log: LogOwner,
     meta: MetaFile,
@@ -93,9 +93,14 @@ pub struct Wants {
     pub losses: Vec<String>,
 }
 
-fn engine_settings(id: NodeId, tuning: &Tuning, introduction: &Introduction) -> EngineSettings {
+fn engine_settings(
+    meta: &MetaFile,
+    tuning: &Tuning,
+    introduction: &Introduction,
+) -> EngineSettings {
     EngineSettings {
-        pid: id.0,
+        pid: meta.core.node.0,
+        quarantined: meta.quarantined,
         introduction: introduction.clone(),
         ..tuning.engine.clone()
     }
@@ -108,10 +113,9 @@ pub fn opening_of(
     tuning: &Tuning,
     introduction: &Introduction,
 ) -> Opening {
-    let cluster = CLUSTER;
     let starter = Starter {
         id,
-        cluster,
+        cluster: CLUSTER,
         alone,
         may_cut: false,
         introduction,
@@ -194,7 +198,7 @@ impl Process {
         let reader = log.as_ref().map(Log::reader);
         let is_witness = log.is_none();
         let engine = Engine::new(
-            engine_settings(meta.core.node, tuning, &introduction),
+            engine_settings(&meta, tuning, &introduction),
             meta.identity(),
             replica,
             state,

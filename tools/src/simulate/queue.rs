@@ -29,8 +29,19 @@ pub enum Happening {
         node: usize,
         life: u64,
     },
+    /// It has put one object of a snapshot.
+    Put {
+        node: usize,
+        life: u64,
+    },
     /// The archive's store changes its behaviour.
     Store,
+    /// An operator removes what need not be kept in the archive.
+    Expire,
+    /// Somebody restores from the archive.
+    Restore,
+    /// What was restored and is open has its deadline.
+    Copy,
     /// A node tries to reach another.
     Dial {
         from: usize,

@@ -27,6 +27,11 @@ pub struct Summary {
     /// Rounds of archivers, and the objects that they put.
     pub archive_rounds: u64,
     pub archive_objects: u64,
+    /// Objects that expired, and restores that came to an end.
+    pub archive_expired: u64,
+    pub restores: u64,
+    /// Restored copies that were opened beside their cluster.
+    pub copies_opened: u64,
     /// Runs that ended early, because a primary that lost its disk had just shrunk the sync set.
     pub beyond_promises: u64,
     /// Keys whose search for an order was given up.
@@ -78,6 +83,9 @@ impl Summary {
         self.orders += other.orders;
         self.archive_rounds += other.archive_rounds;
         self.archive_objects += other.archive_objects;
+        self.archive_expired += other.archive_expired;
+        self.restores += other.restores;
+        self.copies_opened += other.copies_opened;
         self.beyond_promises += other.beyond_promises;
         self.searches_given_up += other.searches_given_up;
         self.slowest_heal_ns = self.slowest_heal_ns.max(other.slowest_heal_ns);
@@ -87,7 +95,7 @@ impl Summary {
     }
 
     /// The counts that people look at, by name.
-    fn counts(&self) -> [(&'static str, u64); 17] {
+    fn counts(&self) -> [(&'static str, u64); 20] {
         [
             ("promotions", self.promotions),
             ("crashes", self.crashes),
@@ -104,6 +112,9 @@ impl Summary {
             ("operators' orders", self.orders),
             ("archivers' rounds", self.archive_rounds),
             ("objects in archives", self.archive_objects),
+            ("objects expired", self.archive_expired),
+            ("restores", self.restores),
+            ("restored copies opened", self.copies_opened),
             ("runs beyond the promises", self.beyond_promises),
             ("keys not searched", self.searches_given_up),
         ]

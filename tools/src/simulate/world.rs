@@ -149,9 +149,7 @@ impl World {
             world.queue.push(10 * MS, Happening::Client { client });
         }
         world.queue.push(500 * MS, Happening::Fault);
-        if world.offsite.is_some() {
-            world.queue.push(SECOND, Happening::Store);
-        }
+        world.archive_begins();
         if world.plan.operator_pause.is_some() {
             world.queue.push(SECOND, Happening::Operator);
         }
@@ -197,10 +195,14 @@ impl World {
             Happening::LogDone { node, life } => self.log_done(node, life),
             Happening::MetaDone { node, life } => self.meta_done(node, life),
             Happening::Shipped { node, life } => self.shipped(node, life),
+            Happening::Put { node, life } => self.put_object(node, life),
             Happening::Store => {
                 self.store_changes();
                 Ok(())
             }
+            Happening::Expire => self.expire(),
+            Happening::Restore => self.restore_something(),
+            Happening::Copy => self.copy_wakes(),
             Happening::Dial { from, to, ticket } => self.on_dial(from, to, ticket),
             Happening::Greeted {
                 from,

@@ -7,9 +7,9 @@ use standfast_wal::{Disk, NodeId};
 
 /// What the thread does that `ship` starts.
 fn prove(archiver: &mut Archiver, order: &Order, now_ns: u64) -> Option<Verified> {
-    let proof = archiver.proof(order, now_ns)?;
+    let proof = archiver.proof(order, at(now_ns))?;
     assert!(
-        archiver.proof(order, u64::MAX).is_none(),
+        archiver.proof(order, at(u64::MAX)).is_none(),
         "one is under way"
     );
     archiver.proved(proof.run(&|| at(now_ns), 1));
@@ -34,7 +34,7 @@ fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
     let first = prove(&mut archiver, &due(&log), log.now()).unwrap();
     assert_eq!((first.findings, first.objects, first.first), (0, 1, None));
     assert!(
-        archiver.proof(&due(&log), log.now() + SECOND).is_none(),
+        archiver.proof(&due(&log), at(log.now() + SECOND)).is_none(),
         "not again and again"
     );
     log.grow(600);
@@ -88,7 +88,7 @@ fn snapshot(archiver: &mut Archiver, log: &Log) {
         snapshot_lsn: Some(link.position.lsn),
         ..order(log)
     };
-    let upload = archiver.upload(&order, log.now()).unwrap();
+    let upload = archiver.upload(&order, at(log.now())).unwrap();
     let put = upload.shipper.put_snapshot(&path).map(|(_, bytes)| bytes);
     archiver.uploaded(put.map_err(|error| error.to_string()));
 }

@@ -27,6 +27,11 @@ impl Digests {
         Ok(())
     }
 
+    /// What the nodes had there.
+    pub fn at(&self, history: History, epoch: Epoch, lsn: Lsn) -> Option<Digest> {
+        self.known.get(&(history, epoch, lsn)).copied()
+    }
+
     /// A node has taken another state in, which stands at `applied` of this log: what it keeps of
     /// its past is that state's.
     pub fn kept(

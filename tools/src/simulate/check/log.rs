@@ -329,6 +329,10 @@ impl Logs {
 }
 
 impl Branch {
+    pub fn through(&self) -> Lsn {
+        self.through
+    }
+
     /// The record that covers this LSN.
     pub fn at(&self, lsn: Lsn) -> Option<&Record> {
         let place = self

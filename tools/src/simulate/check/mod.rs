@@ -6,7 +6,7 @@
 //! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
 //! `reads` (what confirms a read), `reigns` (what a primary knows and does), `starts` (what a start
 //! believes), `time` (log time), `stale` (how old READONLY reads are), `told` (outcomes, receipts,
-//! loss statements are true), `offsite` (the archive).
+//! loss statements are true), `offsite` and `restored` (the archive).
 
 mod commits;
 mod copies;
@@ -25,6 +25,7 @@ mod reads;
 mod register;
 mod reigns;
 mod replay;
+pub mod restored;
 mod search;
 mod stale;
 mod starts;
@@ -43,6 +44,7 @@ use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Meta, Replica};
 use standfast::state::Reply;
 use standfast_wal::{Epoch, History, Incarnation, Lsn};
+use std::collections::BTreeSet;
 
 /// Whose disk held a log durably up to where, and who had written it.
 type Held = (Incarnation, Lsn, EpochTable);
@@ -87,6 +89,8 @@ pub struct Observer {
     rounds: reads::Rounds,
     told: told::Told,
     archived: offsite::Archived,
+    /// Of restored copies: no cluster takes one in.
+    pub strangers: BTreeSet<Incarnation>,
     nodes: Vec<Seen>,
     /// By how much clocks may be off, parts per million.
     drift_ppm: u64,
@@ -119,7 +123,8 @@ impl Observer {
             attempts: promotion::Attempts::new(),
             rounds: reads::Rounds::default(),
             told: told::Told::default(),
-            archived: offsite::Archived::default(),
+            archived: offsite::Archived::new(plan),
+            strangers: BTreeSet::new(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             drift_ppm: plan.drift_ppm.max(1000),
             max_staleness: u64::try_from(plan.tuning.engine.max_staleness.as_nanos())
@@ -144,6 +149,7 @@ impl Observer {
         let config = replica.config();
         if self.nodes[node].config != (config.history, config.version) {
             self.nodes[node].config = (config.history, config.version);
+            self.knows_no_stranger(config)?;
             self.chosen(nodes, config)?;
             self.register.learned(config)?;
         }
@@ -171,6 +177,14 @@ impl Observer {
         }
         reigns::serves_whom_it_reads_for(replica, wants)?;
         self.watch_held(node, replica)
+    }
+
+    fn knows_no_stranger(&self, config: &Config) -> Result<(), String> {
+        let mut members = config.members.values();
+        match members.find(|one| self.strangers.contains(&one.incarnation)) {
+            Some(member) => Err(format!("a restored copy was taken in: {member:?}")),
+            None => Ok(()),
+        }
     }
 
     fn known(&self, history: History) -> Lsn {

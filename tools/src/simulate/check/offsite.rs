@@ -1,20 +1,62 @@
-//! I6: what is in the archive was committed, and is what the nodes have applied; in the end it
-//! proves sound, and reaches as far as it says.
+//! I6: what is in the archive was committed, and is what the nodes have applied. A snapshot comes
+//! after its segments, a manifest after what it names; in the end all of it proves sound.
 
 use super::Observer;
+use super::restored::There;
+use crate::simulate::plan::Plan;
 use crate::simulate::world::{CLUSTER, MS};
+use bytes::Bytes;
 use standfast::node::archiver::Standing;
-use standfast_snapshot::store::Memory;
+use standfast::state::Digest;
+use standfast_snapshot::manifest::Manifest;
+use standfast_snapshot::object::decode_log;
+use standfast_snapshot::store::{Memory, join, last_part, parent};
 use standfast_snapshot::verify::{Finding, verify};
-use standfast_snapshot::{Identities, Shared, archive, catalogue, store};
-use standfast_wal::{History, Lsn};
+use standfast_snapshot::{Identities, Reader, Shared, catalogue};
+use standfast_wal::{History, Kind, Link, Lsn, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What has been looked at. An object never changes.
 #[derive(Default)]
 pub struct Archived {
     seen: BTreeSet<String>,
-    through: BTreeMap<History, Lsn>,
+    /// Of the store, when it was looked at last.
+    changes: u64,
+    pub there: There,
+    /// Nanoseconds between attestations that close a piece of log.
+    interval: u64,
+    /// What was said to be restorable of each history.
+    pub promised: BTreeMap<History, Lsn>,
+}
+
+impl Archived {
+    pub fn new(plan: &Plan) -> Archived {
+        let settings = plan.tuning.engine.archive.as_ref();
+        let interval = settings.map_or(0, |settings| settings.interval.as_nanos());
+        Archived {
+            interval: u64::try_from(interval).expect("some seconds"),
+            ..Archived::default()
+        }
+    }
+
+    /// A piece that could be closed behind an Attestation is.
+    fn ends_attested(&self, before: Option<Link>, records: &[Record]) -> Result<(), String> {
+        let from = before.map_or(0, |link| link.timestamp) + self.interval;
+        let is_due =
+            |record: &Record| record.kind() == Kind::Attestation && record.timestamp() >= from;
+        match records.iter().rposition(is_due) {
+            Some(place) if place + 1 < records.len() => Err(format!(
+                "it ends with {:?}, behind {:?}",
+                records.last(),
+                records[place]
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.seen.contains(name)
+    }
 }
 
 /// Clocks begin so far apart (ns); beside that they drift.
@@ -23,47 +65,133 @@ const SKEW: u64 = 400 * MS;
 impl Observer {
     /// Something may have been put.
     pub fn archived(&mut self, store: &Memory) -> Result<(), String> {
-        for name in store.names() {
-            if self.archived.seen.contains(&name) || !is_log(&name) {
-                continue;
+        let changes = store.changes();
+        if std::mem::replace(&mut self.archived.changes, changes) == changes {
+            return Ok(());
+        }
+        let mut new: Vec<(String, Bytes)> = Vec::new();
+        store.each(|name, bytes| {
+            if !self.archived.seen.contains(name) {
+                new.push((name.to_string(), bytes.clone()));
             }
-            let sound = Memory::default();
-            let bytes = store.contents(&name).unwrap_or_default();
-            sound.tamper(&name, |there| there.extend_from_slice(&bytes));
-            let (head, records) = archive::read_log(&sound, &name, &Identities::default())
-                .map_err(|error| format!("the archive: {error}"))?;
-            let branch = self.log.branch(head.history);
-            let branch = branch.ok_or_else(|| format!("{name}: of an unknown history"))?;
-            let commit = self.log.true_commit(head.history);
-            for record in &records {
-                let lsn = record.last_lsn();
-                if lsn > commit || branch.at(lsn) != Some(record) {
-                    return Err(format!(
-                        "I6: {name} has {record:?} up to {lsn}; committed is {commit}, there \
-                         stands {:?}",
-                        branch.at(lsn)
-                    ));
-                }
+        });
+        for (name, _) in &new {
+            self.archived.seen.insert(name.clone());
+        }
+        for (name, bytes) in &new {
+            let looked = match last_part(name) {
+                last if last.starts_with("log-") => self.log_archived(name, bytes),
+                last if last.starts_with("snapshot-") => self.snapshot_archived(name, bytes),
+                last if last.starts_with("manifest-") => self.manifest_archived(name, bytes),
+                _ => Ok(()),
+            };
+            looked.map_err(|story| format!("the archive: {name}: {story}"))?;
+        }
+        Ok(())
+    }
+
+    fn log_archived(&mut self, name: &str, bytes: &Bytes) -> Result<(), String> {
+        let decoded = decode_log(name, bytes, &Identities::default());
+        let (head, records) = decoded.map_err(|error| error.to_string())?;
+        let branch = self.log.branch(head.history);
+        let branch = branch.ok_or("of an unknown history")?;
+        let commit = self.log.true_commit(head.history);
+        for record in &records {
+            let lsn = record.last_lsn();
+            if lsn > commit || branch.at(lsn) != Some(record) {
+                return Err(format!(
+                    "I6: it has {record:?} up to {lsn}; committed is {commit}, there stands {:?}",
+                    branch.at(lsn)
+                ));
             }
-            self.archived.seen.insert(name);
-            let through = self.archived.through.entry(head.history).or_default();
-            *through = head.last_lsn().max(*through);
+        }
+        let before = branch.at(Lsn(head.first_lsn.0 - 1)).map(Record::link);
+        self.archived.ends_attested(before, &records)?;
+        let there = &mut self.archived.there;
+        there.add_log(name, head.history, head.first_lsn, head.last_lsn());
+        Ok(())
+    }
+
+    fn snapshot_archived(&mut self, name: &str, bytes: &Bytes) -> Result<(), String> {
+        let reader = Reader::new(bytes.clone(), name).map_err(|error| error.to_string())?;
+        let header = reader.header();
+        let lsn = header.link.position.lsn;
+        let commit = self.log.true_commit(header.history);
+        if lsn > commit {
+            return Err(format!("I6: it is of {lsn}, and committed is {commit}"));
+        }
+        let known = self.digest_of(header.history, lsn);
+        if known.is_some_and(|known| known != Digest(header.digest)) {
+            return Err(format!("I2: its digest is not {known:?}"));
+        }
+        let named = reader.segments().map_err(|error| error.to_string())?;
+        let dir = catalogue::segments_beside(parent(name), None);
+        let named: Vec<String> = named.iter().map(|one| join(&dir, &one.name())).collect();
+        if let Some(missing) = named.iter().find(|path| !self.archived.has(path)) {
+            return Err(format!("it is there before {missing}"));
+        }
+        let there = &mut self.archived.there;
+        there.add_snapshot(name, header.history, lsn, named);
+        Ok(())
+    }
+
+    fn manifest_archived(&mut self, name: &str, bytes: &Bytes) -> Result<(), String> {
+        let manifest = Manifest::decode(name, bytes).map_err(|error| error.to_string())?;
+        for one in &manifest.named {
+            let path = join(parent(name), &catalogue::named_name(one));
+            if !self.archived.seen.contains(&path) {
+                return Err(format!("it names {path}, which was never put"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Something was removed, by the rules of retention: never the last way to the newest point.
+    pub fn expired(&mut self, store: &Memory) -> Result<(), String> {
+        let before = self.newest_archived();
+        let before = before.map(|history| (history, self.reachable(history)));
+        let mut there = BTreeSet::new();
+        store.each(|name, _| {
+            there.insert(name.to_string());
+        });
+        let gone = |name: &&String| !there.contains(*name);
+        let gone: Vec<String> = self.archived.seen.iter().filter(gone).cloned().collect();
+        for name in gone {
+            self.archived.there.remove(&name);
+            self.archived.seen.remove(&name);
+        }
+        if let Some((name, segment)) = self.archived.there.lacks(&self.archived) {
+            return Err(format!("the archive: {name} is left without {segment}"));
+        }
+        self.archived.changes = store.changes();
+        let Some((history, before)) = before else {
+            return Ok(());
+        };
+        let left = self.reachable(history);
+        if left.furthest() < before.furthest() {
+            return Err(format!(
+                "of {history} there was {before:?}, and {left:?} has not expired"
+            ));
         }
         Ok(())
     }
 
     /// An archiver, by whose clock it is `wall` now, says that everything up to some moment can be
-    /// restored: what had been acknowledged by then is there. Of clocks that never jump.
-    pub fn restorable(&self, now: u64, wall: u64, standing: &Standing) -> Result<(), String> {
+    /// restored: what had been acknowledged by then is. Of clocks that never jump.
+    pub fn restorable(&mut self, now: u64, wall: u64, standing: &Standing) -> Result<(), String> {
         let history = standing.history;
-        let there = self.archived.through.get(&history);
-        let there = there.copied().unwrap_or_default();
         let age = wall.saturating_sub(standing.restorable_ns);
         let slack = SKEW + now / 1_000_000 * self.drift_ppm * 2;
         let told = self.told_by(history, now.saturating_sub(age + slack));
-        if standing.restorable_ns > 0 && told > there {
+        if standing.restorable_ns == 0 || told == Lsn::ZERO {
+            return Ok(());
+        }
+        let promised = self.archived.promised.entry(history).or_default();
+        *promised = told.max(*promised);
+        let there = self.restorable_through(history);
+        if told > there {
             return Err(format!(
-                "the archive has {history} up to {there}; {told} was acknowledged more than {} ms \
+                "of {history} {there} can be restored; {told} was acknowledged more than {} ms \
                  ago, and what is older than {} ms is said to be restorable",
                 (age + slack) / MS,
                 age / MS
@@ -72,31 +200,25 @@ impl Observer {
         Ok(())
     }
 
+    /// Somebody removes segments, or died while he did.
+    pub fn removal_is_under_way(&self) -> bool {
+        let mut names = self.archived.seen.iter();
+        names.any(|name| name.contains("/marks/removal-"))
+    }
+
     /// The highest LSN that a client had been told of in this history by then.
     pub fn told_by(&self, history: History, time: u64) -> Lsn {
         self.log.acknowledged_by(history, time)
     }
-}
 
-/// All of the archive is sound. Log that was dropped before it was shipped leaves a hole.
-pub fn is_sound(store: &Shared) -> Result<(), String> {
-    let report = verify(store, CLUSTER, 1, &Identities::default());
-    let report = report.map_err(|error| format!("the archive: {error}"))?;
-    let findings = report.histories.iter().flat_map(|one| &one.findings);
-    let mut bad = findings.filter(|one| !matches!(one, Finding::Hole(_) | Finding::Nothing));
-    bad.next()
-        .map_or(Ok(()), |bad| Err(format!("the archive: {bad}")))
-}
-
-/// How far the archive has the log of this history.
-pub fn reach(store: &Shared, history: History) -> Lsn {
-    let listed = catalogue::read(store, CLUSTER).ok();
-    let histories = listed.map(|listed| listed.histories).unwrap_or_default();
-    let entry = histories.iter().find(|entry| entry.history == history);
-    let last = entry.and_then(|entry| entry.logs.last());
-    last.map_or(Lsn::ZERO, |log| log.head.last_lsn())
-}
-
-fn is_log(name: &str) -> bool {
-    store::last_part(name).starts_with("log-")
+    /// All of the archive is sound. Log that was dropped before it was shipped leaves a hole.
+    pub fn archive_is_sound(&self, store: &std::sync::Arc<Memory>) -> Result<(), String> {
+        let store: Shared = store.clone();
+        let report = verify(&store, CLUSTER, 1, &Identities::default());
+        let report = report.map_err(|error| format!("the archive: {error}"))?;
+        let findings = report.histories.iter().flat_map(|one| &one.findings);
+        let mut bad = findings.filter(|one| !matches!(one, Finding::Hole(_) | Finding::Nothing));
+        bad.next()
+            .map_or(Ok(()), |bad| Err(format!("the archive: {bad}")))
+    }
 }
