@@ -5,11 +5,13 @@
 //! by whoever does it. What it says of the archive it has read from there: that something was put
 //! is no proof that it can be restored. No thread and no clock here; its calls of the store block.
 
+mod course;
 mod drill;
 mod proof;
 mod standing;
 pub mod worker;
 
+use course::Course;
 pub use drill::Drilled;
 pub use proof::{Expired, Proof, Verified};
 pub use standing::Standing;
@@ -20,7 +22,7 @@ use crate::node::directory::Directory;
 use crate::node::shelf;
 use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put, Upload as Uploading};
 use standfast_snapshot::retention::Policy;
-use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, Survey, catalogue, store};
+use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, catalogue, store};
 use standfast_wal::{
     ClusterId, History, Kind, Link, Lsn, Mark, ReadError, Reader, Record, Storage,
 };
@@ -76,32 +78,6 @@ pub(crate) fn read_error(error: ReadError) -> io::Error {
     })
 }
 
-/// One history that is being archived.
-#[derive(Debug)]
-struct Course {
-    shipper: Shipper,
-    survey: Survey,
-    /// Boot clock (ns) at the end of the last round.
-    last_round: u64,
-    /// The oldest record that waits for its piece to be closed, and since when (boot clock, ns).
-    waits: Option<(Lsn, u64)>,
-    /// Boot clock (ns) when the last manifest was put, or the course set.
-    manifest: u64,
-}
-
-impl Course {
-    /// The oldest record has waited for an Attestation for two intervals. Not by its timestamp: the
-    /// wall clock may be far behind it.
-    fn is_late(&mut self, oldest: Option<&Record>, interval_ns: u64, now: Now) -> bool {
-        let oldest = oldest.map(Record::first_lsn);
-        if self.waits.map(|(lsn, _)| lsn) != oldest {
-            self.waits = oldest.map(|lsn| (lsn, now.boot));
-        }
-        let waits = self.waits.map_or(now.boot, |(_, since)| since);
-        oldest.is_some() && waits.saturating_add(interval_ns.saturating_mul(2)) <= now.boot
-    }
-}
-
 /// A snapshot that is to be put; beside the rounds, for it takes long.
 pub struct Upload {
     shipper: Shipper,
@@ -127,7 +103,8 @@ pub struct Archiver {
     keep: Option<Policy>,
     course: Option<Course>,
     standing: Standing,
-    is_uploading: bool,
+    /// The snapshot that is being put.
+    uploading: Option<(History, Lsn)>,
     /// Why the last snapshot was not put, and when (boot clock, ns) the next may be tried.
     upload_error: Option<String>,
     upload_after: u64,
@@ -151,7 +128,7 @@ impl Archiver {
             keep: None,
             course: None,
             standing: Standing::default(),
-            is_uploading: false,
+            uploading: None,
             upload_error: None,
             upload_after: 0,
             is_verifying: false,
@@ -259,7 +236,8 @@ impl Archiver {
         self.standing.history = order.card.history;
         self.standing.through = end;
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
-        self.standing.wants_snapshot = !course.survey.is_whole && !helps && !self.is_uploading;
+        self.standing.wants_snapshot =
+            !course.survey.is_whole && !helps && self.uploading.is_none();
         let Some(head) = newest else { return Ok(()) };
         let there = read_back(course, &head, &order.card, log)?;
         if !course.survey.is_whole {
@@ -329,7 +307,7 @@ impl Archiver {
     /// The snapshot that should be put now, if there is one; its log is in the archive.
     pub fn upload(&mut self, order: &Order, now: Now) -> Option<Upload> {
         let course = self.course.as_ref()?;
-        let lsn = order.snapshot_lsn.filter(|_| !self.is_uploading)?;
+        let lsn = order.snapshot_lsn.filter(|_| self.uploading.is_none())?;
         if Some(lsn) <= course.survey.snapshot_lsn || now.boot < self.upload_after {
             return None;
         }
@@ -340,7 +318,7 @@ impl Archiver {
         }
         let interval = limits::ARCHIVE_SNAPSHOT_INTERVAL.as_nanos();
         self.upload_after = now.boot + u64::try_from(interval).unwrap_or(u64::MAX);
-        self.is_uploading = true;
+        self.uploading = Some((order.card.history, lsn));
         Some(Upload {
             shipper: course.shipper.clone(),
             lsn,
@@ -349,13 +327,16 @@ impl Archiver {
 
     /// The snapshot that was to be put is there, or is not: answers how many bytes were put.
     pub fn uploaded(&mut self, result: Result<u64, String>) {
-        self.is_uploading = false;
+        let uploading = self.uploading.take();
         match result {
             Ok(bytes) => {
                 self.upload_error = None;
                 self.standing.stored_bytes += bytes;
-                // The archive is looked at again with it.
-                self.course = None;
+                // Where it may have closed a hole the archive is looked at again.
+                let course = self.course.as_mut();
+                if !course.is_some_and(|course| course.has_snapshot(uploading)) {
+                    self.course = None;
+                }
             }
             Err(error) => {
                 self.standing.failures += 1;
