@@ -52,6 +52,7 @@ bench compare --runs "$runs" --seconds "$each"
 printf '\n## Memory, start, restore\n'
 bench startup --runs "$runs" --keys 5000000
 bench startup --runs "$runs" --accounts 10000000 --transfers 10000000
+bench restore --runs "$runs" --keys 5000000 --commands 5000000 --compare
 bench restore --runs "$runs" --accounts 1000000 --transfers 10000000
 
 printf '\n## Failover\n'
