@@ -21,6 +21,7 @@ use standfast_wal::{ClusterId, History, Link, Lsn, NodeId};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
+pub use part::GivenUp;
 pub(crate) use part::{Window, pieces_reaching, read_starts, read_window};
 
 pub use names::{
@@ -190,7 +191,7 @@ fn read_history(
     let names: Vec<String> = names.filter(|name| is_known(name)).collect();
     let (mut entry, cluster_name) = read_objects(store, cluster, history, &names)?;
     let there = names.iter().map(String::as_str).collect();
-    let missing = missing(&**store, &dir, &there, &entry.manifests, &|_| true)?;
+    let missing = missing(&**store, &dir, &there, &entry.manifests)?;
     entry.unreadable.extend(missing);
     entry.sort();
     Ok((entry, cluster_name))
@@ -257,20 +258,18 @@ fn is_known(name: &str) -> bool {
         || parse_manifest_name(name).is_some()
 }
 
-/// What should be `there` in a history's directory and is not; of what manifests name, as far as
-/// it `matters`.
+/// What should be `there` in a history's directory and is not.
 fn missing(
     store: &dyn Store,
     dir: &str,
     there: &BTreeSet<&str>,
     manifests: &[Manifest],
-    matters: &dyn Fn(&Named) -> bool,
 ) -> Result<Vec<Unreadable>> {
     let card = (CARD_NAME.to_string(), None, None);
     let mut wanted = vec![card];
     for manifest in manifests {
         let by = || Some(manifest_name(manifest.id));
-        let named = manifest.named.iter().filter(|one| matters(one));
+        let named = manifest.named.iter();
         wanted.extend(named.map(|one| {
             let first = if one.first == Lsn::ZERO {
                 one.last
@@ -338,6 +337,10 @@ fn read_one(store: &Shared, dir: &str, name: &str, whose: (ClusterId, History)) 
             (is_right, Read::Log(LogEntry { path, head }))
         })
     };
+    if !matches!(read, Ok((true, _))) {
+        // Whoever keeps copies should not give this one again.
+        store.forget(&path);
+    }
     let reason = match read {
         Ok((true, read)) => return Ok(read),
         Ok((false, _)) => {

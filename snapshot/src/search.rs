@@ -2,8 +2,8 @@
 //!
 //! What is looked at first: every snapshot's head, and the log from the newest start that can lead
 //! to the target to the next one behind it. Where no plan comes of that, all of the archive is
-//! read, and what cannot be met is refused with what there is. The plan is the one that all of it
-//! gives.
+//! read, and what cannot be met is refused with what there is; so it is where a manifest tells of
+//! something that was not found there. The plan is the one that all of it gives.
 
 use crate::Result;
 use crate::catalogue::{self, Catalogue, Window};
@@ -20,13 +20,14 @@ pub fn search(
 ) -> Result<(Catalogue, std::result::Result<Plan, Unmet>)> {
     let mut some = catalogue::read_starts(store, cluster)?;
     if let Some(parts) = parts(&some, history, target) {
+        let mut is_known = true;
         for (history, window) in parts {
             let mut entries = some.histories.iter_mut();
             let entry = entries.find(|entry| entry.history == history);
             let entry = entry.expect("a part is of a history that is there");
-            catalogue::read_window(store, cluster, entry, window)?;
+            is_known &= catalogue::read_window(store, cluster, entry, window)?;
         }
-        if let Ok(plan) = plan(&some, history, target) {
+        if is_known && let Ok(plan) = plan(&some, history, target) {
             return Ok((some, Ok(plan)));
         }
     }

@@ -29,10 +29,11 @@ use directory::Building;
 use kept::{Kept, Spared};
 use rebuild::{Broken, rebuild};
 pub use rebuild::{Progress, Rebuilt, Tally};
+use standfast_snapshot::catalogue::GivenUp;
 use standfast_snapshot::plan::{Plan, Point, Unmet};
 use standfast_snapshot::{Catalogue, Error, Identities, Shared, catalogue, plan, search};
 use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use target::{parse_history, unmet};
@@ -171,9 +172,10 @@ impl Source {
             }
             Aim::Before(_) => (all()?, None),
         };
-        let mut given_up: BTreeMap<String, Failure> = BTreeMap::new();
+        let mut given_up: BTreeMap<String, (GivenUp, Failure)> = BTreeMap::new();
+        let mut replaced: BTreeSet<String> = BTreeSet::new();
         loop {
-            let Broken { object, failure } = match self.attempt(&listed, planned, on_progress) {
+            let broken = match self.attempt(&listed, planned, on_progress) {
                 Ok((plan, before, rebuilt)) => {
                     let passed_over = passed_over(&listed, &plan, rebuilt.link.position.lsn);
                     return Ok(Past {
@@ -187,15 +189,18 @@ impl Source {
                 }
                 Err(broken) => broken,
             };
-            let Some(path) = object.filter(|path| !given_up.contains_key(path)) else {
+            let failure = broken.failure;
+            let Some(path) = broken.object.filter(|path| !given_up.contains_key(path)) else {
                 return Err(no_other_way(given_up, failure));
             };
             self.from.forget(&path);
-            given_up.insert(path, failure);
-            (listed, planned) = (all()?, None);
-            for (path, failure) in &given_up {
-                listed.give_up(path, &failure.message);
+            // What was replaced since it was listed, or since it was kept, is looked at once more.
+            if !(broken.is_other && replaced.insert(path.clone())) {
+                let one = listed.given_up(&path, &failure.message);
+                given_up.insert(path, (one, failure));
             }
+            (listed, planned) = (all()?, None);
+            given_up.values().for_each(|(one, _)| listed.give_up(one));
         }
     }
 
@@ -244,8 +249,8 @@ impl Past {
 }
 
 /// The first thing that was damaged says more than that nothing is left without it.
-fn no_other_way(given_up: BTreeMap<String, Failure>, last: Failure) -> Failure {
-    let Some(first) = given_up.into_values().next() else {
+fn no_other_way(given_up: BTreeMap<String, (GivenUp, Failure)>, last: Failure) -> Failure {
+    let Some((_, first)) = given_up.into_values().next() else {
         return last;
     };
     let hint = format!("nothing else leads there: {}. {}", last.message, last.hint);
@@ -346,6 +351,8 @@ fn check_keys(plan: &Plan, source: &Source) -> Result<(), Failure> {
 fn refused(error: &Error) -> Failure {
     let text = error.to_string();
     match error.locked_to() {
+        // Nothing was learnt of the archive; what was fetched is good for another attempt.
+        None if error.is_unanswered() => Failure::new(ExitCode::Failed, text),
         None => Failure::new(ExitCode::Damaged, text),
         Some(_) => Failure::new(ExitCode::Failed, text).hint(
             "name the age identity file of one of its recipients with --identity FILE; after a \

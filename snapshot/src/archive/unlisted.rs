@@ -73,16 +73,21 @@ impl Unlisted {
     /// What is gone and lies before a snapshot has expired while this shipper slept: it is named no
     /// more. What else is gone is named, and missed.
     fn forget_expired(&mut self, store: &dyn Store, dir: &str) -> Result<()> {
-        let firsts = self.named.iter().map(|one| one.first);
-        let Some(oldest) = firsts.min() else {
-            return Ok(());
-        };
         let snapshots = catalogue::snapshots_in(store, dir)?;
         let Some(newest) = snapshots.iter().max() else {
             return Ok(());
         };
-        let pieces = catalogue::pieces_from(store, dir, oldest)?;
-        let pieces: BTreeSet<(Lsn, Lsn)> = pieces.into_iter().collect();
+        if self.named.iter().all(|one| one.last > *newest) {
+            return Ok(());
+        }
+        let firsts = self.named.iter().map(|one| one.first);
+        let oldest = firsts.filter(|first| *first > Lsn::ZERO).min();
+        let pieces: BTreeSet<(Lsn, Lsn)> = match oldest {
+            Some(oldest) => catalogue::pieces_from(store, dir, oldest)?
+                .into_iter()
+                .collect(),
+            None => BTreeSet::new(),
+        };
         let is_there = |one: &Named| match one.first {
             Lsn::ZERO => snapshots.contains(&one.last),
             first => pieces.contains(&(first, one.last)),

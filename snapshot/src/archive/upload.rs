@@ -82,8 +82,20 @@ impl<S: Storage> Upload<S> {
         self.bytes
     }
 
-    /// Puts the next object that is not there; true once all are.
+    /// Puts the next object that is not there; true once all are. After an error it is given up.
     pub fn step(&mut self) -> Result<bool> {
+        let result = self.try_step();
+        if result.as_ref().is_err_and(|error| !error.is_unanswered())
+            && let Some(mark) = self.mark.take()
+        {
+            // Every request was answered: nothing of it is under way. What cannot be taken away is
+            // the mark of a dead one.
+            let _ = mark.release();
+        }
+        result
+    }
+
+    fn try_step(&mut self) -> Result<bool> {
         if let Some(reference) = self.missing.pop() {
             self.put_segment(&reference)?;
             return Ok(false);
@@ -120,7 +132,7 @@ impl<S: Storage> Upload<S> {
     }
 
     /// Marks the segments of the snapshot as needed, and looks whether any is being removed. After
-    /// an error, and a crash, the mark is that of a dead one.
+    /// a crash, and where the store did not answer, the mark is that of a dead one.
     fn put_mark(&self) -> Result<Option<Mark>> {
         if self.named.is_empty() {
             return Ok(None);

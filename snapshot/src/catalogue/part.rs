@@ -2,14 +2,17 @@
 //! thousand pieces of log, and a restore looks at those between two snapshots.
 
 use super::names::{MANIFEST_PREFIX, parse_manifest_name};
-use super::{CARD_NAME, Catalogue, histories, history_dir, log_name, missing, pieces_from};
-use super::{HistoryEntry, SnapshotEntry, Unreadable, read_objects, snapshot_name, snapshots_in};
+use super::{
+    CARD_NAME, Catalogue, HistoryEntry, SnapshotEntry, Unreadable, histories, history_dir,
+    log_name, manifest_name, named_name, newest_manifest, pieces_from, read_objects, snapshot_name,
+    snapshots_in,
+};
 use crate::Result;
 use crate::error::Error;
 use crate::manifest::Named;
-use crate::segment::SegmentRef;
-use crate::store::{Shared, Store, join};
-use standfast_wal::{ClusterId, Lsn};
+use crate::store::{Shared, Store};
+use standfast_wal::{ClusterId, History, Lsn};
+use std::collections::BTreeSet;
 
 /// Log that is wanted: all pieces with an LSN behind `above`, up to that which holds `through`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +38,12 @@ pub(crate) fn pieces_reaching(
 ) -> Result<Vec<(Lsn, Lsn)>> {
     let mut before: Vec<Lsn> = snapshots.iter().copied().filter(|s| *s < base).collect();
     before.sort_unstable();
-    while let Some(from) = before.pop() {
+    let mut step = 1;
+    while let Some(at) = before.len().checked_sub(step) {
+        let from = before[at];
+        before.truncate(at);
+        // Where there is a hole none will do, and each listing is longer than the last.
+        step *= 2;
         let pieces = pieces_from(store, dir, from)?;
         let reaches = |(first, last): &(Lsn, Lsn)| *first <= base.next() && *last >= base;
         if pieces.iter().any(reaches) {
@@ -64,38 +72,79 @@ pub(crate) fn read_starts(store: &Shared, cluster: ClusterId) -> Result<Catalogu
     Ok(catalogue)
 }
 
+/// An object that a restore does without.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GivenUp {
+    path: String,
+    /// What it held, and of which history; `None`: it is neither log nor snapshot.
+    held: Option<(History, (Lsn, Lsn))>,
+    reason: String,
+}
+
 impl Catalogue {
-    /// Does without an object that turned out to be damaged, and without the snapshots that need
-    /// it. What it held is still known to have been there.
-    pub fn give_up(&mut self, path: &str, reason: &str) {
+    /// Log time (ns) of the newest command that is listed.
+    pub fn newest_ns(&self) -> u64 {
+        let of = |entry: &HistoryEntry| {
+            let snapshots = entry.snapshots.iter().map(|one| one.link.timestamp);
+            let logs = entry.logs.iter().map(|one| one.head.end.timestamp);
+            snapshots.chain(logs).max()
+        };
+        self.histories.iter().filter_map(of).max().unwrap_or(0)
+    }
+
+    /// What is known here of an object that is to be done without.
+    pub fn given_up(&self, path: &str, reason: &str) -> GivenUp {
+        let held = self.histories.iter().find_map(|entry| {
+            let mut snapshots = entry.snapshots.iter();
+            let snapshot = snapshots.find(|one| one.path == path);
+            let snapshot = snapshot.map(|one| (one.link.position.lsn, one.link.position.lsn));
+            let mut logs = entry.logs.iter();
+            let log = logs.find(|one| one.path == path);
+            let log = log.map(|one| (one.head.first_lsn, one.head.last_lsn()));
+            snapshot.or(log).map(|lsns| (entry.history, lsns))
+        });
+        GivenUp {
+            path: path.to_string(),
+            held,
+            reason: reason.to_string(),
+        }
+    }
+
+    /// Does without it, and without the snapshots that need it. What it held is still known to have
+    /// been there, also where it is listed no more.
+    pub fn give_up(&mut self, one: &GivenUp) {
         for entry in &mut self.histories {
             let needs = |snapshot: &SnapshotEntry| {
-                let of = |one: &SegmentRef| join(&snapshot.segments_dir, &one.name()) == path;
-                snapshot.path == path || snapshot.segments.iter().any(of)
+                snapshot.path == one.path || snapshot.segment_paths().any(|path| path == one.path)
             };
+            let lsn = |s: SnapshotEntry| (s.path, (s.link.position.lsn, s.link.position.lsn));
             let snapshots = entry.snapshots.extract_if(.., |snapshot| needs(snapshot));
-            let snapshots = snapshots.map(|s| (s.path, (s.link.position.lsn, s.link.position.lsn)));
-            let logs = entry.logs.extract_if(.., |log| log.path == path);
-            let logs = logs.map(|log| (log.path, (log.head.first_lsn, log.head.last_lsn())));
-            let gone = snapshots.chain(logs).map(|(path, lsns)| Unreadable {
+            let mut gone: Vec<(String, (Lsn, Lsn))> = snapshots.map(lsn).collect();
+            gone.retain(|(path, _)| *path != one.path);
+            let own = one.held.filter(|(history, _)| *history == entry.history);
+            gone.extend(own.map(|(_, lsns)| (one.path.clone(), lsns)));
+            entry.logs.retain(|log| log.path != one.path);
+            entry.unreadable.retain(|there| there.path != one.path);
+            let unreadable = gone.into_iter().map(|(path, lsns)| Unreadable {
                 path,
                 lsns: Some(lsns),
-                reason: reason.to_string(),
+                reason: one.reason.clone(),
             });
-            let gone: Vec<Unreadable> = gone.collect();
-            entry.unreadable.extend(gone);
+            entry.unreadable.extend(unreadable);
             entry.sort();
         }
     }
 }
 
-/// Adds to one history its log in `window`, and the newest of all, with what is missing of both.
+/// Adds to one history its log in `window`, and the newest of all. False where a manifest tells of
+/// something that matters and is missing, or was not looked at: all of the archive is to be read
+/// then.
 pub(crate) fn read_window(
     store: &Shared,
     cluster: ClusterId,
     entry: &mut HistoryEntry,
     window: Window,
-) -> Result<()> {
+) -> Result<bool> {
     let dir = history_dir(cluster, entry.history);
     let snapshots: Vec<Lsn> = entry
         .snapshots
@@ -115,14 +164,21 @@ pub(crate) fn read_window(
     entry.logs.extend(read.logs);
     entry.manifests.extend(read.manifests);
     entry.unreadable.extend(read.unreadable);
+    let newest_start = snapshots.iter().max().copied();
     let starts = snapshots.into_iter().map(snapshot_name);
     names.extend(starts.chain([CARD_NAME.to_string()]));
-    let there = names.iter().map(String::as_str).collect();
+    let there: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     let matters = |one: &Named| window.has(one.first, one.last) || one.last > furthest;
-    let missing = missing(&**store, &dir, &there, &entry.manifests, &matters)?;
-    entry.unreadable.extend(missing);
+    let mut named = entry.manifests.iter().flat_map(|manifest| &manifest.named);
+    let is_looked_at = |one: &Named| there.contains(&*named_name(one));
+    let mut told = entry.manifests.iter().map(|one| one.id.snapshot_lsn);
+    if named.any(|one| matters(one) && !is_looked_at(one))
+        || told.any(|lsn| lsn > newest_start.unwrap_or(Lsn::ZERO))
+    {
+        return Ok(false);
+    }
     entry.sort();
-    Ok(())
+    Ok(true)
 }
 
 /// The manifests that may name something in `window`, and the newest.
@@ -134,6 +190,10 @@ fn manifests(store: &dyn Store, dir: &str, window: Window) -> Result<Vec<String>
     let ids = names.filter_map(|name| Some((parse_manifest_name(&name)?, name)));
     let mut found: Vec<_> = ids.collect();
     found.sort_unstable();
+    if found.is_empty() {
+        let newest = newest_manifest(store, dir)?;
+        return Ok(newest.map(manifest_name).into_iter().collect());
+    }
     // The first one behind the window names its last pieces.
     let behind = found.partition_point(|(id, _)| id.lsn < window.through);
     let newest = found.pop();

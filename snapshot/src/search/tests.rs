@@ -152,6 +152,59 @@ fn a_part_gives_the_plan_that_all_gives() {
     }
 }
 
+/// Two shippers at once: what began before the newest snapshots, and reaches furthest, begins before
+/// all that a part looks at; only a manifest tells.
+#[test]
+fn a_longer_piece_that_began_earlier_is_not_overlooked() {
+    let counting = Arc::new(Counting::default());
+    let store: Shared = Arc::clone(&counting) as Shared;
+    let scratch = tempfile::tempdir().unwrap();
+    let records = log(Link::default(), 2, 100);
+    let open = || Shipper::open(&store, &card(1, &[]), &Recipients::default());
+    let (mut one, _) = open().unwrap();
+    let (mut other, _) = open().unwrap();
+    for shipper in [&mut one, &mut other] {
+        shipper.put_piece(&records[..20]).unwrap();
+    }
+    other.put_piece(&records[20..23]).unwrap();
+    other.put_piece(&records[23..31]).unwrap();
+    one.put_piece(&records[20..]).unwrap();
+    for lsn in [44, 60] {
+        let file = snapshot_file(scratch.path(), link_at(&records, lsn), 1);
+        one.put_snapshot(&file).unwrap();
+    }
+    one.put_manifest().unwrap();
+    let (_, found) = search(&store, CLUSTER, None, Target::Latest).unwrap();
+    assert_eq!(found.unwrap().newest.lsn, Lsn(100));
+    check(&store, "overlapping");
+}
+
+/// A snapshot ahead of the log, as where log was dropped, that a manifest names and that is gone.
+#[test]
+fn a_snapshot_that_is_gone_is_missed_although_the_log_ends_before_it() {
+    let counting = Arc::new(Counting::default());
+    let store: Shared = Arc::clone(&counting) as Shared;
+    let scratch = tempfile::tempdir().unwrap();
+    let records = log(Link::default(), 2, 100);
+    let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &Recipients::default()).unwrap();
+    shipper.put_piece(&records[..25]).unwrap();
+    for lsn in [60, 70] {
+        let file = snapshot_file(scratch.path(), link_at(&records, lsn), 1);
+        let (lsn, _) = shipper.put_snapshot(&file).unwrap();
+        shipper.note_snapshot(lsn).unwrap();
+    }
+    shipper.put_manifest().unwrap();
+    check(&store, "with both");
+    let name = counting.inner.names();
+    let name = name
+        .iter()
+        .find(|name| name.ends_with("snapshot-00000000000000000070"));
+    counting.inner.delete(name.unwrap()).unwrap();
+    let (_, found) = search(&store, CLUSTER, None, Target::Latest).unwrap();
+    assert!(found.is_err(), "{found:?}");
+    check(&store, "without the newest");
+}
+
 #[test]
 fn few_objects_are_read() {
     let counting = Arc::new(Counting::default());

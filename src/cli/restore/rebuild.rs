@@ -52,6 +52,8 @@ pub struct Rebuilt {
 pub struct Broken {
     /// The object that is damaged or gone, if it is one: another way may do without it.
     pub object: Option<String>,
+    /// It is sound, and not the one that was listed.
+    pub is_other: bool,
     pub failure: Failure,
 }
 
@@ -59,6 +61,7 @@ impl From<Failure> for Broken {
     fn from(failure: Failure) -> Broken {
         Broken {
             object: None,
+            is_other: false,
             failure,
         }
     }
@@ -160,9 +163,11 @@ fn load(
     let bad_segment = Mutex::new(None);
     let open = |reference: &SegmentRef| {
         let dir = &entry.segments_dir;
-        segment::fetch(store, dir, reference, identities).inspect_err(|_| {
-            let mut bad = bad_segment.lock().expect(NO_PANIC);
-            bad.get_or_insert_with(|| store::join(dir, &reference.name()));
+        segment::fetch(store, dir, reference, identities).inspect_err(|error| {
+            if Broken::is_of_the_bytes(error) {
+                let mut bad = bad_segment.lock().expect(NO_PANIC);
+                bad.get_or_insert_with(|| store::join(dir, &reference.name()));
+            }
         })
     };
     let limits = source.limits(cluster);
@@ -415,16 +420,21 @@ const NO_PANIC: &str = "no thread panics while it holds this";
 
 impl Broken {
     fn of(path: &str, error: &Error) -> Broken {
-        let is_its_own = error.is_damage() || error.is_absent();
         Broken {
-            object: is_its_own.then(|| path.to_owned()),
+            object: Broken::is_of_the_bytes(error).then(|| path.to_owned()),
+            is_other: false,
             failure: refused(error),
         }
+    }
+
+    fn is_of_the_bytes(error: &Error) -> bool {
+        error.is_damage() || error.is_absent()
     }
 
     fn not_listed(path: &str, file: &str) -> Broken {
         Broken {
             object: Some(path.to_owned()),
+            is_other: true,
             failure: damaged(format!("{file}: it is not the one that was listed")),
         }
     }

@@ -1,6 +1,10 @@
 //! What is damaged or gone is done without where another way leads to the same state, and is told.
 
 use super::*;
+use standfast_snapshot::Store;
+use standfast_snapshot::store::Listing;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 /// Changes an object of the archive whose name begins like this, the last of them; its path.
 pub fn spoil(dir: &Path, prefix: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -82,4 +86,99 @@ fn where_no_other_way_leads_there_the_first_damage_is_told() {
         "{failure}"
     );
     assert_eq!(left_over(dir), [""; 0]);
+}
+
+/// A store in which something happens to an object of this kind when it is read whole.
+#[derive(Debug)]
+struct Fateful {
+    inner: Shared,
+    kind: String,
+    fate: ErrorKind,
+}
+
+impl Store for Fateful {
+    fn place(&self, name: &str) -> String {
+        self.inner.place(name)
+    }
+
+    fn put_if_absent(&self, _: &str, _: &Bytes) -> io::Result<bool> {
+        unreachable!("a restore writes nothing there")
+    }
+
+    fn replace(&self, _: &str, _: &Bytes) -> io::Result<()> {
+        unreachable!("a restore writes nothing there")
+    }
+
+    fn get(&self, name: &str) -> io::Result<Bytes> {
+        if name.contains(&self.kind) {
+            if self.fate == ErrorKind::NotFound {
+                let _ = self.inner.delete(name);
+            }
+            return Err(self.fate.into());
+        }
+        self.inner.get(name)
+    }
+
+    fn get_range(&self, name: &str, offset: u64, len: u64) -> io::Result<Bytes> {
+        self.inner.get_range(name, offset, len)
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        self.inner.length(name)
+    }
+
+    fn list(&self, name: &str) -> io::Result<Listing> {
+        self.inner.list(name)
+    }
+
+    fn delete(&self, _: &str) -> io::Result<()> {
+        unreachable!("a restore removes nothing there")
+    }
+
+    fn readers(&self) -> usize {
+        1
+    }
+}
+
+fn restore_with(dir: &Path, kind: &str, fate: ErrorKind) -> Result<Restored, Failure> {
+    let mut order = order(dir, Target::Latest);
+    let (inner, kind) = (order.source.from, kind.to_owned());
+    order.source.from = Arc::new(Fateful { inner, kind, fate });
+    restore(order, &mut |_| ())
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_no_damage() {
+    for kind in ["log-", "snapshot-"] {
+        let scratch = tempfile::tempdir().unwrap();
+        build(scratch.path());
+        let failure = restore_with(scratch.path(), kind, ErrorKind::TimedOut).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Failed, "{kind}: {failure}");
+    }
+}
+
+/// The newest piece goes between being listed and being read, and nothing else names it.
+#[test]
+fn what_goes_while_it_is_restored_makes_no_earlier_point_the_latest() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    build(dir);
+    let home = dir.join("archive").join(history_home());
+    for entry in fs::read_dir(&home).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("manifest-") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let listed = catalogue::read(&stored(&dir.join("archive")), CLUSTER).unwrap();
+    let newest = listed.histories[0].logs.last().unwrap().head;
+    let name = catalogue::log_name(newest.first_lsn, newest.last_lsn());
+    let failure = restore_with(dir, &name, ErrorKind::NotFound);
+    let failure = failure.unwrap_err();
+    assert_eq!(failure.code, ExitCode::Damaged, "{failure}");
+    assert!(
+        failure.hint.contains("nothing else leads there"),
+        "{failure}"
+    );
 }
