@@ -51,8 +51,9 @@ pub fn run(args: &Differing, out: &mut dyn Write) -> Outcome {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let truth = past_state(&source)?;
+    let story = evidence::story(&Disk::open(&args.path)?)?;
     let found = Differences::of(&kept, &truth, args.max);
-    show(&found, lsn, args, out)?;
+    show(&found, lsn, story.as_deref(), args, out)?;
     Ok(match found.is_empty() {
         true => ExitCode::Done,
         false => ExitCode::Damaged,
@@ -75,15 +76,19 @@ fn newest(data: &Path) -> Result<PathBuf, Failure> {
 fn show(
     found: &Differences,
     lsn: Lsn,
+    story: Option<&str>,
     args: &Differing,
     out: &mut dyn Write,
 ) -> std::io::Result<()> {
     if args.json {
         let all = json!({
-            "lsn": lsn, "slots": found.slots, "more": found.more,
+            "lsn": lsn, "story": story, "slots": found.slots, "more": found.more,
             "things": found.things,
         });
         return writeln!(out, "{all}");
+    }
+    if let Some(story) = story {
+        writeln!(out, "{story}")?;
     }
     if found.is_empty() {
         return writeln!(

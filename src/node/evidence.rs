@@ -4,7 +4,7 @@
 use crate::node::directory::Directory;
 use crate::node::engine::Engine;
 use crate::node::shelf;
-use crate::state::{Block, Segment};
+use crate::state::{Block, Segment, SnapshotHead};
 use standfast_snapshot::{Header, Options, Writer};
 use standfast_wal::{Lsn, Storage, durable};
 use std::io;
@@ -28,14 +28,22 @@ pub struct Evidence<'a> {
 impl Engine {
     /// What there is to keep; `None` where nothing was found to differ.
     pub fn evidence(&mut self) -> Option<Evidence<'_>> {
-        let story = self.differs.clone()?;
+        let mut story = self.differs.clone()?;
         if self.state.is_in_snapshot() {
             self.state.abort_snapshot();
         }
         let begun = self.state.begin_snapshot();
+        // What is stored is the evidence, whatever was kept beside it.
+        let digest = self.state.digest_made_again();
+        if digest != begun.digest {
+            story.push_str(&format!(
+                "; and what it stores has the digest {digest}, not the one that it kept: memory, \
+                 or this program, has changed it"
+            ));
+        }
         Some(Evidence {
             story,
-            header: self.snapshot_header(&begun),
+            header: self.snapshot_header(&SnapshotHead { digest, ..begun }),
             segments: self.state.segments(),
             engine: self,
         })

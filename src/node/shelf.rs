@@ -240,7 +240,8 @@ fn remove_unnamed<S: Storage>(storage: &S) {
 }
 
 fn named_segments<S: Storage>(storage: &S) -> Result<BTreeSet<SegmentRef>, String> {
-    let found = named(storage, &["snapshot-", "waiting-"]).map_err(|error| error.to_string())?;
+    let found = named(storage, &["snapshot-", "waiting-", "differing-"])
+        .map_err(|error| error.to_string())?;
     let mut all = BTreeSet::new();
     for (_, name) in found {
         let reader = Reader::open_in(storage, &name).map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@ use super::entry::Entry;
 use super::slots::Slot;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// One thing that is not the same in both.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -52,19 +53,17 @@ impl Differences {
                 other.tokens.slots().get(slot),
             );
         }
-        for (what, name, sides) in one.ledger.differing(&other.ledger) {
-            let [one, other] = sides;
-            found.note(
-                max,
-                Difference {
+        one.ledger
+            .differing(&other.ledger, &mut |what, name, [one, other]| {
+                let text = |side: Option<&dyn fmt::Debug>| side.map(|side| format!("{side:?}"));
+                found.note(max, || Difference {
                     what,
                     name,
                     slot: None,
-                    one,
-                    other,
-                },
-            );
-        }
+                    one: text(one),
+                    other: text(other),
+                });
+            });
         found
     }
 
@@ -82,25 +81,20 @@ impl Differences {
         for (key, [one, other]) in both {
             if one.map(Entry::bytes) != other.map(Entry::bytes) {
                 let name = key.escape_ascii().to_string();
-                let [one, other] = [one, other].map(|entry| entry.map(shown));
-                let slot = Some(slot);
-                self.note(
-                    max,
-                    Difference {
-                        what,
-                        name,
-                        slot,
-                        one,
-                        other,
-                    },
-                );
+                self.note(max, || Difference {
+                    what,
+                    name,
+                    slot: Some(slot),
+                    one: one.map(shown),
+                    other: other.map(shown),
+                });
             }
         }
     }
 
-    fn note(&mut self, max: usize, difference: Difference) {
+    fn note(&mut self, max: usize, difference: impl FnOnce() -> Difference) {
         match self.things.len() < max {
-            true => self.things.push(difference),
+            true => self.things.push(difference()),
             false => self.more += 1,
         }
     }

@@ -221,6 +221,14 @@ impl Store {
         }
     }
 
+    /// The digest of what is stored, kept or not. Takes as long as reading everything.
+    pub fn digest_made_again(&self) -> Digest {
+        let mut total = Digest::default();
+        let entries = self.slots.iter().flat_map(|slot| slot.table.iter());
+        entries.for_each(|entry| total.add(Digest::of(self.sort, entry)));
+        total
+    }
+
     /// Recomputes everything that is kept incrementally; halts on any difference. Takes as long
     /// as reading everything: for tests and the simulator.
     pub fn check(&self) {

@@ -154,7 +154,8 @@ impl Ledger {
         Ok(())
     }
 
-    fn digest_made_again(&self) -> Digest {
+    /// As `digest`, made again from what is stored.
+    pub(in crate::state) fn digest_made_again(&self) -> Digest {
         let mut digest = sums::of_clock(self.last_event);
         for slot in self.accounts.iter() {
             digest.add(sums::of_account(&slot.record));

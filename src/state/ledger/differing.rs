@@ -2,18 +2,19 @@
 
 use super::Ledger;
 use super::list::{Item, List};
-use super::record::Account;
+use super::record::{Account, Transfer};
 use std::collections::BTreeMap;
 
-/// What it is, its name, and how it is shown in one ledger and in the other.
-pub(in crate::state) type Differing = (&'static str, String, [Option<String>; 2]);
+/// Where a difference goes: what it is, its name, and what shows it on one side and on the other.
+/// Only what is to be shown is made into text.
+pub(in crate::state) type Note<'a> =
+    dyn FnMut(&'static str, String, [Option<&dyn std::fmt::Debug>; 2]) + 'a;
 
 impl Ledger {
-    /// All of it, in memory: for a look at two copies of which one is wrong.
-    pub(in crate::state) fn differing(&self, other: &Ledger) -> Vec<Differing> {
-        let mut found = Vec::new();
+    /// Takes as long as reading both, and memory for their accounts.
+    pub(in crate::state) fn differing(&self, other: &Ledger, note: &mut Note<'_>) {
         if self.digest() == other.digest() {
-            return found;
+            return;
         }
         let mut accounts: BTreeMap<u128, [Option<&Account>; 2]> = BTreeMap::new();
         for (side, ledger) in [self, other].into_iter().enumerate() {
@@ -23,58 +24,71 @@ impl Ledger {
         }
         for (id, [one, other]) in accounts {
             if one != other {
-                let sides = [one, other].map(|side| side.map(|account| format!("{account:?}")));
-                found.push(("account", id.to_string(), sides));
+                note(
+                    "account",
+                    id.to_string(),
+                    [one.map(shown), other.map(shown)],
+                );
             }
         }
-        let (one, two) = (self.transfers.log(), other.transfers.log());
-        lists(
-            "transfer",
-            one,
-            two,
-            |entry| format!("{:?}", entry.record),
-            &mut found,
-        );
+        self.differing_transfers(other, note);
         let (one, two) = (self.transfers.burned(), other.transfers.burned());
-        lists("used-up id", one, two, u128::to_string, &mut found);
+        lists("used-up id", one, two, note);
         let (one, two) = (self.holds.expiries(), other.holds.expiries());
-        lists(
-            "expiry",
-            one,
-            two,
-            |expiry| format!("{expiry:?}"),
-            &mut found,
-        );
-        let (one, two) = (self.history.rows(), other.history.rows());
+        lists("expiry", one, two, note);
         lists(
             "row of history",
-            one,
-            two,
-            |row| format!("{row:?}"),
-            &mut found,
+            self.history.rows(),
+            other.history.rows(),
+            note,
         );
         if self.last_event != other.last_event {
-            let sides = [self, other].map(|ledger| Some(format!("{} ns", ledger.last_event)));
-            found.push(("clock", "time of the newest event".to_string(), sides));
+            let times = [self, other].map(|ledger| Some(shown(&ledger.last_event)));
+            note("clock", "ns of the newest event".to_string(), times);
         }
-        found
+    }
+
+    /// By their ids: one that is on one side only moves all behind it.
+    fn differing_transfers(&self, other: &Ledger, note: &mut Note<'_>) {
+        for position in 0..self.transfers() {
+            let one: Transfer = self.transfers.at(position).record;
+            let there = other.transfer(one.id);
+            if there != Some(one) {
+                let sides = [Some(shown(&one)), there.as_ref().map(shown)];
+                note("transfer", one.id.to_string(), sides);
+            }
+        }
+        for position in 0..other.transfers() {
+            let there = other.transfers.at(position).record;
+            if self.transfer(there.id).is_none() {
+                note(
+                    "transfer",
+                    there.id.to_string(),
+                    [None, Some(shown(&there))],
+                );
+            }
+        }
     }
 }
 
+fn shown<T: std::fmt::Debug>(what: &T) -> &dyn std::fmt::Debug {
+    what
+}
+
 /// Lists only grow: items are held against each other by their positions.
-fn lists<T: Item>(
+fn lists<T: Item + std::fmt::Debug>(
     what: &'static str,
     one: &List<T>,
     other: &List<T>,
-    show: impl Fn(&T) -> String,
-    found: &mut Vec<Differing>,
+    note: &mut Note<'_>,
 ) {
     for position in 0..one.len().max(other.len()) {
-        let bytes =
-            |list: &List<T>| (position < list.len()).then(|| list.bytes_at(position).to_vec());
-        if bytes(one) != bytes(other) {
-            let sides = [one, other].map(|list| list.get(position).as_ref().map(&show));
-            found.push((what, format!("number {position}"), sides));
+        let is_in = |list: &List<T>| position < list.len();
+        let bytes = [one, other].map(|list| is_in(list).then(|| list.bytes_at(position)));
+        if bytes[0] != bytes[1] {
+            let [one, two] = [one, other].map(|list| list.get(position));
+            let sides = [one.as_ref().map(shown), two.as_ref().map(shown)];
+            note(what, format!("number {position}"), sides);
         }
     }
 }

@@ -82,7 +82,7 @@ fn accounts_and_transfers_that_differ_are_named() {
     let named: Vec<(&str, &str)> = things.map(|t| (t.what, t.name.as_str())).collect();
     assert_eq!(
         named,
-        [("account", "1"), ("account", "2"), ("transfer", "number 1")]
+        [("account", "1"), ("account", "2"), ("transfer", "2")]
     );
     assert!(found.things[2].one.as_ref().unwrap().contains("amount: 6"));
     assert!(
