@@ -169,6 +169,8 @@ pub const ARCHIVE_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const ARCHIVE_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
 /// A proof of the archive that broke off is not tried again sooner, nor is one after another.
 pub const ARCHIVE_VERIFY_RETRY: Duration = Duration::from_secs(60);
+/// A proof of the archive, or a drill, that is dated further ahead was dated by a wrong clock.
+pub const ARCHIVE_DATED_AHEAD: Duration = Duration::from_secs(60);
 /// A restore drill that could not be done is not tried again sooner, nor is one after another.
 pub const DRILL_RETRY: Duration = Duration::from_secs(60);
 /// An archive that is so far behind is an alarm, or ten intervals if they are longer.

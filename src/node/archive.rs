@@ -11,7 +11,7 @@ mod drills;
 mod health;
 
 use crate::limits;
-use crate::node::archiver::{Order, Standing};
+use crate::node::archiver::{Order, Standing, follows};
 use crate::node::engine::{Engine, Output};
 use crate::node::wire::Head;
 use crate::replication::Time;
@@ -333,6 +333,7 @@ impl Engine {
     /// reached the store yet knows nothing.
     fn learn_of_archive(&mut self, standing: Standing) {
         let (history, now) = (self.replica.history(), self.time());
+        let wall = self.now.wall;
         let known = &mut self.archive.known;
         if known.history != history {
             *known = Standing::default();
@@ -345,8 +346,14 @@ impl Engine {
             self.archive.risen = Some(now);
         }
         let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
-        let verified = standing.verified.clone().max(known.verified.take());
-        let drilled = standing.drilled.clone().max(known.drilled.take());
+        let verified = match follows(&standing.verified, &known.verified, wall) {
+            true => standing.verified.clone(),
+            false => known.verified.take(),
+        };
+        let drilled = match follows(&standing.drilled, &known.drilled, wall) {
+            true => standing.drilled.clone(),
+            false => known.drilled.take(),
+        };
         *known = Standing {
             restorable_ns,
             verified,
@@ -370,7 +377,7 @@ impl Engine {
                  the next snapshot makes restores possible again"
             ));
         }
-        self.note_verified(standing.verified.as_ref());
+        self.note_verified(&standing.verified);
         self.note_drilled(&standing);
         let now = self.time();
         if standing.is_failing {

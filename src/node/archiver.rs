@@ -12,9 +12,9 @@ mod standing;
 pub mod worker;
 
 use course::Course;
-pub use drill::Drilled;
+pub use drill::{Drilled, Rehearsed};
 pub use proof::{Expired, Proof, Verified};
-pub use standing::Standing;
+pub use standing::{Dated, Standing, follows};
 
 use crate::limits;
 use crate::node::clock::Now;

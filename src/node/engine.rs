@@ -244,6 +244,8 @@ pub struct Engine {
     /// The story of an attestation that did not hold here: this node halts.
     pub(super) differs: Option<String>,
     pub(super) reached: Reached,
+    /// Whom the shell was told to be connected with.
+    pub(super) peers_told: Option<BTreeMap<NodeId, Peering>>,
     confirmed: u64,
     /// The LSN of the newest Tick that was ordered in this epoch.
     tick: Lsn,
@@ -314,6 +316,7 @@ impl Engine {
             forward_to: None,
             differs: None,
             reached: Reached::default(),
+            peers_told: None,
             confirmed: 0,
             tick: Lsn::ZERO,
             events_ns: 0,
@@ -337,7 +340,7 @@ impl Engine {
             stopping: None,
             replies: Vec::new(),
         };
-        engine.out.push(Output::Peers(engine.peers_wanted()));
+        engine.tell_peers();
         engine
     }
 

@@ -62,8 +62,8 @@ pub struct Peering {
     pub address: String,
     /// At another site.
     pub is_far: bool,
-    /// Nobody waits for it.
-    pub is_asynchronous: bool,
+    /// Nothing waits for it now.
+    pub is_spare: bool,
 }
 
 impl Peering {
@@ -72,19 +72,17 @@ impl Peering {
         Peering {
             address: address.to_string(),
             is_far: false,
-            is_asynchronous: false,
+            is_spare: false,
         }
     }
 
-    /// A limit slows nobody whom commits wait for.
-    fn manner(&self, far: Manner) -> Manner {
-        match self.is_far {
-            false => Manner::default(),
-            true => Manner {
-                limit: far.limit.filter(|_| self.is_asynchronous),
-                ..far
-            },
-        }
+    /// Bytes a second. A limit slows nobody whom anything waits for.
+    fn limit(&self, far: Manner) -> Option<u64> {
+        far.limit.filter(|_| self.is_far && self.is_spare)
+    }
+
+    fn is_same_way(&self, other: &Peering) -> bool {
+        (&self.address, self.is_far) == (&other.address, other.is_far)
     }
 }
 
@@ -94,6 +92,7 @@ struct Outgoing {
     queued: Arc<AtomicUsize>,
     /// Changes with every frame that its queue had no room for.
     overflow: watch::Sender<u64>,
+    limit: watch::Sender<Option<u64>>,
     bulk: mpsc::Sender<Frame>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -110,18 +109,26 @@ impl Links {
         }
     }
 
-    /// Whom to keep connected; links to others are closed, those that changed are dialled anew.
+    /// Whom to keep connected; links to others are closed, those that lead elsewhere dialled anew.
     pub fn set_peers(&mut self, peers: &BTreeMap<NodeId, Peering>) {
         self.peers.retain(|id, link| {
-            let keep = peers.get(id) == Some(&link.peering);
+            let keep = peers
+                .get(id)
+                .is_some_and(|to| to.is_same_way(&link.peering));
             if !keep {
                 link.task.abort();
             }
             keep
         });
         for (id, peering) in peers {
-            if !self.peers.contains_key(id) {
-                let manner = peering.manner(self.far);
+            let limit = peering.limit(self.far);
+            if let Some(link) = self.peers.get(id) {
+                link.limit.send_replace(limit);
+            } else {
+                let manner = Manner {
+                    is_packed: self.far.is_packed && peering.is_far,
+                    limit,
+                };
                 let me = self.me.subscribe();
                 let link = Outgoing::start(*id, peering.clone(), manner, me, &self.sink);
                 self.peers.insert(*id, link);
@@ -173,10 +180,12 @@ impl Outgoing {
         let (bulk, bulk_out) = mpsc::channel(limits::BULK_QUEUE_FRAMES);
         let queued = Arc::new(AtomicUsize::new(0));
         let overflow = watch::Sender::new(0);
+        let limit = watch::Sender::new(manner.limit);
         let dialler = Dialler {
             peer,
             address: peering.address.clone(),
-            manner,
+            is_packed: manner.is_packed,
+            limit: limit.subscribe(),
             me,
             sink: sink.clone(),
             frames: frames_out,
@@ -190,6 +199,7 @@ impl Outgoing {
             frames,
             queued,
             overflow,
+            limit,
             bulk,
             task,
         }
@@ -199,7 +209,8 @@ impl Outgoing {
 struct Dialler {
     peer: NodeId,
     address: String,
-    manner: Manner,
+    is_packed: bool,
+    limit: watch::Receiver<Option<u64>>,
     me: watch::Receiver<Hello>,
     sink: Sink,
     frames: mpsc::UnboundedReceiver<Frame>,
@@ -260,7 +271,7 @@ impl Dialler {
         stream.set_nodelay(true)?;
         let hello = Hello {
             to: self.peer,
-            is_packed: self.manner.is_packed,
+            is_packed: self.is_packed,
             ..self.me.borrow().clone()
         };
         write_frame(&mut stream, Head::Hello(hello)).await?;
@@ -278,7 +289,7 @@ impl Dialler {
     /// Writes what is queued until the connection breaks; returns why.
     async fn pump(&mut self, mut stream: TcpStream) -> std::io::Error {
         let (mut reader, writer) = stream.split();
-        let mut writer = match Writer::new(writer, self.manner) {
+        let mut writer = match Writer::new(writer, self.is_packed, self.limit.clone()) {
             Ok(writer) => writer,
             Err(error) => return error,
         };
@@ -336,15 +347,19 @@ impl Dialler {
 struct Writer<W> {
     to: W,
     packer: Option<Packer>,
-    pace: Option<Pace>,
+    pace: Pace,
 }
 
 impl<W: AsyncWriteExt + Unpin> Writer<W> {
-    fn new(to: W, manner: Manner) -> std::io::Result<Writer<W>> {
+    fn new(
+        to: W,
+        is_packed: bool,
+        limit: watch::Receiver<Option<u64>>,
+    ) -> std::io::Result<Writer<W>> {
         Ok(Writer {
             to,
-            packer: manner.is_packed.then(Packer::new).transpose()?,
-            pace: manner.limit.map(Pace::new),
+            packer: is_packed.then(Packer::new).transpose()?,
+            pace: Pace::new(limit),
         })
     }
 
@@ -353,15 +368,13 @@ impl<W: AsyncWriteExt + Unpin> Writer<W> {
         if let Some(packer) = &mut self.packer {
             packer.pack(buffers)?;
         }
-        match &mut self.pace {
-            None => write_all(&mut self.to, buffers).await,
-            Some(pace) => {
-                for bytes in buffers.drain(..) {
-                    pace.write_all(&mut self.to, &bytes).await?;
-                }
-                Ok(())
-            }
+        if !self.pace.is_limited() {
+            return write_all(&mut self.to, buffers).await;
         }
+        for bytes in buffers.drain(..) {
+            self.pace.write_all(&mut self.to, &bytes).await?;
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //! process of its own then removes what it has made.
 
 use crate::config::{Config, SETTINGS};
-use crate::node::archiver::Drilled;
+use crate::node::archiver::{Drilled, Rehearsed};
 use crate::node::clock::Now;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
@@ -46,7 +46,7 @@ impl Rehearsal {
 
     /// What the last drill of the cluster came to: one of now, if the archive has none that is
     /// young enough.
-    pub fn run(&self, store: &Shared, cluster: ClusterId, now: Now) -> Result<Drilled, String> {
+    pub fn run(&self, store: &Shared, cluster: ClusterId, now: Now) -> Result<Rehearsed, String> {
         if !self.config.archive_recipients.is_empty() && self.config.drill_identity.is_none() {
             let text = "no drill can be done: the archive is encrypted, and drill_identity names \
                         no file that opens it";
@@ -57,7 +57,7 @@ impl Rehearsal {
             && let Some(age) = now.wall.checked_sub(last.at_ns)
             && Duration::from_nanos(age) < interval
         {
-            return Ok(last);
+            return Ok((last, None));
         }
         let ended = self
             .child(cluster)
@@ -69,7 +69,8 @@ impl Rehearsal {
         let config = &self.config;
         let dir = config.drill_dir.clone().unwrap_or_else(std::env::temp_dir);
         std::fs::create_dir_all(&dir)?;
-        let settings = dir.join(format!("standfast-node-{}-drill.toml", config.node));
+        // Not where others might have put something under its name.
+        let settings = config.data_dir.join("drill.toml");
         std::fs::write(&settings, config.to_toml())?;
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -103,9 +104,15 @@ impl Rehearsal {
 fn within(mut child: Child, limit: Duration) -> std::io::Result<Ended> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     // A child that nobody has waited for keeps its number.
-    let process = pid
-        .map(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .transpose()?;
+    let process = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    let process = match process.transpose() {
+        Ok(process) => process,
+        Err(error) => {
+            child.kill()?;
+            child.wait()?;
+            return Err(error.into());
+        }
+    };
     // It may have ended already; then it bothers nobody.
     let _ = rustix::process::setpriority_process(pid, NICE);
     let mut output = child.stdout.take();
@@ -150,7 +157,7 @@ fn within(mut child: Child, limit: Duration) -> std::io::Result<Ended> {
 }
 
 /// What a drill's report says, or why there is none.
-fn judge(ended: &Ended) -> Result<Drilled, String> {
+fn judge(ended: &Ended) -> Result<Rehearsed, String> {
     let report: Value = serde_json::from_str(&ended.output).unwrap_or_default();
     let ended_at = report["ended"].as_str().and_then(time);
     let (Some(at_ns), Some(passed)) = (ended_at, report["passed"].as_bool()) else {
@@ -161,21 +168,17 @@ fn judge(ended: &Ended) -> Result<Drilled, String> {
             .map_or("a signal".to_string(), |code| format!("exit code {code}"));
         return Err(format!("the drill ended with {code} and no report: {said}"));
     };
-    if !matches!(ended.code, Some(0 | DRILL_FAILED)) {
-        tracing::warn!(
-            code = ended.code,
-            error = ended.errors.trim(),
-            "a drill's report"
-        );
-    }
+    let is_kept = matches!(ended.code, Some(0 | DRILL_FAILED));
+    let error = format!("the drill's report is not kept: {}", ended.errors.trim());
     let ms = |name: &str| report["measured"][name].as_f64().map(|s| (s * 1e3) as u64);
-    Ok(Drilled {
+    let drilled = Drilled {
         at_ns,
         passed,
         rto_ms: ms("rto_seconds"),
         rpo_ms: ms("rpo_seconds"),
         reason: report["reasons"][0].as_str().map(str::to_string),
-    })
+    };
+    Ok((drilled, (!is_kept).then_some(error)))
 }
 
 /// The newest restore drill that the archive has a report of, as far as its name tells.
@@ -232,7 +235,10 @@ mod tests {
         };
         let report = r#"{"ended": "2026-01-31T12:00:02.500Z", "passed": false,
             "measured": {"rto_seconds": 2.017, "rpo_seconds": null}, "reasons": ["slow", "late"]}"#;
-        let judged = judge(&ended(Some(13), report, "")).expect("a report");
+        let (judged, error) = judge(&ended(Some(13), report, "")).expect("a report");
+        assert_eq!(error, None);
+        let (_, error) = judge(&ended(Some(1), report, "no room")).expect("a report");
+        assert!(error.is_some_and(|error| error.ends_with("no room")));
         assert_eq!(judged.at_ns, 1_769_860_802_500_000_000);
         assert_eq!(
             (judged.passed, judged.rto_ms, judged.rpo_ms),

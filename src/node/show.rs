@@ -93,17 +93,19 @@ impl Engine {
     }
 
     fn peer_views(&self, peers: &[crate::replication::PeerView]) -> BTreeMap<NodeId, Peer> {
+        let is_primary = self.replica.is_primary();
+        let follows = |peer: &crate::replication::PeerView| is_primary && peer.role.holds_data();
         let view = |peer: &crate::replication::PeerView| Peer {
             connected: peer.connected,
             heard_ms: peer.silent.map(ms),
             matched: peer.matched,
             applied: peer.matched.min(self.replica.commit()),
-            // What memory has no more is estimated by its share of the log.
-            lag_bytes: match self.replica.records_after(peer.matched) {
-                Some(_) => peer.lag_bytes,
-                None => peer.lag_bytes.max(self.log_bytes_behind(peer.matched)),
+            lag_bytes: match follows(peer) && self.replica.records_after(peer.matched).is_none() {
+                // What memory has no more is estimated by its share of the log.
+                true => peer.lag_bytes.max(self.log_bytes_behind(peer.matched)),
+                false => peer.lag_bytes,
             },
-            lag_ms: match peer.role.holds_data() {
+            lag_ms: match follows(peer) {
                 true => ms(self.reached.behind(peer.matched, self.time())),
                 false => 0,
             },

@@ -1,7 +1,7 @@
 //! How the cluster's restore drills went, for people and their monitors.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use crate::node::archiver::{Drilled, Standing};
+use crate::node::archiver::{Dated, Drilled, Standing, follows};
 use crate::node::engine::Engine;
 use crate::node::view::{Alarm, Metric};
 use serde_json::{Value, json};
@@ -21,20 +21,22 @@ impl Engine {
             return false;
         };
         let known = &self.archive.known;
-        // A drill of the future was dated by a clock that was wrong.
-        let is_future = known
+        let is_ahead = known
             .drilled
             .as_ref()
-            .is_some_and(|drilled| drilled.at_ns > self.now.wall);
-        let age = self.drill_age().filter(|_| !is_future);
+            .is_some_and(|d| d.is_ahead_of(self.now.wall));
+        let age = self.drill_age().filter(|_| !is_ahead);
         let is_due = age.is_none_or(|age| age >= interval.as_secs_f64());
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
     }
 
     /// Tells of a drill that is new, and of one that could not be done.
     pub(super) fn note_drilled(&mut self, standing: &Standing) {
-        if standing.drilled > self.archive.known.drilled
-            && let Some(drilled) = &standing.drilled
+        if follows(
+            &standing.drilled,
+            &self.archive.known.drilled,
+            self.now.wall,
+        ) && let Some(drilled) = &standing.drilled
         {
             self.note(format!("archive: {}", drilled.text()));
         }

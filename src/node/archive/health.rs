@@ -2,7 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::limits;
-use crate::node::archiver::{Expired, Verified};
+use crate::node::archiver::{Dated, Expired, Verified, follows};
 use crate::node::engine::Engine;
 use crate::node::view::{Alarm, Metric};
 use crate::replication::Time;
@@ -24,19 +24,20 @@ impl Engine {
             return false;
         };
         let known = &self.archive.known;
-        // A proof of the future was dated by a clock that was wrong.
-        let is_future = known
+        let is_ahead = known
             .verified
             .as_ref()
-            .is_some_and(|v| v.at_ns > self.now.wall);
-        let age = self.verified_age().filter(|_| !is_future);
+            .is_some_and(|v| v.is_ahead_of(self.now.wall));
+        let age = self.verified_age().filter(|_| !is_ahead);
         let is_due = age.is_none_or(|age| age >= interval.as_secs_f64());
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
     }
 
     /// Tells of a proof that is new.
-    pub(super) fn note_verified(&mut self, verified: Option<&Verified>) {
-        let Some(verified) = verified.filter(|v| Some(*v) > self.archive.known.verified.as_ref())
+    pub(super) fn note_verified(&mut self, verified: &Option<Verified>) {
+        let Some(verified) = verified
+            .as_ref()
+            .filter(|_| follows(verified, &self.archive.known.verified, self.now.wall))
         else {
             return;
         };

@@ -6,6 +6,9 @@ use crate::node::clock::Now;
 use serde::{Deserialize, Serialize};
 use standfast_snapshot::Shared;
 
+/// What a drill came to, and why its report is not kept.
+pub type Rehearsed = (Drilled, Option<String>);
+
 /// What the last drill came to. The newest is the greatest.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Drilled {
@@ -48,11 +51,11 @@ impl Archiver {
     }
 
     /// The drill has ended, or could not be done.
-    pub fn drilled(&mut self, result: Result<Drilled, String>) {
+    pub fn drilled(&mut self, result: Result<Rehearsed, String>) {
         self.is_drilling = false;
         match result {
-            Ok(drilled) => {
-                self.standing.drill_error = None;
+            Ok((drilled, error)) => {
+                self.standing.drill_error = error;
                 self.standing.drilled = Some(drilled);
             }
             Err(error) => self.standing.drill_error = Some(error),

@@ -1,7 +1,7 @@
 //! An archiver at its work: takes in what it is told, does a round of the newest order, waits after
 //! a failure, and says what is to be done beside it. Its shells are `node::ship` and the simulator.
 
-use super::{Archiver, Committed, Drilled, Order, Proof, Standing, Upload, Verified};
+use super::{Archiver, Committed, Order, Proof, Rehearsed, Standing, Upload, Verified};
 use crate::limits;
 use crate::node::clock::Now;
 use standfast_snapshot::Shared;
@@ -17,7 +17,7 @@ pub struct Words {
     pub order: Option<Box<Order>>,
     pub uploaded: Option<Result<u64, String>>,
     pub proved: Option<Result<Verified, String>>,
-    pub drilled: Option<Result<Drilled, String>>,
+    pub drilled: Option<Result<Rehearsed, String>>,
 }
 
 impl Words {

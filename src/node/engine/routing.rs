@@ -58,7 +58,7 @@ impl Engine {
             Effect::Serving { epoch } => self.on_serving(epoch),
             Effect::StopServing(reason) => self.on_stop_serving(reason),
             Effect::NewConfig => {
-                self.out.push(Output::Peers(self.peers_wanted()));
+                self.tell_peers();
                 self.show_now = true;
             }
             Effect::Answer(ticket, result) => self.on_order_done(ticket, result),
@@ -159,7 +159,7 @@ impl Engine {
         let bounded = self.settings.seeds.len() < limits::MEMBERS_MAX;
         if !known && bounded && !addresses.peer.is_empty() {
             self.settings.seeds.insert(from, addresses.peer.clone());
-            self.out.push(Output::Peers(self.peers_wanted()));
+            self.tell_peers();
         }
     }
 

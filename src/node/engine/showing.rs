@@ -80,9 +80,19 @@ impl Engine {
         }
         let view = self.view();
         self.out.push(Output::Show(Box::new(view)));
+        self.tell_peers();
     }
 
-    pub(super) fn peers_wanted(&self) -> BTreeMap<NodeId, Peering> {
+    /// Tells the shell whom to be connected with, where that has changed.
+    pub(super) fn tell_peers(&mut self) {
+        let wanted = self.peers_wanted();
+        if self.peers_told.as_ref() != Some(&wanted) {
+            self.out.push(Output::Peers(wanted.clone()));
+            self.peers_told = Some(wanted);
+        }
+    }
+
+    fn peers_wanted(&self) -> BTreeMap<NodeId, Peering> {
         if self.settings.quarantined {
             return BTreeMap::new();
         }
@@ -91,14 +101,22 @@ impl Engine {
             .map(|(id, address)| (*id, Peering::near(address)))
             .collect();
         let own = &self.settings.introduction.site;
-        for (id, member) in &self.replica.config().members {
+        let config = self.replica.config();
+        let joining = self.replica.peers(self.time()).into_iter();
+        let joining: Vec<NodeId> = joining
+            .filter(|one| one.joining)
+            .map(|one| one.id)
+            .collect();
+        let is_waited_for =
+            |id| config.primary == id || config.sync_set.contains(&id) || joining.contains(&id);
+        for (id, member) in &config.members {
             let address = &member.addresses.peer;
             if !address.is_empty() {
                 let is_named = !own.is_empty() && !member.site.is_empty();
                 let peering = Peering {
                     address: address.clone(),
                     is_far: is_named && member.site != *own,
-                    is_asynchronous: member.role == MemberRole::Asynchronous,
+                    is_spare: member.role == MemberRole::Asynchronous && !is_waited_for(*id),
                 };
                 peers.insert(*id, peering);
             }

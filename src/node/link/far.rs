@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use zstd::stream::raw::{self, InBuffer, Operation, OutBuffer};
 
@@ -106,32 +107,46 @@ impl tokio_util::codec::Decoder for Unpacker {
 
 /// Keeps a stream of bytes to a rate.
 pub struct Pace {
-    per_second: u64,
+    /// Bytes a second, now.
+    limit: watch::Receiver<Option<u64>>,
     /// When all that was let through will have been due.
     due: Instant,
 }
 
 impl Pace {
-    pub fn new(per_second: u64) -> Pace {
+    pub fn new(limit: watch::Receiver<Option<u64>>) -> Pace {
         Pace {
-            per_second,
+            limit,
             due: Instant::now(),
         }
     }
 
-    /// Writes all of it, piece by piece, no faster than that.
+    pub fn is_limited(&self) -> bool {
+        self.limit.borrow().is_some()
+    }
+
+    /// Writes all of it, piece by piece, no faster than that; the limit may change meanwhile.
     pub async fn write_all(
         &mut self,
         writer: &mut (impl AsyncWriteExt + Unpin),
-        bytes: &[u8],
+        mut bytes: &[u8],
     ) -> io::Result<()> {
-        // A twentieth of a second's worth: small beside what waits for an answer.
-        let piece = usize::try_from(self.per_second / 20).unwrap_or(usize::MAX);
-        for piece in bytes.chunks(piece.max(1)) {
-            tokio::time::sleep_until(self.due).await;
+        while !bytes.is_empty() {
+            let limit = *self.limit.borrow_and_update();
+            let Some(per_second) = limit else {
+                return writer.write_all(bytes).await;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(self.due) => {}
+                Ok(()) = self.limit.changed() => continue,
+            }
+            // A twentieth of a second's worth: small beside what waits for an answer.
+            let piece = usize::try_from(per_second / 20).unwrap_or(usize::MAX);
+            let (piece, rest) = bytes.split_at(piece.clamp(1, bytes.len()));
             writer.write_all(piece).await?;
-            let cost = Duration::from_secs_f64(piece.len() as f64 / self.per_second as f64);
+            let cost = Duration::from_secs_f64(piece.len() as f64 / per_second as f64);
             self.due = self.due.max(Instant::now()) + cost;
+            bytes = rest;
         }
         Ok(())
     }
@@ -214,24 +229,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rate_is_kept_and_nothing_is_lost() {
-        let (near, far) = tokio::io::duplex(1 << 20);
+    async fn a_rate_is_kept_until_it_is_lifted_and_nothing_is_lost() {
+        let (mut near, mut far) = tokio::io::duplex(1 << 20);
         let bytes: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
         let sent = bytes.clone();
+        let limit = watch::Sender::new(Some(1_000_000));
+        let mut pace = Pace::new(limit.subscribe());
         let begun = Instant::now();
         let writing = tokio::spawn(async move {
-            let mut near = near;
-            Pace::new(1_000_000)
-                .write_all(&mut near, &sent)
-                .await
-                .unwrap();
+            pace.write_all(&mut near, &sent).await.unwrap();
+            (near, pace)
         });
-        let mut found = Vec::new();
-        let mut far = far;
-        tokio::io::AsyncReadExt::read_to_end(&mut far, &mut found)
+        let mut found = vec![0; bytes.len()];
+        tokio::io::AsyncReadExt::read_exact(&mut far, &mut found)
             .await
             .unwrap();
-        writing.await.unwrap();
         assert_eq!(found, bytes);
         // The first piece leaves at once.
         assert!(
@@ -239,5 +251,19 @@ mod tests {
             "{:?}",
             begun.elapsed()
         );
+        let (mut near, mut pace) = writing.await.unwrap();
+        limit.send_replace(Some(1));
+        let sent = bytes.clone();
+        let writing = tokio::spawn(async move { pace.write_all(&mut near, &sent).await });
+        let mut first = [0; 1];
+        tokio::io::AsyncReadExt::read_exact(&mut far, &mut first)
+            .await
+            .unwrap();
+        limit.send_replace(None);
+        tokio::io::AsyncReadExt::read_exact(&mut far, &mut found[1..])
+            .await
+            .unwrap();
+        writing.await.unwrap().unwrap();
+        assert_eq!(found, bytes);
     }
 }
