@@ -8,6 +8,7 @@ use crate::node::archiver::{Archiver, Order};
 use crate::node::copies::{CopyEvent, CopyOutput};
 use crate::node::directory::{DataDir, sync_dir, wal_dir};
 use crate::node::engine::Event;
+use crate::node::meta::{self, MetaFile};
 use crate::node::parcel::{Arriving, Outgoing};
 use crate::node::rehearsal::Rehearsal;
 use crate::node::shelf;
@@ -323,4 +324,33 @@ fn scrub(dir: DataDir, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) 
             rest();
         }
     });
+}
+
+/// Replaces the meta file off the engine's thread: a stalled disk must not stop its turns.
+pub fn spawn_meta_writer(
+    disk: Disk,
+    events: mpsc::UnboundedSender<Event>,
+) -> std::io::Result<std::sync::mpsc::Sender<(MetaFile, u64)>> {
+    let (sender, receiver) = std::sync::mpsc::channel::<(MetaFile, u64)>();
+    std::thread::Builder::new()
+        .name("meta".to_string())
+        .spawn(move || {
+            while let Ok(mut newest) = receiver.recv() {
+                // A newer one makes those before it durable too.
+                while let Ok(newer) = receiver.try_recv() {
+                    newest = newer;
+                }
+                let (meta, serial) = newest;
+                let event = match meta::store(&disk, &meta) {
+                    Ok(()) => Event::MetaStored(serial),
+                    Err(error) => {
+                        Event::DiskFailed(format!("cannot replace the meta file: {error}"))
+                    }
+                };
+                if events.send(event).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(sender)
 }

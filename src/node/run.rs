@@ -12,7 +12,7 @@ use crate::node::copies::{Copies, CopyEvent, CopyOutput};
 use crate::node::directory::DataDir;
 use crate::node::engine::{Engine, EngineSettings, Event, Output};
 use crate::node::evidence;
-use crate::node::files::Files;
+use crate::node::files::{self, Files};
 use crate::node::link::{self, Links, Manner};
 use crate::node::meta::{Identity, MetaFile};
 use crate::node::open::{self, LogFiles, Opened, Opening};
@@ -263,7 +263,7 @@ impl Shell {
         });
         let links = Links::new(hello_of(&identity), far_of(config), sink.clone());
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
-        let meta_writer = spawn_meta_writer(disk, events.clone())
+        let meta_writer = files::spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;
         let files = Files::new(config, identity.cluster, events.clone(), reader);
         Ok(Shell {
@@ -329,11 +329,24 @@ impl Shell {
                 Ok(false) => {}
                 Ok(true) => return Ok(()),
                 Err(error) => {
+                    self.leave();
                     self.keep_evidence();
                     return Err(error);
                 }
             }
         }
+    }
+
+    /// Serves and hears nobody from here on: sessions end, and nothing gathers in the queues
+    /// however long the evidence takes.
+    fn leave(&mut self) {
+        self.links.set_peers(&BTreeMap::new());
+        self.from_world.close();
+        self.door.calls.close();
+        while self.door.calls.try_recv().is_ok() {}
+        self.sessions.clear();
+        let stop = |view: &mut Arc<View>| Arc::make_mut(view).serving = false;
+        self.door.view.send_modify(stop);
     }
 
     /// Keeps the state of a node that differs from its primary.
@@ -458,33 +471,4 @@ fn spawn_writer(log: standfast_wal::Log<Disk>, events: mpsc::UnboundedSender<Eve
             let _ = events.send(event);
         }
     })
-}
-
-/// Replaces the meta file off the engine's thread: a stalled disk must not stop its turns.
-fn spawn_meta_writer(
-    disk: Disk,
-    events: mpsc::UnboundedSender<Event>,
-) -> std::io::Result<std::sync::mpsc::Sender<(MetaFile, u64)>> {
-    let (sender, receiver) = std::sync::mpsc::channel::<(MetaFile, u64)>();
-    std::thread::Builder::new()
-        .name("meta".to_string())
-        .spawn(move || {
-            while let Ok(mut newest) = receiver.recv() {
-                // A newer one makes those before it durable too.
-                while let Ok(newer) = receiver.try_recv() {
-                    newest = newer;
-                }
-                let (meta, serial) = newest;
-                let event = match crate::node::meta::store(&disk, &meta) {
-                    Ok(()) => Event::MetaStored(serial),
-                    Err(error) => {
-                        Event::DiskFailed(format!("cannot replace the meta file: {error}"))
-                    }
-                };
-                if events.send(event).is_err() {
-                    return;
-                }
-            }
-        })?;
-    Ok(sender)
 }

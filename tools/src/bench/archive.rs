@@ -1,17 +1,18 @@
 //! How old what could be restored off-site is under a steady load, and what clients feel while the
-//! archive's store is away: an open loop, three phases, the age read from the primary all along.
+//! archive's store is away: an open loop, phases in turn, the age read from the primary all along.
 
 use super::Setting;
 use super::fault::Side;
-use super::load::measure::{Run, SLICE};
+use super::load::measure::{SLICE, Slice};
 use super::load::{Pace, Plan, Shape, run as drive};
 use super::ours;
-use super::report::{Machine, micros, rate, table};
+use super::report::{Machine, median, micros, rate, table};
 use super::work::batches::{Mix, Transfers};
 use super::work::skew::{Kind, Skew};
 use anyhow::{Context, ensure};
 use rig::poll::until_moment;
 use rig::{Cluster, S3};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,19 +31,29 @@ pub struct Arguments {
     batch: usize,
     #[arg(long, default_value_t = 10_000)]
     accounts: u64,
-    /// Seconds of each phase: all is well, the store is away, it is back.
-    #[arg(long, default_value_t = 60)]
+    /// Seconds of each phase; by turns all is well and the store is away.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..))]
     seconds: u32,
+    /// How often the store is away.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    outages: u32,
 }
 
-/// The age must be below this, but for the outage.
+/// The age must be below this, but for the outages.
 const AGE_MAX: f64 = 2.0;
-/// What clients may wait for at the 99th percentile while the store is away, against before.
+/// What clients may wait for at the 99th percentile while the store is away, against the phases
+/// before and after: the median of the outages.
 const SLOWER_MAX: f64 = 1.5;
+/// Seconds from the store's return until the age must be small again.
+const DRAIN_MAX: f64 = 60.0;
 
 /// Where it archives, and how it is taken away.
 enum Place {
-    Directory { dir: PathBuf, aside: PathBuf },
+    /// What stands in its place while it is away is no directory.
+    Directory {
+        dir: PathBuf,
+        other: PathBuf,
+    },
     S3(S3),
 }
 
@@ -53,10 +64,9 @@ impl Place {
             ensure!(python.exists(), "moto is not installed: run ./test.sh once");
             return Ok(Place::S3(S3::start(&python)));
         }
-        Ok(Place::Directory {
-            dir: scratch.join("archive"),
-            aside: scratch.join("aside"),
-        })
+        let (dir, other) = (scratch.join("archive"), scratch.join("other"));
+        std::fs::write(&other, "").context("nothing can stand in its place")?;
+        Ok(Place::Directory { dir, other })
     }
 
     fn url(&self) -> String {
@@ -68,11 +78,7 @@ impl Place {
 
     fn take_away(&self) -> anyhow::Result<()> {
         match self {
-            Place::Directory { dir, aside } => {
-                std::fs::rename(dir, aside).context("the archive cannot be moved")?;
-                // What stands in its place is no directory.
-                std::fs::write(dir, "").context("nothing can stand in its place")
-            }
+            Place::Directory { .. } => self.exchange(),
             Place::S3(s3) => {
                 s3.pause();
                 Ok(())
@@ -82,15 +88,21 @@ impl Place {
 
     fn bring_back(&self) -> anyhow::Result<()> {
         match self {
-            Place::Directory { dir, aside } => {
-                std::fs::remove_file(dir).context("it stood there")?;
-                std::fs::rename(aside, dir).context("the archive cannot be moved")
-            }
+            Place::Directory { .. } => self.exchange(),
             Place::S3(s3) => {
                 s3.resume();
                 Ok(())
             }
         }
+    }
+
+    /// In one step: an archiver that finds no directory makes one.
+    fn exchange(&self) -> anyhow::Result<()> {
+        let Place::Directory { dir, other } = self else {
+            return Ok(());
+        };
+        renameat_with(CWD, dir, CWD, other, RenameFlags::EXCHANGE)
+            .context("the archive cannot be moved")
     }
 }
 
@@ -110,38 +122,81 @@ fn watch(cluster: &Cluster, from: Instant, until: Instant) -> Samples {
     samples
 }
 
+/// Phases 0, 2, 4 … are well, between them the store is away.
 struct Felt {
-    run: Run,
+    slices: Vec<Slice>,
     samples: Samples,
+    /// Of a phase.
     seconds: f64,
+    outages: usize,
+}
+
+/// One outage, and the phases before and after it.
+struct Outage {
+    near: Side,
+    away: Side,
+    /// Seconds from its end until the age was small again.
+    drained: Option<f64>,
+}
+
+impl Outage {
+    fn slower(&self) -> f64 {
+        self.away.p99_us() / self.near.p99_us()
+    }
 }
 
 impl Felt {
-    fn side(&self, phase: usize) -> Side {
+    fn phase(&self, number: usize) -> &[Slice] {
         let slices = (self.seconds / SLICE.as_secs_f64()) as usize;
-        let end = (slices * (phase + 1)).min(self.run.slices.len());
-        Side::of(&self.run.slices[slices * phase..end])
+        let end = (slices * (number + 1)).min(self.slices.len());
+        &self.slices[(slices * number).min(end)..end]
     }
 
-    /// Ages while all is well, in order; where none was known, infinitely old.
+    fn outages(&self) -> Vec<Outage> {
+        let outage = |number: usize| {
+            let phase = number * 2 + 1;
+            Outage {
+                near: Side::of(self.phase(phase - 1).iter().chain(self.phase(phase + 1))),
+                away: Side::of(self.phase(phase)),
+                drained: self.drained_after(phase),
+            }
+        };
+        (0..self.outages).map(outage).collect()
+    }
+
+    fn ages_of(&self, phase: usize) -> impl DoubleEndedIterator<Item = (f64, f64)> {
+        let (from, to) = (
+            self.seconds * phase as f64,
+            self.seconds * (phase + 1) as f64,
+        );
+        // One that is not known is without bound.
+        let ages = self
+            .samples
+            .iter()
+            .filter(move |(at, _)| (from..to).contains(at));
+        ages.map(move |(at, age)| (at - from, age.unwrap_or(f64::INFINITY)))
+    }
+
+    /// In order: of all phases that are well, from where the one before it is made good.
     fn ages(&self) -> Vec<f64> {
-        let well = self.samples.iter().filter(|(at, _)| *at < self.seconds);
-        let mut ages: Vec<f64> = well.map(|(_, age)| age.unwrap_or(f64::INFINITY)).collect();
+        let mut ages = Vec::new();
+        for phase in (0..=self.outages * 2).step_by(2) {
+            let from = match phase.checked_sub(1) {
+                Some(away) => self.drained_after(away).unwrap_or(0.0),
+                None => 0.0,
+            };
+            let counted = self.ages_of(phase).filter(|(at, _)| *at >= from);
+            ages.extend(counted.map(|(_, age)| age));
+        }
         ages.sort_by(f64::total_cmp);
         ages
     }
 
-    /// Seconds from the store's return until the age was small again.
-    fn drained_after(&self) -> Option<f64> {
-        let back = self.seconds * 2.0;
-        let late = self.samples.iter().filter(|(at, _)| *at >= back);
-        let late: Vec<_> = late.collect();
-        let is_old = |age: &Option<f64>| age.is_none_or(|age| age >= AGE_MAX);
-        let last_old = late.iter().rposition(|(_, age)| is_old(age));
-        match last_old {
-            Some(last) => late.get(last + 1).map(|(at, _)| at - back),
-            None => Some(0.0),
-        }
+    /// Seconds from the end of this outage until the age was small for the first time; `None`: it
+    /// was not before the next outage.
+    fn drained_after(&self, away: usize) -> Option<f64> {
+        let mut ages = self.ages_of(away + 1);
+        ages.find(|(_, age)| *age < AGE_MAX).map(|(at, _)| at)
     }
 }
 
@@ -163,10 +218,12 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
     let cluster = Cluster::start_in(&setting.binary()?, &spec, &setting.dir);
     let target = ours::target(&cluster);
     ours::open_accounts(&target, arguments.accounts)?;
+    let phase = Duration::from_secs(u64::from(arguments.seconds));
+    let phases = arguments.outages * 2 + 1;
     let plan = Plan {
         pace: Pace::Open(arguments.rate / arguments.batch as f64),
         warm_up: Duration::from_secs(5),
-        measured: Duration::from_secs(u64::from(arguments.seconds) * 3),
+        measured: phase * phases,
     };
     let skew = Skew::new(Kind::Uniform, arguments.accounts);
     let mut work = Transfers::new(skew, Mix::Single, arguments.batch, ours::PREFILL_RUN);
@@ -175,14 +232,15 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
         window: 16,
     };
     let from = Instant::now() + plan.warm_up;
-    let phase = Duration::from_secs(u64::from(arguments.seconds));
     let (run, samples) = std::thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&cluster, from, from + phase * 3));
+        let watching = scope.spawn(|| watch(&cluster, from, from + phase * phases));
         let breaking = scope.spawn(|| {
-            until_moment(from + phase);
-            place.take_away()?;
-            until_moment(from + phase * 2);
-            place.bring_back()
+            (0..arguments.outages).try_for_each(|outage| {
+                until_moment(from + phase * (outage * 2 + 1));
+                place.take_away()?;
+                until_moment(from + phase * (outage * 2 + 2));
+                place.bring_back()
+            })
         });
         let run = drive(&target, &mut work, shape, &plan)?;
         breaking.join().expect("the thread does not panic")?;
@@ -190,9 +248,10 @@ pub fn run(setting: &Setting, arguments: &Arguments) -> anyhow::Result<ExitCode>
         anyhow::Ok((run, samples))
     })?;
     let felt = Felt {
-        run,
+        slices: run.slices,
         samples,
         seconds: phase.as_secs_f64(),
+        outages: arguments.outages as usize,
     };
     let gap = cluster.status(&cluster.primary())["archive"]["gap"].clone();
     let proof = cluster.cli(&["backup", "verify", "--from", &url]);
@@ -208,57 +267,105 @@ fn report(setting: &Setting, arguments: &Arguments, felt: &Felt, is_whole: bool)
     let machine = Machine::here(&setting.dir);
     let ages = felt.ages();
     let age = |quantile: f64| ages[((ages.len() - 1) as f64 * quantile) as usize];
-    let (well, away) = (felt.side(0), felt.side(1));
-    let slower = away.p99_us() / well.p99_us();
-    let drained = felt.drained_after();
-    let is_met = age(0.99) < AGE_MAX
-        && slower <= SLOWER_MAX
-        && drained.is_some_and(|seconds| seconds <= 60.0)
-        && is_whole;
+    let outages = felt.outages();
+    let middle = |figure: fn(&Outage) -> f64| median(outages.iter().map(figure));
+    let slower = middle(Outage::slower);
+    let drains = outages
+        .iter()
+        .map(|outage| outage.drained.unwrap_or(f64::INFINITY));
+    let drained = drains.fold(0.0, f64::max);
+    let is_met = age(0.99) < AGE_MAX && slower <= SLOWER_MAX && drained <= DRAIN_MAX && is_whole;
     if setting.json {
+        let each = |figure: fn(&Outage) -> f64| outages.iter().map(figure).collect::<Vec<_>>();
         let figures: Value = json!({
             "bench": "archive", "machine": machine.json(), "s3": arguments.s3,
             "offered": arguments.rate, "batch": arguments.batch, "seconds": arguments.seconds,
             "age_p50_s": age(0.5), "age_p99_s": age(0.99), "age_max_s": age(1.0),
-            "per_second": well.per_second,
-            "p99_us": well.p99_us(), "p99_away_us": away.p99_us(),
-            "drained_after_s": drained, "whole": is_whole, "met": is_met,
+            "per_second": each(|outage| outage.away.per_second),
+            "p99_us": each(|outage| outage.near.p99_us()),
+            "p99_away_us": each(|outage| outage.away.p99_us()),
+            "slower": slower, "drained_after_s": drained, "whole": is_whole, "met": is_met,
         });
         println!("{figures}");
         return;
     }
     println!("{}\n", machine.line());
     let head = [
-        "store",
-        "done",
-        "age p50",
-        "p99",
-        "max",
-        "p99 before",
-        "p99 away",
-        "slower",
-        "drained",
-        "whole",
+        "outage", "done", "p99 near", "p99 away", "slower", "drained",
     ];
-    let cells = vec![
-        if arguments.s3 { "S3" } else { "directory" }.to_owned(),
-        rate(well.per_second),
-        format!("{:.2} s", age(0.5)),
-        format!("{:.2} s", age(0.99)),
-        format!("{:.2} s", age(1.0)),
-        micros(well.p99_us()),
-        micros(away.p99_us()),
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for (number, outage) in outages.iter().enumerate() {
+        rows.push(vec![
+            (number + 1).to_string(),
+            rate(outage.away.per_second),
+            micros(outage.near.p99_us()),
+            micros(outage.away.p99_us()),
+            format!("{:.2}", outage.slower()),
+            outage
+                .drained
+                .map_or("never".to_owned(), |seconds| format!("{seconds:.1} s")),
+        ]);
+    }
+    rows.push(vec![
+        "median".to_owned(),
+        rate(middle(|outage| outage.away.per_second)),
+        micros(middle(|outage| outage.near.p99_us())),
+        micros(middle(|outage| outage.away.p99_us())),
         format!("{slower:.2}"),
-        drained.map_or("never".to_owned(), |seconds| format!("{seconds:.1} s")),
-        if is_whole { "yes" } else { "NO" }.to_owned(),
-    ];
-    print!("{}", table(&[head.map(str::to_owned).to_vec(), cells]));
+        String::new(),
+    ]);
+    print!("{}", table(&rows));
     println!(
-        "\nage: of the newest state read back from the store, in {} s of {} transfers a second; \
-         away: the store does not answer for as long; drained: until the age is under {AGE_MAX} s \
-         again. Bars {}.",
-        arguments.seconds,
+        "\nstore: {}; age of the newest state read back from it while it is there: p50 {:.2} s, \
+         p99 {:.2} s, max {:.2} s; the archive is {}.",
+        if arguments.s3 { "S3" } else { "directory" },
+        age(0.5),
+        age(0.99),
+        age(1.0),
+        if is_whole { "whole" } else { "NOT WHOLE" }
+    );
+    println!(
+        "offered: {} transfers; each outage lasts {} s; near: the phases before and after it; \
+         drained: until the age is under {AGE_MAX} s again. Bars {}.",
         rate(arguments.rate),
+        arguments.seconds,
         if is_met { "met" } else { "MISSED" }
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One outage of two; phases of ten seconds, an age each half second.
+    fn felt(age: impl Fn(f64) -> Option<f64>) -> Felt {
+        let moments = (0..100).map(|half| f64::from(half) / 2.0);
+        Felt {
+            slices: Vec::new(),
+            samples: moments.map(|at| (at, age(at))).collect(),
+            seconds: 10.0,
+            outages: 2,
+        }
+    }
+
+    #[test]
+    fn ages_of_outages_and_what_follows_until_it_is_made_good_are_not_counted() {
+        let felt = felt(|at| match at {
+            10.0..23.0 => Some(at - 9.0),
+            30.0..40.0 => None,
+            _ => Some(1.0),
+        });
+        assert_eq!(felt.drained_after(1), Some(3.0));
+        assert_eq!(felt.drained_after(3), Some(0.0));
+        assert_eq!(felt.ages(), vec![1.0; 54]);
+    }
+
+    #[test]
+    fn an_age_that_stays_old_is_counted_and_never_drained() {
+        let felt = felt(|at| if at < 10.0 { Some(1.0) } else { None });
+        assert_eq!(felt.drained_after(1), None);
+        let ages = felt.ages();
+        assert_eq!(ages.len(), 60);
+        assert_eq!(ages[20..], vec![f64::INFINITY; 40]);
+    }
 }

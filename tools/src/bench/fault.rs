@@ -104,9 +104,10 @@ pub struct Side {
 }
 
 impl Side {
-    pub fn of(slices: &[Slice]) -> Side {
+    pub fn of<'a>(slices: impl IntoIterator<Item = &'a Slice>) -> Side {
+        let slices: Vec<&Slice> = slices.into_iter().collect();
         let mut latency = histogram();
-        for slice in slices {
+        for slice in &slices {
             latency
                 .add(&slice.latency)
                 .expect("all have the same bounds");
