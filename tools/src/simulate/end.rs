@@ -21,6 +21,9 @@ impl World {
                 self.net.hasten(from, to);
             }
         }
+        if let Some(offsite) = &mut self.offsite {
+            offsite.hasten();
+        }
         for node in 0..self.nodes.len() {
             self.mend(node);
             let is_known = node < self.plan.members || self.nodes[node].life > 0;

@@ -12,7 +12,7 @@ use standfast_snapshot::manifest::Manifest;
 use standfast_snapshot::object::decode_log;
 use standfast_snapshot::store::{Memory, join, last_part, parent};
 use standfast_snapshot::verify::{Finding, verify};
-use standfast_snapshot::{Identities, Reader, Shared, catalogue};
+use standfast_snapshot::{Card, Identities, Reader, Shared, catalogue};
 use standfast_wal::{History, Kind, Link, Lsn, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,8 @@ pub struct Archived {
     interval: u64,
     /// What was said to be restorable of each history.
     pub promised: BTreeMap<History, Lsn>,
+    /// The newest history when something expired last. Of older ones all may be gone.
+    kept: Option<History>,
 }
 
 impl Archived {
@@ -83,6 +85,7 @@ impl Observer {
                 last if last.starts_with("log-") => self.log_archived(name, bytes),
                 last if last.starts_with("snapshot-") => self.snapshot_archived(name, bytes),
                 last if last.starts_with("manifest-") => self.manifest_archived(name, bytes),
+                catalogue::CARD_NAME => self.card_archived(name, bytes),
                 _ => Ok(()),
             };
             looked.map_err(|story| format!("the archive: {name}: {story}"))?;
@@ -135,6 +138,12 @@ impl Observer {
         Ok(())
     }
 
+    fn card_archived(&mut self, name: &str, bytes: &Bytes) -> Result<(), String> {
+        let card = Card::decode(name, bytes).map_err(|error| error.to_string())?;
+        self.archived.there.add_card(name, card.history);
+        Ok(())
+    }
+
     fn manifest_archived(&mut self, name: &str, bytes: &Bytes) -> Result<(), String> {
         let manifest = Manifest::decode(name, bytes).map_err(|error| error.to_string())?;
         for one in &manifest.named {
@@ -149,6 +158,7 @@ impl Observer {
     /// Something was removed, by the rules of retention: never the last way to the newest point.
     pub fn expired(&mut self, store: &Memory) -> Result<(), String> {
         let before = self.newest_archived();
+        self.archived.kept = before.max(self.archived.kept);
         let before = before.map(|history| (history, self.reachable(history)));
         let mut there = BTreeSet::new();
         store.each(|name, _| {
@@ -180,6 +190,9 @@ impl Observer {
     /// restored: what had been acknowledged by then is. Of clocks that never jump.
     pub fn restorable(&mut self, now: u64, wall: u64, standing: &Standing) -> Result<(), String> {
         let history = standing.history;
+        if self.archived.kept > Some(history) {
+            return Ok(());
+        }
         let age = wall.saturating_sub(standing.restorable_ns);
         let slack = SKEW + now / 1_000_000 * self.drift_ppm * 2;
         let told = self.told_by(history, now.saturating_sub(age + slack));

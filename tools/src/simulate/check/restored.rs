@@ -20,6 +20,8 @@ const ON_MAX: usize = 64;
 pub struct There {
     logs: BTreeMap<String, (History, Lsn, Lsn)>,
     snapshots: BTreeMap<String, Snapshot>,
+    /// A history is the newest from its card on, whatever there is of it besides.
+    cards: BTreeMap<String, History>,
 }
 
 struct Snapshot {
@@ -42,7 +44,12 @@ impl There {
         self.snapshots.insert(name.to_string(), snapshot);
     }
 
+    pub fn add_card(&mut self, name: &str, history: History) {
+        self.cards.insert(name.to_string(), history);
+    }
+
     pub fn remove(&mut self, name: &str) {
+        self.cards.remove(name);
         self.logs.remove(name);
         self.snapshots.remove(name);
     }
@@ -59,7 +66,8 @@ impl There {
     fn histories(&self) -> BTreeSet<History> {
         let of_logs = self.logs.values().map(|(history, ..)| *history);
         let of_snapshots = self.snapshots.values().map(|one| one.history);
-        of_logs.chain(of_snapshots).collect()
+        let of_cards = self.cards.values().copied();
+        of_logs.chain(of_snapshots).chain(of_cards).collect()
     }
 }
 
