@@ -7,6 +7,7 @@
 mod directory;
 mod memory;
 mod remote;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +57,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The whole object; `NotFound` if there is none.
     fn get(&self, name: &str) -> io::Result<Bytes>;
 
+    /// The whole object, piece by piece and in order; `NotFound` if there is none.
+    fn fetch(&self, name: &str, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        take(&self.get(name)?)
+    }
+
     /// `len` bytes from `offset` on; fewer where the object ends before.
     fn get_range(&self, name: &str, offset: u64, len: u64) -> io::Result<Bytes>;
 
@@ -93,8 +99,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 }
 
 /// Opens the store that `place` names: a directory, or `file:///…`, `s3://bucket/prefix`, `gs://…`,
-/// `az://…`. Nothing is asked of it yet. Credentials come from the environment.
-pub fn open(place: &str) -> io::Result<Shared> {
+/// `az://…`. Nothing is asked of it yet. Credentials come from the environment. What is fetched and
+/// long goes through files without names in `scratch`.
+pub fn open(place: &str, scratch: &Path) -> io::Result<Shared> {
     let refuse = |why: String| io::Error::new(ErrorKind::InvalidInput, format!("{place}: {why}"));
     match place.split_once("://") {
         None if place.is_empty() => Err(refuse("no place is named".to_string())),
@@ -103,7 +110,7 @@ pub fn open(place: &str) -> io::Result<Shared> {
             Ok(Arc::new(Directory::new(Path::new(path))))
         }
         Some(("file", _)) => Err(refuse("expected file:///DIRECTORY".to_string())),
-        Some(("s3" | "gs" | "az", _)) => Ok(Arc::new(remote::Remote::open(place)?)),
+        Some(("s3" | "gs" | "az", _)) => Ok(Arc::new(remote::Remote::open(place, scratch)?)),
         Some((scheme, _)) => Err(refuse(format!(
             "{scheme}:// is not known: expected a directory, file://, s3://, gs:// or az://"
         ))),

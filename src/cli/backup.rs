@@ -134,7 +134,8 @@ pub fn choose_cluster(store: &Shared, wanted: Option<ClusterId>) -> Result<Clust
 
 /// Opens the archive that an operator names.
 pub fn open_store(place: &str) -> Result<Shared, Failure> {
-    store::open(place).map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))
+    store::open(place, &std::env::temp_dir())
+        .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))
 }
 
 fn unreadable(error: impl ToString) -> Failure {

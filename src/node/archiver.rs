@@ -27,6 +27,7 @@ use standfast_wal::{
     ClusterId, History, Kind, Link, Lsn, Mark, ReadError, Reader, Record, Storage,
 };
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the engine wants archived.
@@ -97,6 +98,8 @@ impl Upload {
 #[derive(Debug)]
 pub struct Archiver {
     place: String,
+    /// Where long objects that are read back lie meanwhile.
+    scratch: PathBuf,
     store: Option<Shared>,
     interval: Duration,
     recipients: Recipients,
@@ -119,9 +122,15 @@ pub struct Archiver {
 
 impl Archiver {
     /// Nothing is asked of the store yet.
-    pub fn new(place: &str, interval: Duration, recipients: Recipients) -> Archiver {
+    pub fn new(
+        place: &str,
+        scratch: &Path,
+        interval: Duration,
+        recipients: Recipients,
+    ) -> Archiver {
         Archiver {
             place: place.to_string(),
+            scratch: scratch.to_path_buf(),
             store: None,
             interval,
             recipients,
@@ -143,7 +152,7 @@ impl Archiver {
     pub fn with_store(store: Shared, interval: Duration, recipients: Recipients) -> Archiver {
         Archiver {
             store: Some(store),
-            ..Archiver::new("", interval, recipients)
+            ..Archiver::new("", Path::new(""), interval, recipients)
         }
     }
 
@@ -262,7 +271,8 @@ impl Archiver {
         let store = match &self.store {
             Some(store) => store.clone(),
             None => {
-                let store = store::open(&self.place).map_err(|error| error.to_string())?;
+                let store =
+                    store::open(&self.place, &self.scratch).map_err(|error| error.to_string())?;
                 self.store.insert(store).clone()
             }
         };

@@ -34,7 +34,7 @@ pub fn back_up(
         history: header.history,
         ancestors: header.ancestors.clone(),
     };
-    let store = store::open(to).map_err(|error| error.to_string())?;
+    let store = store::open(to, data).map_err(|error| error.to_string())?;
     let (mut shipper, _) = Shipper::open(&store, &card, recipients).map_err(text)?;
     let mut shipped = shipper
         .put_log(records(log, start(&shipper, &card, log), through))

@@ -259,10 +259,10 @@ fn start_archiver(
     let place = config.archive.as_ref()?;
     let log = log?.clone();
     let recipients = Recipients::new(&config.archive_recipients);
-    let archiver = Archiver::new(place.as_str(), config.archive_interval, recipients)
+    let data = &config.data_dir;
+    let archiver = Archiver::new(place.as_str(), data, config.archive_interval, recipients)
         .keeping(config.archive_policy());
     let rehearsal = Rehearsal::new(config);
-    let data = &config.data_dir;
     Some(ship::spawn(archiver, rehearsal, data, log, events.clone()))
 }
 

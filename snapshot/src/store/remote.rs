@@ -6,6 +6,7 @@
 //! name is looked at first. They are snapshots and segments, of which any two with one name are
 //! equal.
 
+use super::spool::Spool;
 use super::{Listed, Listing, Store, join, last_part};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -19,6 +20,7 @@ use object_store::{
 };
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -41,6 +43,8 @@ const READERS: usize = 16;
 pub struct Remote {
     url: String,
     prefix: Path,
+    /// Where long objects are fetched to.
+    scratch: PathBuf,
     store: Box<dyn ObjectStore>,
     runtime: Runtime,
 }
@@ -53,7 +57,7 @@ impl fmt::Debug for Remote {
 
 impl Remote {
     /// The store of `url`, with credentials, region and endpoint from the environment.
-    pub fn open(url: &str) -> io::Result<Remote> {
+    pub fn open(url: &str, scratch: &std::path::Path) -> io::Result<Remote> {
         let url = url.trim_end_matches('/');
         let refuse = |why: &str| io::Error::new(ErrorKind::InvalidInput, format!("{url}: {why}"));
         let (scheme, rest) = url.split_once("://").ok_or_else(|| refuse("no URL"))?;
@@ -72,6 +76,7 @@ impl Remote {
             store: build(scheme, bucket).map_err(|error| refuse(&error.to_string()))?,
             url: url.to_string(),
             prefix,
+            scratch: scratch.to_path_buf(),
             runtime,
         })
     }
@@ -99,14 +104,6 @@ impl Remote {
             writer.put(rest.split_to(part.min(rest.len())));
         }
         writer.finish().await.map(drop)
-    }
-
-    async fn ranges(&self, path: &Path, from: u64, to: u64) -> object_store::Result<Vec<Bytes>> {
-        let starts = (from..to).step_by(PART_BYTES);
-        let range = |at: u64| at..to.min(at + PART_BYTES as u64);
-        let reads = starts.map(|at| self.store.get_range(path, range(at)));
-        let reads = futures_util::stream::iter(reads).buffered(PARTS_AT_ONCE);
-        reads.try_collect().await
     }
 }
 
@@ -234,14 +231,23 @@ impl Store for Remote {
     }
 
     fn get(&self, name: &str) -> io::Result<Bytes> {
-        let path = self.path(name);
-        let parts = self.run(async {
-            let length = self.store.head(&path).await?.size;
-            self.ranges(&path, 0, length).await
-        })?;
-        Ok(match &parts[..] {
-            [one] => one.clone(),
-            many => many.concat().into(),
+        let mut spool = Spool::new(&self.scratch);
+        self.fetch(name, &mut |piece| spool.take(piece))?;
+        spool.into_bytes()
+    }
+
+    fn fetch(&self, name: &str, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let path = &self.path(name);
+        self.runtime.block_on(async {
+            let length = self.store.head(path).await.map_err(of_store)?.size;
+            let range = |at: u64| at..length.min(at + PART_BYTES as u64);
+            let reads = (0..length).step_by(PART_BYTES);
+            let reads = reads.map(|at| self.store.get_range(path, range(at)));
+            let mut pieces = futures_util::stream::iter(reads).buffered(PARTS_AT_ONCE);
+            while let Some(piece) = pieces.next().await {
+                take(&piece.map_err(of_store)?)?;
+            }
+            Ok(())
         })
     }
 
@@ -334,8 +340,9 @@ mod tests {
 
     #[test]
     fn a_url_without_a_bucket_or_with_a_password_is_refused() {
+        let scratch = std::env::temp_dir();
         for url in ["s3://", "s3:///prefix", "s3://key:secret@bucket/prefix"] {
-            assert!(Remote::open(url).is_err(), "{url}");
+            assert!(Remote::open(url, &scratch).is_err(), "{url}");
         }
     }
 }

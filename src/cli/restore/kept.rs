@@ -12,7 +12,7 @@ use standfast_snapshot::{Shared, Store};
 use standfast_wal::Disk;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,9 +58,8 @@ impl Kept {
         self.dir.join(hash.to_hex().as_str())
     }
 
-    fn digest(&self, name: &str, bytes: &[u8]) -> [u8; DIGEST_BYTES] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(bytes);
+    /// Of bytes that have been hashed, and of their place.
+    fn digest(&self, name: &str, mut hasher: blake3::Hasher) -> [u8; DIGEST_BYTES] {
         hasher.update(self.store.place(name).as_bytes());
         *hasher.finalize().as_bytes()
     }
@@ -77,28 +76,60 @@ impl Kept {
         }
         let mut bytes = Disk::map_at(&path, length)?;
         let digest = bytes.split_off(bytes.len() - DIGEST_BYTES);
-        let is_whole = digest == self.digest(name, &bytes)[..];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes);
+        let is_whole = digest == self.digest(name, hasher)[..];
         Ok(is_whole.then_some(bytes))
     }
 
-    fn keep(&self, name: &str, bytes: &Bytes) -> io::Result<()> {
+    /// Fetches the object into its file.
+    fn keep(&self, name: &str) -> Result<Bytes, Unkept> {
         let path = self.path(name);
         let new = path.with_extension("new");
-        let digest = self.digest(name, bytes);
-        let write = || {
-            let mut options = fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).open(&new)?;
-            file.write_all(bytes)?;
-            file.write_all(&digest)?;
-            drop(file);
+        let kept = self.keep_as(name, &new).and_then(|length| {
             // Not durable: what a crash takes is fetched again.
-            fs::rename(&new, &path)
-        };
-        let written = write();
-        if written.is_err() {
+            fs::rename(&new, &path)?;
+            Ok(Disk::map_at(&path, length)?)
+        });
+        if kept.is_err() {
             let _ = fs::remove_file(&new);
         }
-        written
+        kept
+    }
+
+    /// Says how long the object is.
+    fn keep_as(&self, name: &str, new: &Path) -> Result<u64, Unkept> {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).open(new)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut written = Ok(());
+        let fetched = self.store.fetch(name, &mut |piece| {
+            hasher.update(piece);
+            written = file.write_all(piece);
+            written
+                .as_ref()
+                .map_err(|error| error.kind().into())
+                .copied()
+        });
+        written?;
+        fetched.map_err(Unkept::Store)?;
+        let length = hasher.count();
+        file.write_all(&self.digest(name, hasher))?;
+        Ok(length)
+    }
+}
+
+/// Why an object was not kept.
+enum Unkept {
+    /// The store did not give it.
+    Store(io::Error),
+    /// This disk did not take it.
+    Disk(io::Error),
+}
+
+impl From<io::Error> for Unkept {
+    fn from(error: io::Error) -> Unkept {
+        Unkept::Disk(error)
     }
 }
 
@@ -130,12 +161,15 @@ impl Store for Kept {
             self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             return Ok(bytes);
         }
-        let bytes = self.store.get(name)?;
-        // Without room for it the restore goes on, and could not be taken up again.
-        if let Err(error) = self.keep(name, &bytes) {
-            tracing::warn!(%error, "an object that was fetched is not kept");
+        match self.keep(name) {
+            Ok(bytes) => Ok(bytes),
+            Err(Unkept::Store(error)) => Err(error),
+            // Without room for it the restore goes on, and could not be taken up again.
+            Err(Unkept::Disk(error)) => {
+                tracing::warn!(%error, "an object that was fetched is not kept");
+                self.store.get(name)
+            }
         }
-        Ok(bytes)
     }
 
     fn get_range(&self, name: &str, offset: u64, len: u64) -> io::Result<Bytes> {

@@ -21,7 +21,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn stored(dir: &Path) -> Shared {
-    standfast_snapshot::store::open(dir.to_str().unwrap()).unwrap()
+    standfast_snapshot::store::open(dir.to_str().unwrap(), dir).unwrap()
 }
 
 const CLUSTER: ClusterId = ClusterId(0x1111_2222_3333_4444_5555_6666_7777_8888);

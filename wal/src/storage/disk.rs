@@ -85,6 +85,11 @@ impl Disk {
         super::map::map(&fs::File::open(path)?, len)
     }
 
+    /// As [`File::map`], of a file that nobody else has.
+    pub fn map_file(file: &fs::File, len: u64) -> io::Result<Bytes> {
+        super::map::map(file, len)
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -32,7 +32,10 @@ pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
               sealed segments of the log and full segments of the state are mapped: this program \
               never writes to one again and never truncates any file; repair and cut build a new \
               file and rename it into place, which leaves the mapped one as it is; and the \
-              directory's lock keeps other processes of this program out. Whoever changes the \
+              directory's lock keeps other processes of this program out. What was fetched from \
+              an archive is mapped, too, from a file that is written no more and that no other \
+              process has a name for, or that only restores of one directory know, which lock \
+              it. Whoever changes the \
               file by other means can change what is read, but every record is verified by its \
               checksums after it was taken from the map, every segment of the state when it was \
               mapped"
