@@ -200,9 +200,7 @@ impl Engine {
     /// Up to where this node could ship. A node that follows a newer history still has its old log,
     /// and state, until it is cut or replaced: nothing of that is the new history's.
     fn archivable(&self) -> Lsn {
-        let newest = self.replica.epochs().last();
-        let is_of_history = newest.is_some_and(|one| one.history == self.replica.history());
-        match is_of_history {
+        match self.replica.has_own_log() {
             true => self.copies.applied.position.lsn,
             false => Lsn::ZERO,
         }

@@ -192,8 +192,7 @@ impl Archiver {
         let mut newest: Option<LogHead> = None;
         loop {
             let start = start(course, &order.card, log);
-            let end = course.shipper.end().map(|end| end.position.lsn);
-            if let Some(end) = end.or(course.survey.snapshot_lsn)
+            if let Some(end) = reached(course, &order.card)
                 && start > end
             {
                 Mark::ArchiveGap.hit();
@@ -415,9 +414,20 @@ fn check_belongs(
 
 /// The last LSN that this history or this node's log does not have.
 fn start_of(card: &Card, log: &impl Committed) -> Lsn {
+    fork(card).max(Lsn(log.first_lsn().0.saturating_sub(1)))
+}
+
+fn fork(card: &Card) -> Lsn {
     let fork = card.ancestors.last();
-    let fork = fork.map_or(Lsn::ZERO, |(_, last)| Lsn(*last));
-    fork.max(Lsn(log.first_lsn().0.saturating_sub(1)))
+    fork.map_or(Lsn::ZERO, |(_, last)| Lsn(*last))
+}
+
+/// Where what is shipped next should begin, if anything is there; or if nothing was missing of what
+/// would be, when this course was set.
+fn reached(course: &Course, card: &Card) -> Option<Lsn> {
+    let end = course.shipper.end().map(|end| end.position.lsn);
+    let beginning = course.survey.is_whole.then(|| fork(card));
+    end.or(course.survey.snapshot_lsn).or(beginning)
 }
 
 fn start(course: &Course, card: &Card, log: &impl Committed) -> Lsn {

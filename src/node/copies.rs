@@ -252,20 +252,22 @@ impl Engine {
 
     fn is_snapshot_due(&self) -> bool {
         let applied = self.copies.applied.position.lsn;
-        let newest = self
-            .copies
-            .newest
-            .as_ref()
-            .map_or(Lsn::ZERO, |n| n.head.link.position.lsn);
-        if self.is_witness || applied == Lsn::ZERO || self.copies.incoming.is_some() {
+        let newest = self.copies.newest.as_ref();
+        let newest = newest.map_or(Lsn::ZERO, |newest| newest.head.link.position.lsn);
+        let is_early = self.time() < self.copies.not_before || self.copies.incoming.is_some();
+        if self.is_witness || applied == Lsn::ZERO || is_early {
             return false;
         }
-        if self.time() < self.copies.not_before {
+        let is_due = self.copies.wanted || self.is_snapshot_due_by_itself(newest, applied);
+        // I6: the state of a history that has ended is not what the new one has at that LSN.
+        if is_due && !self.replica.has_own_log() {
+            Mark::SnapshotNotYet.hit();
             return false;
         }
-        if self.copies.wanted {
-            return true;
-        }
+        is_due
+    }
+
+    fn is_snapshot_due_by_itself(&self, newest: Lsn, applied: Lsn) -> bool {
         let by_time = self.settings.snapshot_interval.is_some_and(|interval| {
             self.copies.last_begun.after(interval) <= self.time()
                 && newest.distance_to(applied) > limits::SNAPSHOT_LSNS_MIN

@@ -241,15 +241,17 @@ impl Engine {
             }
             Control::BackupNow { to, who } => self.back_up(client, to, who),
             Control::Snapshot => {
-                if self.is_witness || self.copies.is_running() {
-                    let what = if self.is_witness {
-                        "a witness, nothing"
-                    } else {
-                        "a snapshot"
-                    };
-                    return self.pending.refuse(client, Refusal::Busy { what });
-                }
-                self.copies.want(Some(client));
+                let refusal = if self.is_witness {
+                    Refusal::Operator("a witness has no data; ask a data node".to_string())
+                } else if self.copies.is_running() {
+                    Refusal::Busy { what: "a snapshot" }
+                } else if !self.replica.has_own_log() {
+                    let what = "a move to a newer history";
+                    Refusal::Busy { what }
+                } else {
+                    return self.copies.want(Some(client));
+                };
+                self.pending.refuse(client, refusal);
             }
             Control::Shutdown => self.handle_shutdown(client),
             order => self.order(client, order),
@@ -275,6 +277,8 @@ impl Engine {
         } else if self.settings.quarantined {
             "this is a restored copy that is not activated: its backup would be taken for the \
              newest history of its cluster; `standfast activate`"
+        } else if !self.replica.has_own_log() {
+            "this node is moving to a newer history and has none of it yet; ask its primary"
         } else {
             return self.copies.want_backup(client, to, who);
         };

@@ -83,6 +83,13 @@ impl Replica {
         self.node.meta.fence
     }
 
+    /// Whether this node's log, and so its state, is of the history that it follows: not yet where
+    /// it has been taken into a newer one and has nothing of that.
+    pub fn has_own_log(&self) -> bool {
+        let last = self.node.log.epochs.last();
+        last.is_none_or(|entry| entry.history == self.history())
+    }
+
     pub fn history(&self) -> History {
         self.node.history()
     }

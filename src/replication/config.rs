@@ -99,6 +99,14 @@ impl MemberRole {
 }
 
 impl Config {
+    /// How many of the sync set come back into it by themselves, if this one goes: an asynchronous
+    /// member is there for a switchover.
+    pub fn lasting(&self, gone: Option<NodeId>) -> usize {
+        let others = self.sync_set.iter().filter(|id| Some(**id) != gone);
+        let roles = others.filter_map(|id| self.members.get(id));
+        roles.filter(|one| one.role == MemberRole::Data).count()
+    }
+
     /// The first Config of a new cluster, which counts as chosen: the lowest data node is
     /// registered as primary and becomes it by the ordinary steps.
     pub fn first(

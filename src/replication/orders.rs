@@ -422,8 +422,8 @@ fn remove(config: &Config, me: NodeId, id: NodeId) -> Step {
         return Step::Done(format!("node {id} is no member"));
     }
     if config.sync_set.contains(&id) {
-        if config.protection == Protection::MaxProtection && config.sync_set.len() <= 2 {
-            return Step::Refuse("max-protection needs two synchronous nodes".into());
+        if config.protection == Protection::MaxProtection && config.lasting(Some(id)) < 2 {
+            return Step::Refuse("max-protection needs two data nodes in the sync set".into());
         }
         return Step::Evict(id);
     }
@@ -441,8 +441,12 @@ fn protect(config: &Config, me: NodeId, protection: Protection) -> Step {
     next.protection = protection;
     match protection {
         Protection::MaxPerformance => next.sync_set = BTreeSet::from([me]),
-        Protection::MaxProtection if config.sync_set.len() < 2 => {
-            return Step::Refuse("max-protection needs a synchronous backup: none is there".into());
+        Protection::MaxProtection if config.lasting(None) < 2 => {
+            return Step::Refuse(
+                "max-protection needs two data nodes in the sync set (an asynchronous member is \
+                 there for a switchover only): bring one back first"
+                    .into(),
+            );
         }
         Protection::MaxProtection | Protection::MaxAvailability => {}
     }

@@ -255,6 +255,25 @@ fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
 }
 
 #[test]
+fn log_that_was_dropped_before_the_first_piece_was_put_is_a_gap() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(5);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    assert!(pieces(&memory).is_empty(), "no piece can be closed yet");
+    memory.set_down(true);
+    log.grow(100);
+    assert!(!archiver.round(&order(&log), &log, at(log.now())));
+    log.first = Lsn(90);
+    memory.set_down(false);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    let standing = archiver.standing();
+    assert_eq!(standing.gap, Some((Lsn::ZERO, Lsn(90))));
+    assert!(standing.wants_snapshot);
+    assert_eq!(standing.restorable_ns, 0, "nothing can be restored");
+}
+
+#[test]
 fn an_archive_of_others_is_refused() {
     let memory = Arc::new(Memory::default());
     let log = Log::new(20);

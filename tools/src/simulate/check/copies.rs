@@ -1,16 +1,43 @@
 //! Snapshots: what was taken loads and is what its head says; what is there is started from.
 
+use super::Observer;
 use crate::simulate::node::Process;
 use crate::simulate::world::{CLUSTER, World};
+use bytes::Bytes;
+use standfast::node::directory::sim::SimDir;
 use standfast::node::shelf;
-use standfast_wal::Lsn;
+use standfast_snapshot::Reader;
+use standfast_wal::{History, Lsn};
 
 /// One snapshot in so many is loaded when it has been taken: each fills all slots of a state.
 const LOADED_ONE_IN: u64 = 12;
 
+/// Which history a snapshot says it is of. Not as a node reads it: here every sector can be read.
+fn history_of(disks: &SimDir, lsn: Lsn) -> Option<History> {
+    let name = shelf::name_of(lsn);
+    let bytes = Bytes::from(disks.snapshots.contents(&name)?);
+    let reader = Reader::new(bytes, &name).ok()?;
+    Some(reader.header().history)
+}
+
+impl Observer {
+    /// I6: a state that is written down as one of a history was committed in it.
+    fn is_committed_in(&self, history: Option<History>, lsn: Lsn) -> Result<(), String> {
+        let commit = history.map_or(lsn, |history| self.log.true_commit(history));
+        if lsn <= commit {
+            return Ok(());
+        }
+        Err(format!(
+            "I6: a snapshot at {lsn} says it is of {history:?}, of which {commit} is committed"
+        ))
+    }
+}
+
 impl World {
     /// A snapshot was taken: now and then it is loaded, which proves its digest.
     pub fn snapshot_taken(&mut self, node: usize, lsn: Lsn) -> Result<(), String> {
+        let written = history_of(&self.nodes[node].disks, lsn);
+        self.observer.is_committed_in(written, lsn)?;
         let this = &self.nodes[node];
         let is_sound = !this.failing && this.harmed.is_none();
         if !is_sound || !self.dice.check.one_in(LOADED_ONE_IN) {
@@ -26,36 +53,37 @@ impl World {
         }
     }
 
-    /// The newest snapshot on a node's disk.
-    pub fn newest_snapshot(&self, node: usize) -> Option<Lsn> {
-        let found = shelf::list(&self.nodes[node].disks.snapshots).ok()?;
-        found.first().map(|(lsn, _)| *lsn)
+    /// The newest snapshot on a node's disk, and the history that it says it is of.
+    pub fn newest_snapshot(&self, node: usize) -> Option<(Lsn, Option<History>)> {
+        let disks = &self.nodes[node].disks;
+        let (lsn, _) = *shelf::list(&disks.snapshots).ok()?.first()?;
+        Some((lsn, history_of(disks, lsn)))
     }
 
     /// A start that passes over a snapshot that nothing had damaged heals what must not be.
     pub fn starts_from_its_newest(
         &mut self,
         node: usize,
-        newest: Option<Lsn>,
+        newest: Option<(Lsn, Option<History>)>,
         process: &Process,
     ) -> Result<(), String> {
         self.summary.ledger.note_started(process);
         let this = &self.nodes[node];
-        if this.failing || this.harmed.is_some() || process.from >= newest {
+        let (lsn, history) = newest.unzip();
+        if this.failing || this.harmed.is_some() || process.from >= lsn {
             return Ok(());
         }
         // One of a newer history replaces all of the old one's: `rejoin`.
         let own = process.engine.replica().epochs().last();
-        let passed = newest.and_then(|lsn| shelf::open(&this.disks, lsn).ok());
-        let header = passed.and_then(|reader| shelf::load_in(&this.disks, &reader, CLUSTER).ok());
-        let is_older = header.is_some_and(|(header, _)| {
-            own.is_some_and(|own| header.history.generation < own.history.generation)
+        let is_older = history.flatten().is_some_and(|history| {
+            own.is_some_and(|own| history.generation < own.history.generation)
         });
         if is_older {
             return Ok(());
         }
         Err(format!(
-            "n{node} starts from the snapshot at {:?}, and nothing had damaged that at {newest:?}",
+            "n{node} starts in {own:?} from the snapshot at {:?}, and nothing had damaged that at \
+             {newest:?}",
             process.from
         ))
     }

@@ -204,8 +204,9 @@ impl Observer {
         let there = self.restorable_through(history);
         if told > there {
             return Err(format!(
-                "of {history} {there} can be restored; {told} was acknowledged more than {} ms \
-                 ago, and what is older than {} ms is said to be restorable",
+                "of {history} {there} can be restored, by {:?}; {told} was acknowledged more than \
+                 {} ms ago, and what is older than {} ms is said to be restorable",
+                self.reachable(history),
                 (age + slack) / MS,
                 age / MS
             ));

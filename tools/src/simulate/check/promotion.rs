@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// By disk: the newest version that it had voted for when its process died.
 pub type Votes = BTreeMap<(NodeId, Incarnation), (History, u64)>;
 
-/// By attempt: the newest version that the candidate knew of when it began to fence.
-pub type Attempts = BTreeMap<Nonce, u64>;
+/// By attempt: the newest version that the candidate knew of when it began to fence, and in which
+/// of its lives that was.
+pub type Attempts = BTreeMap<Nonce, (u64, u64)>;
 
 fn node_of(nodes: &[Node], id: NodeId) -> &Node {
     &nodes[id.0 as usize]
@@ -71,9 +72,12 @@ impl Observer {
         let Body::Fence { attempt, .. } = &message.body else {
             return;
         };
-        if let Some(process) = &nodes[from].process {
+        let node = &nodes[from];
+        if let Some(process) = &node.process {
             let version = process.engine.replica().config().version;
-            self.attempts.entry(*attempt).or_insert(version);
+            self.attempts
+                .entry(*attempt)
+                .or_insert((version, node.life));
         }
     }
 
@@ -82,7 +86,7 @@ impl Observer {
     fn is_read_before(&self, proposal: &Proposal, parent: &Config) -> Result<(), String> {
         let value = &proposal.value;
         match self.attempts.get(&value.nonce) {
-            Some(known) if parent.version > *known => Err(format!(
+            Some((known, _)) if parent.version > *known => Err(format!(
                 "I1: epoch {} is offered to follow version {}, which was not known when its \
                  candidate fenced, by version {known}",
                 value.epoch, parent.version
@@ -170,6 +174,12 @@ impl Observer {
         let Some(process) = &node.process else {
             return Ok(());
         };
+        // What it finds of a former life in the register it offers as anybody would, whatever its
+        // disk has lost since: it will not lead that epoch.
+        let attempt = self.attempts.get(&value.nonce);
+        if attempt.is_some_and(|(_, life)| *life != node.life) {
+            return Ok(());
+        }
         let replica = process.engine.replica();
         let (durable, tip) = (replica.durable(), replica.tip().position.lsn);
         // In the turn in which it was chosen the EpochStart is there already, and the reign that
