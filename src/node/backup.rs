@@ -12,19 +12,31 @@ use standfast_wal::{ClusterId, Disk, Lsn, Reader, Record};
 use std::io;
 use std::path::Path;
 
+/// What is shipped.
+pub struct What {
+    pub cluster: ClusterId,
+    /// The newest snapshot of the history that this node follows: one of a history that has ended
+    /// may be higher, and stay a while.
+    pub snapshot: Lsn,
+    pub through: Lsn,
+}
+
 /// Ships to `to`, a directory or a URL, and says what it did, as JSON.
 pub fn back_up(
     data: &Path,
-    cluster: ClusterId,
+    what: &What,
     log: &Reader<Disk>,
     to: &str,
     recipients: &Recipients,
-    through: Lsn,
     who: &str,
 ) -> Result<String, String> {
     let text = |error: standfast_snapshot::Error| error.to_string();
     let found = shelf::snapshots(data).map_err(|e| format!("cannot list snapshots: {e}"))?;
-    let (_, path) = found.first().ok_or("this node has no snapshot yet")?;
+    let mut found = found.iter();
+    let (_, path) = found
+        .find(|(lsn, _)| *lsn == what.snapshot)
+        .ok_or("the snapshot is gone, ask again")?;
+    let (cluster, through) = (what.cluster, what.through);
     let reader = SnapshotReader::open(path).map_err(text)?;
     reader.check_cluster(cluster).map_err(text)?;
     let header = reader.header();

@@ -95,10 +95,11 @@ pub enum CopyOutput {
     Adopt {
         lsn: Lsn,
     },
-    /// Put the newest snapshot and the committed log through `through` into an archive.
+    /// Put this snapshot and the committed log through `through` into an archive.
     BackUp {
         ticket: u64,
         to: String,
+        snapshot: Lsn,
         through: Lsn,
         who: String,
     },
@@ -192,10 +193,11 @@ impl Copies {
         matches!(self.incoming, Some(Incoming::Installing { .. }))
     }
 
-    pub fn deadline(&self) -> Option<Time> {
+    pub fn deadline(&self, has_own_log: bool) -> Option<Time> {
         // Only where one can begin: a deadline that stays in the past would keep the engine's
         // thread spinning.
-        let may_begin = self.applied.position.lsn > Lsn::ZERO && self.incoming.is_none();
+        let has_state = self.applied.position.lsn > Lsn::ZERO && has_own_log;
+        let may_begin = has_state && self.incoming.is_none();
         if self.wanted && self.job.is_none() && may_begin {
             Some(self.not_before)
         } else {
@@ -258,16 +260,13 @@ impl Engine {
         if self.is_witness || applied == Lsn::ZERO || is_early {
             return false;
         }
-        let is_due = self.copies.wanted || self.is_snapshot_due_by_itself(newest, applied);
         // I6: the state of a history that has ended is not what the new one has at that LSN.
-        if is_due && !self.replica.has_own_log() {
-            Mark::SnapshotNotYet.hit();
+        if !self.replica.has_own_log() {
             return false;
         }
-        is_due
-    }
-
-    fn is_snapshot_due_by_itself(&self, newest: Lsn, applied: Lsn) -> bool {
+        if self.copies.wanted {
+            return true;
+        }
         let by_time = self.settings.snapshot_interval.is_some_and(|interval| {
             self.copies.last_begun.after(interval) <= self.time()
                 && newest.distance_to(applied) > limits::SNAPSHOT_LSNS_MIN
@@ -426,22 +425,6 @@ impl Engine {
         }
     }
 
-    fn ship_backups(&mut self) {
-        for backup in std::mem::take(&mut self.copies.backups) {
-            self.copies.next_ticket += 1;
-            let ticket = self.copies.next_ticket;
-            self.copies.shipping.insert(ticket, backup.client);
-            let through = self.copies.applied.position.lsn;
-            let Backup { to, who, .. } = backup;
-            self.emit(Output::Snapshot(CopyOutput::BackUp {
-                ticket,
-                to,
-                through,
-                who,
-            }));
-        }
-    }
-
     /// Log that the newest snapshot covers goes, once every member has it or too much is kept.
     pub(super) fn trim_log(&mut self) {
         let Some(newest) = &self.copies.newest else {
@@ -472,7 +455,9 @@ impl Engine {
         if is_mended {
             // Whole segments go, and never the newest: it may hold the damaged part.
             self.damaged_through = Lsn::ZERO;
-            self.emit(Output::ToLog(Command::Roll(self.replica.history())));
+            let last = self.replica.epochs().last();
+            let history = last.map_or(self.replica.history(), |last| last.history);
+            self.emit(Output::ToLog(Command::Roll(history)));
         }
         if through > Lsn::ZERO {
             Mark::LogTrimmed.hit();

@@ -404,7 +404,8 @@ impl Engine {
         for waiting in waits {
             let (done, answer) = match waiting.wait {
                 Wait::Applied { lsn } => {
-                    let done = self.state.applied().lsn >= lsn;
+                    let is_own = self.replica.has_own_log();
+                    let done = is_own && self.state.applied().lsn >= lsn;
                     (done, i64::from(done))
                 }
                 Wait::Copies { lsn, copies } => {

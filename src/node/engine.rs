@@ -431,9 +431,8 @@ impl Engine {
         self.tell_wall_clock();
         self.step(Input::TurnEnd);
         self.apply();
-        let generation = self.replica.history().generation;
         self.pending
-            .expire(self.time(), self.settings.write_timeout, generation);
+            .expire(self.time(), self.settings.write_timeout);
         self.mind_forwarded();
         self.desk_turn();
         self.copies_turn();
@@ -462,7 +461,7 @@ impl Engine {
             self.replica.deadline(),
             self.pending.deadline(self.settings.write_timeout),
             self.desk.deadline(),
-            self.copies.deadline(),
+            self.copies.deadline(self.replica.has_own_log()),
             self.archive_deadline(),
             self.next_tick(),
             stalls,

@@ -127,10 +127,11 @@ impl Files {
             CopyOutput::BackUp {
                 ticket,
                 to,
+                snapshot,
                 through,
                 who,
             } => {
-                self.back_up(ticket, to, through, who);
+                self.back_up(ticket, to, snapshot, through, who);
             }
             CopyOutput::Stream { .. } => unreachable!("the shell gives that one its link"),
         }
@@ -224,13 +225,17 @@ impl Files {
         }
     }
 
-    fn back_up(&self, ticket: u64, to: String, through: Lsn, who: String) {
+    fn back_up(&self, ticket: u64, to: String, snapshot: Lsn, through: Lsn, who: String) {
         let (events, data, cluster) = (self.events.clone(), self.dir.0.clone(), self.cluster);
         let Some(log) = self.log.clone() else { return };
         let recipients = self.recipients.clone();
         spawn("backup", move || {
-            let result =
-                crate::node::backup::back_up(&data, cluster, &log, &to, &recipients, through, &who);
+            let what = crate::node::backup::What {
+                cluster,
+                snapshot,
+                through,
+            };
+            let result = crate::node::backup::back_up(&data, &what, &log, &to, &recipients, &who);
             let _ = events.send(Event::Copy(CopyEvent::BackedUp { ticket, result }));
         });
     }

@@ -27,6 +27,7 @@ pub struct Client {
 struct Ordered {
     first_lsn: Lsn,
     last_lsn: Lsn,
+    generation: u64,
     epoch: Epoch,
     since: Time,
     clients: Vec<Client>,
@@ -66,7 +67,7 @@ pub struct Pending {
 
 impl Pending {
     /// Notes who waits for the commands of a record that was just ordered.
-    pub fn ordered(&mut self, now: Time, record: &Record, clients: Vec<Client>) {
+    pub fn ordered(&mut self, now: Time, generation: u64, record: &Record, clients: Vec<Client>) {
         assert_eq!(
             clients.len(),
             record.count() as usize,
@@ -81,6 +82,7 @@ impl Pending {
         self.ordered.push_back(Ordered {
             first_lsn: record.first_lsn(),
             last_lsn: record.last_lsn(),
+            generation,
             epoch: record.epoch(),
             since: now,
             clients,
@@ -88,7 +90,7 @@ impl Pending {
     }
 
     /// Answers the clients of an applied record. `replies` are those of its commands, in order.
-    pub fn applied(&mut self, generation: u64, record: &Record, replies: &[Reply]) {
+    pub fn applied(&mut self, record: &Record, replies: &[Reply]) {
         while let Some(front) = self.ordered.front() {
             if front.first_lsn > record.first_lsn()
                 || (front.first_lsn == record.first_lsn() && front.epoch > record.epoch())
@@ -104,7 +106,7 @@ impl Pending {
                 // Another epoch's record stands at this LSN: ours was cut and never happened. The
                 // client learns that by OUTCOME, which looks at the log itself.
                 Mark::UnknownReplaced.hit();
-                self.tell_unknown(generation, &front);
+                self.tell_unknown(&front);
                 continue;
             }
             let clients = front.clients.into_iter().zip(replies);
@@ -115,11 +117,11 @@ impl Pending {
         }
     }
 
-    fn tell_unknown(&mut self, generation: u64, ordered: &Ordered) {
+    fn tell_unknown(&mut self, ordered: &Ordered) {
         for (i, client) in ordered.clients.iter().enumerate() {
             let lsn = Lsn(ordered.first_lsn.0 + i as u64);
             let refusal = Refusal::Unknown {
-                generation,
+                generation: ordered.generation,
                 epoch: ordered.epoch,
                 lsn,
             };
@@ -269,7 +271,7 @@ impl Pending {
     }
 
     /// A snapshot has taken the state past everything up to `lsn`: the replies are not known here.
-    pub fn skipped(&mut self, generation: u64, lsn: Lsn) {
+    pub fn skipped(&mut self, lsn: Lsn) {
         while self
             .ordered
             .front()
@@ -279,7 +281,7 @@ impl Pending {
                 break;
             };
             self.told = self.told.saturating_sub(1);
-            self.tell_unknown(generation, &front);
+            self.tell_unknown(&front);
         }
         self.refuse_reads(&Refusal::Loading);
     }
@@ -298,7 +300,7 @@ impl Pending {
     }
 
     /// Tells UNKNOWN to writes, and refuses reads, that have waited for `timeout`.
-    pub fn expire(&mut self, now: Time, timeout: Duration, generation: u64) {
+    pub fn expire(&mut self, now: Time, timeout: Duration) {
         while let Some(ordered) = self.ordered.get_mut(self.told) {
             if ordered.since.after(timeout) > now {
                 break;
@@ -309,7 +311,7 @@ impl Pending {
             };
             Mark::UnknownTold.hit();
             let told = std::mem::replace(ordered, silent);
-            self.tell_unknown(generation, &told);
+            self.tell_unknown(&told);
             self.told += 1;
         }
         if self

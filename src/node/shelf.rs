@@ -79,6 +79,7 @@ pub fn settle_waiting<S: Storage>(storage: &S, lsn: Lsn, used: &str) -> io::Resu
     for (_, name) in named(storage, &["waiting-"])? {
         if name == used {
             storage.rename(&name, &name_of(lsn))?;
+            remove_above(storage, lsn);
         } else {
             storage.remove(&name)?;
         }
@@ -227,6 +228,17 @@ fn remove_older<S: Storage>(storage: &S, newest: Lsn, keep: &[Lsn]) {
     remove_unnamed(storage);
 }
 
+/// Removes what a history that has ended left: where a snapshot from a peer replaces the log, one
+/// that is higher was of another.
+fn remove_above<S: Storage>(storage: &S, lsn: Lsn) {
+    let found = list(storage).unwrap_or_default();
+    for (above, name) in found.into_iter().filter(|(found, _)| *found > lsn) {
+        if let Err(error) = storage.remove(&name) {
+            tracing::warn!(%above, %error, "a snapshot of an ended history stays");
+        }
+    }
+}
+
 /// Removes the segments that no snapshot names. Where one cannot be read, nothing goes: it may
 /// name any of them.
 fn remove_unnamed<S: Storage>(storage: &S) {
@@ -255,6 +267,7 @@ pub fn adopt<D: Directory>(dir: &D, lsn: Lsn) -> io::Result<u64> {
     let (storage, name) = (dir.snapshots()?, name_of(lsn));
     durable::publish(&storage, &waiting_name_of(lsn), &name)?;
     // Durable here: the snapshot that the reset log begins behind.
+    remove_above(&storage, lsn);
     remove_older(&storage, lsn, &[]);
     standfast_wal::File::len(&storage.open(&name)?)
 }

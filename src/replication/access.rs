@@ -5,7 +5,7 @@ use crate::replication::epochs::EpochTable;
 use crate::replication::fence::Fence;
 use crate::replication::io::ReadTicket;
 use crate::replication::meta::Meta;
-use crate::replication::past::{Contained, contained};
+use crate::replication::past::{Contained, contained, shared_through};
 use crate::replication::replica::{Replica, Role};
 use crate::replication::settings::Settings;
 use crate::replication::time::Time;
@@ -59,7 +59,8 @@ impl Replica {
     /// and what others had before stands below its EpochStart.
     pub fn freshness(&self) -> Option<(Lsn, Time)> {
         match &self.role {
-            Role::Backup(backup) => backup.following.as_ref()?.fresh,
+            // Beyond what both share, an ended history's state is no past of this one.
+            Role::Backup(backup) if self.has_own_log() => backup.following.as_ref()?.fresh,
             Role::Primary(primary) if primary.serving => {
                 let start = self.node.log.epochs.last()?.first_lsn;
                 primary.reads.shown.map(|at| (start, at))
@@ -86,8 +87,12 @@ impl Replica {
     /// Whether this node's log, and so its state, is of the history that it follows: not yet where
     /// it has been taken into a newer one and has nothing of that.
     pub fn has_own_log(&self) -> bool {
-        let last = self.node.log.epochs.last();
-        last.is_none_or(|entry| entry.history == self.history())
+        self.shared_through() == Lsn(u64::MAX)
+    }
+
+    /// Up to where it is: what lies above goes.
+    pub fn shared_through(&self) -> Lsn {
+        shared_through(self.node.config(), &self.node.log.epochs)
     }
 
     pub fn history(&self) -> History {

@@ -11,7 +11,7 @@ use crate::replication::fence::Fence;
 use crate::replication::io::Effect;
 use crate::replication::message::Body;
 use crate::replication::node::Node;
-use crate::replication::past::ancestors;
+use crate::replication::past::{ancestors, shared_through};
 use crate::replication::register::Value;
 use crate::replication::replica::Next;
 use crate::replication::time::Time;
@@ -51,7 +51,16 @@ pub(super) struct Forcing {
     generation: u64,
     epoch: Epoch,
     commit: Lsn,
+    /// What is kept of the old history.
+    kept: Lsn,
     resend_at: Time,
+}
+
+/// Where a log is that of an ended history still, what it shares with the one that is left is all
+/// that it keeps of that.
+fn kept(node: &Node) -> Lsn {
+    let shared = shared_through(node.config(), &node.log.epochs);
+    node.end().min(shared)
 }
 
 impl Forcing {
@@ -70,7 +79,10 @@ impl Forcing {
             fenced: BTreeSet::new(),
             generation: node.meta.fence.history.generation,
             epoch: node.meta.fence.epoch.max(node.config().epoch),
-            commit: node.known_commit(),
+            commit: node
+                .known_commit()
+                .min(shared_through(node.config(), &node.log.epochs)),
+            kept: Lsn::ZERO,
             resend_at: node.now,
         };
         forcing.others.remove(&node.me);
@@ -175,6 +187,7 @@ impl Forcing {
         }
         Mark::Forced.hit();
         let sync_set = node.config().sync_set.clone();
+        self.kept = kept(node);
         let loss = self.loss(node);
         node.out.push(Effect::Forced { loss, sync_set });
         let config = self.founding_config(node);
@@ -224,12 +237,11 @@ impl Forcing {
 
     /// At least what somebody is known to have committed, and this node does not hold.
     fn loss(&self, node: &Node) -> Loss {
-        let first_lsn = node.end().next();
         Loss {
             history: node.history(),
             by: self.target(),
-            first_lsn,
-            last_lsn: self.commit.max(node.end()),
+            first_lsn: self.kept.next(),
+            last_lsn: self.commit.max(self.kept),
             committed: self.commit,
             possibly_acknowledged: true,
         }
@@ -238,7 +250,7 @@ impl Forcing {
     /// What is known to be lost, for whoever has to answer for it.
     fn report(&self, node: &Node) -> String {
         let (end, history) = (node.end(), node.history());
-        let lost = end.distance_to(self.commit);
+        let lost = self.kept.distance_to(self.commit);
         let fenced: Vec<String> = self.fenced.iter().map(|id| format!("n{id}")).collect();
         format!(
             "primary of history {history} from {end} on; the last commit known of the old history \

@@ -41,18 +41,21 @@ pub(super) fn contained(config: &Config, log: &EpochTable, seen: Fence, lsn: Lsn
     }
 }
 
+/// Up to where this log is the one of the history that is followed: all of it, or what the two
+/// share while it is an ended one's still.
+pub(super) fn shared_through(config: &Config, log: &EpochTable) -> Lsn {
+    let Some(last) = log.last().filter(|last| last.history != config.history) else {
+        return Lsn(u64::MAX);
+    };
+    let mut ancestors = config.ancestors.iter();
+    let shared = ancestors.find(|(past, _)| *past == last.history);
+    shared.map_or(Lsn::ZERO, |(_, fork)| Lsn(*fork))
+}
+
 /// The ancestors of a history that is founded on this log, which ends at `end`.
 pub(super) fn ancestors(config: &Config, log: &EpochTable, end: Lsn) -> Vec<(History, u64)> {
-    let writer = log.last().map(|entry| entry.history);
-    let mut older = config.ancestors.iter();
-    // Where the log is that of an ended history still, what both share is all that it has of the
-    // one that is left.
-    let bound = match older.find(|(past, _)| Some(*past) == writer) {
-        _ if writer == Some(config.history) => end.0,
-        Some((_, fork)) => *fork,
-        None => 0,
-    };
-    let own = (config.history, end.0.min(bound));
+    // What both share is all that it has of the history that is left.
+    let own = (config.history, end.min(shared_through(config, log)).0);
     let older = config.ancestors.iter().copied();
     let older = older.map(|(past, fork)| (past, fork.min(own.1)));
     older.chain([own]).collect()

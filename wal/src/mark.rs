@@ -58,7 +58,6 @@ marks! {
     SnapshotInstalled "snapshot-installed" "A received snapshot replaced log and state.";
     SnapshotCutLog "snapshot-replaced-tail" "A snapshot replaced a log whose end differed.";
     SnapshotNotSent "snapshot-not-sent" "A snapshot that a member accepted was gone, or not readable.";
-    SnapshotNotYet "snapshot-not-yet" "A snapshot was due while the state was an ended history's.";
     SnapshotAborted "snapshot-aborted" "The connection broke while a snapshot was on its way.";
     SegmentWritten "segment-written" "A full segment of the ledger got a file of its own.";
     SegmentSpared "segment-spared" "A snapshot was sent without segments that its receiver has.";

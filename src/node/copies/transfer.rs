@@ -1,7 +1,8 @@
 //! Snapshots on their way between nodes: offered, taken in piece by piece, installed.
 
-use super::{CopyOutput, Incoming, Newest};
+use super::{Backup, CopyOutput, Incoming, Newest};
 use crate::node::engine::{Engine, Output};
+use crate::node::refusal::Refusal;
 use crate::node::statement::{Made, Statement};
 use crate::node::wire::{Head, Piece};
 use crate::replication::{Input, Loss, SnapshotHead};
@@ -99,6 +100,33 @@ impl Engine {
 
     fn is_receiving_from(&self, peer: NodeId) -> bool {
         matches!(&self.copies.incoming, Some(Incoming::Receiving { from, .. }) if *from == peer)
+    }
+
+    /// What was asked for with `backup now` waits for a snapshot that begins behind it.
+    pub(super) fn ship_backups(&mut self) {
+        let newest = self.copies.newest.as_ref();
+        let newest = newest.filter(|newest| newest.head.history == self.replica.history());
+        let newest = newest.map(|newest| newest.head.link.position.lsn);
+        for backup in std::mem::take(&mut self.copies.backups) {
+            let Some(newest) = newest else {
+                let text = "this node has moved to a newer history meanwhile; ask again";
+                let refusal = Refusal::Operator(text.to_string());
+                self.pending.refuse(backup.client, refusal);
+                continue;
+            };
+            self.copies.next_ticket += 1;
+            let ticket = self.copies.next_ticket;
+            self.copies.shipping.insert(ticket, backup.client);
+            let through = self.copies.applied.position.lsn;
+            let Backup { to, who, .. } = backup;
+            self.emit(Output::Snapshot(CopyOutput::BackUp {
+                ticket,
+                to,
+                snapshot: newest,
+                through,
+                who,
+            }));
+        }
     }
 
     /// Its receiver would wait for ever.
@@ -278,8 +306,7 @@ impl Engine {
             bytes: 0,
             finished: self.now.wall / 1_000_000_000,
         });
-        let generation = head.history.generation;
-        self.pending.skipped(generation, lsn);
+        self.pending.skipped(lsn);
         self.emit(Output::Snapshot(CopyOutput::Adopt { lsn }));
         self.note(format!("snapshot at {lsn} from node {from} installed"));
         self.tell_sender(from, Piece::Installed);

@@ -11,20 +11,27 @@ impl Engine {
     pub(super) fn force_warning(&self) -> String {
         let applied = self.state.applied();
         let known = self.replica.commit();
+        let kept = applied.lsn.min(self.replica.shared_through());
         format!(
             "a forced promotion here loses every command after LSN {} (log time {} ns); the last \
              commit LSN known here is {known}, the old primary may have gone further. Repeat with \
              the cluster's name {:?} to confirm",
-            applied.lsn, applied.timestamp, self.identity.cluster_name
+            kept, applied.timestamp, self.identity.cluster_name
         )
     }
 
     pub(super) fn outcome(&self, generation: u64, epoch: Epoch, lsn: Lsn) -> Reply {
         let word = |text: &'static str| Reply::Array(vec![Reply::Bulk(text.into())]);
         let applied = self.state.applied().lsn;
-        let Some(reign) = self.replica.epochs().at(lsn.min(applied)) else {
+        let epochs = self.replica.epochs();
+        let Some(reign) = epochs.at(lsn.min(applied)) else {
             return word("pending");
         };
+        // Of a newer history nothing is known here, and what goes says nothing.
+        let newest = epochs.last().map_or(0, |last| last.history.generation);
+        if generation > newest || !self.replica.has_own_log() {
+            return word("pending");
+        }
         if lsn > applied {
             // A later reign has begun at or below what is applied: that LSN is or will be its.
             let passed = (reign.history.generation, reign.epoch) > (generation, epoch);
@@ -40,7 +47,12 @@ impl Engine {
     }
 
     pub(super) fn receipt(&self, epoch: Epoch, lsn: Lsn) -> Reply {
-        let history = self.replica.history();
+        let reign = self.replica.epochs().at(lsn);
+        let Some(reign) = reign.filter(|reign| reign.epoch == epoch) else {
+            // What this connection wrote is not in this history.
+            return self.time_travel();
+        };
+        let history = reign.history;
         let config = self.replica.config();
         let protection = serde_json::to_value(config.protection).unwrap_or_default();
         let text = |text: String| Reply::Bulk(text.into());
@@ -67,17 +79,19 @@ impl Engine {
         match self.replica.contains(seen, lsn) {
             Contained::Yes => Reply::Ok,
             Contained::NotYet => Refusal::Loading.into(),
-            Contained::No => {
-                Mark::TimeTravel.hit();
-                let mine = self.replica.history();
-                let (generation, history_id) = (mine.generation, mine.id);
-                Refusal::TimeTravel {
-                    generation,
-                    history_id,
-                }
-                .into()
-            }
+            Contained::No => self.time_travel(),
         }
+    }
+
+    fn time_travel(&self) -> Reply {
+        Mark::TimeTravel.hit();
+        let mine = self.replica.history();
+        let (generation, history_id) = (mine.generation, mine.id);
+        Refusal::TimeTravel {
+            generation,
+            history_id,
+        }
+        .into()
     }
 
     pub(super) fn digest_reply(&self, slots: bool) -> Reply {

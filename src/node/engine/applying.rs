@@ -93,8 +93,7 @@ impl Engine {
             let state = &self.state;
             pending.evaluate(last, confirmed, |command| state.read(command));
         }
-        let generation = self.replica.history().generation;
-        self.pending.applied(generation, record, &replies);
+        self.pending.applied(record, &replies);
         self.outcomes.push(record, &mut replies);
         self.replies = replies;
         self.copies.applied = record.link();

@@ -218,7 +218,9 @@ impl Engine {
         let Batch { payload, clients } = batch;
         let count = u32::try_from(clients.len()).expect("at most BATCH_COMMANDS_MAX");
         if let Some(record) = self.propose(Kind::Commands, count, &payload) {
-            self.pending.ordered(self.time(), &record, clients);
+            let generation = self.replica.history().generation;
+            self.pending
+                .ordered(self.time(), generation, &record, clients);
         } else {
             // Only a role change inside this turn gets here, and `on_stop_serving` has taken the
             // batch then; a primary that merely says Busy or NoReplicas now never ordered these.

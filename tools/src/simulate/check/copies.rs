@@ -6,29 +6,32 @@ use crate::simulate::world::{CLUSTER, World};
 use bytes::Bytes;
 use standfast::node::directory::sim::SimDir;
 use standfast::node::shelf;
-use standfast_snapshot::Reader;
+use standfast_snapshot::{Header, Reader};
 use standfast_wal::{History, Lsn};
 
 /// One snapshot in so many is loaded when it has been taken: each fills all slots of a state.
 const LOADED_ONE_IN: u64 = 12;
 
-/// Which history a snapshot says it is of. Not as a node reads it: here every sector can be read.
-fn history_of(disks: &SimDir, lsn: Lsn) -> Option<History> {
+/// What a snapshot says of itself. Not as a node reads it: here every sector can be read.
+fn header_of(disks: &SimDir, lsn: Lsn) -> Option<Header> {
     let name = shelf::name_of(lsn);
     let bytes = Bytes::from(disks.snapshots.contents(&name)?);
     let reader = Reader::new(bytes, &name).ok()?;
-    Some(reader.header().history)
+    Some(reader.header().clone())
 }
 
 impl Observer {
     /// I6: a state that is written down as one of a history was committed in it.
-    fn is_committed_in(&self, history: Option<History>, lsn: Lsn) -> Result<(), String> {
-        let commit = history.map_or(lsn, |history| self.log.true_commit(history));
+    fn is_committed_in(&self, header: &Header) -> Result<(), String> {
+        let (history, lsn) = (header.history, header.link.position.lsn);
+        // What was founded upon is its own, though nothing of it is committed yet.
+        let founded = header.ancestors.last().map_or(0, |(_, fork)| *fork);
+        let commit = self.log.true_commit(history).max(Lsn(founded));
         if lsn <= commit {
             return Ok(());
         }
         Err(format!(
-            "I6: a snapshot at {lsn} says it is of {history:?}, of which {commit} is committed"
+            "I6: a snapshot at {lsn} says it is of {history}, of which {commit} is committed"
         ))
     }
 }
@@ -36,8 +39,9 @@ impl Observer {
 impl World {
     /// A snapshot was taken: now and then it is loaded, which proves its digest.
     pub fn snapshot_taken(&mut self, node: usize, lsn: Lsn) -> Result<(), String> {
-        let written = history_of(&self.nodes[node].disks, lsn);
-        self.observer.is_committed_in(written, lsn)?;
+        if let Some(header) = header_of(&self.nodes[node].disks, lsn) {
+            self.observer.is_committed_in(&header)?;
+        }
         let this = &self.nodes[node];
         let is_sound = !this.failing && this.harmed.is_none();
         if !is_sound || !self.dice.check.one_in(LOADED_ONE_IN) {
@@ -57,7 +61,7 @@ impl World {
     pub fn newest_snapshot(&self, node: usize) -> Option<(Lsn, Option<History>)> {
         let disks = &self.nodes[node].disks;
         let (lsn, _) = *shelf::list(&disks.snapshots).ok()?.first()?;
-        Some((lsn, history_of(disks, lsn)))
+        Some((lsn, header_of(disks, lsn).map(|header| header.history)))
     }
 
     /// A start that passes over a snapshot that nothing had damaged heals what must not be.

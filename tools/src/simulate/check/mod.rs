@@ -401,8 +401,8 @@ impl Observer {
         let Ok(process) = process_of(nodes, node) else {
             return false;
         };
-        let history = history_of(process.engine.replica());
-        history.is_some_and(|history| self.told.outcome(history, claim, reply))
+        let history = process.engine.replica().history();
+        self.told.outcome(history, claim, reply)
     }
 
     pub fn receipt(

@@ -15,6 +15,12 @@ impl Observer {
         lsn: Lsn,
     ) -> Result<(), String> {
         let asked = || self.history.get(id);
+        if replica.history() != history {
+            return Err(format!(
+                "I4: a stale read out of {history}, which has ended for who answers it: {:?}",
+                asked()
+            ));
+        }
         let allowed = self.max_staleness + self.max_staleness * self.drift_ppm / 500_000;
         let since = now.saturating_sub(allowed + 1_000_000);
         let least = self.log.acknowledged_by(history, since);

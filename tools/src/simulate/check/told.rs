@@ -16,7 +16,7 @@ enum Fate {
 
 #[derive(Default)]
 pub struct Told {
-    /// The history of the node that said it.
+    /// The history that the node follows that said it.
     outcomes: Vec<(History, Claim, Fate)>,
     /// SEEN: (history there, point) was contained.
     contained: Vec<(History, History, Lsn)>,
@@ -88,6 +88,11 @@ impl Told {
 
     pub fn end(&self, logs: &Logs, histories: &Histories) -> Result<(), String> {
         for (history, claim, fate) in &self.outcomes {
+            if claim.generation > history.generation {
+                return Err(format!(
+                    "OUTCOME of {claim:?} was {fate:?} where nothing is known of it, in {history}"
+                ));
+            }
             let branch = logs.branch(*history);
             let record = branch.and_then(|branch| branch.at(claim.lsn));
             let is_there = record.is_some_and(|record| record.epoch() == claim.epoch)
