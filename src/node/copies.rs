@@ -221,6 +221,9 @@ impl Engine {
     /// Begins, continues or ends the snapshot under way.
     pub(super) fn copies_turn(&mut self) {
         self.copies.poll = None;
+        if !self.replica.has_own_log() {
+            self.refuse_snapshots();
+        }
         if self.copies.job.is_none() && self.is_snapshot_due() {
             self.begin_snapshot();
             // Copied from the next turn on, as far as the writer has room.

@@ -79,9 +79,7 @@ impl Forcing {
             fenced: BTreeSet::new(),
             generation: node.meta.fence.history.generation,
             epoch: node.meta.fence.epoch.max(node.config().epoch),
-            commit: node
-                .known_commit()
-                .min(shared_through(node.config(), &node.log.epochs)),
+            commit: node.known_commit(),
             kept: Lsn::ZERO,
             resend_at: node.now,
         };

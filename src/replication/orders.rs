@@ -422,7 +422,10 @@ fn remove(config: &Config, me: NodeId, id: NodeId) -> Step {
         return Step::Done(format!("node {id} is no member"));
     }
     if config.sync_set.contains(&id) {
-        if config.protection == Protection::MaxProtection && config.lasting(Some(id)) < 2 {
+        let left = config.lasting(Some(id));
+        let lasts = left < config.lasting(None);
+        let is_needed = config.sync_set.len() <= 2 || (lasts && left < 2);
+        if config.protection == Protection::MaxProtection && is_needed {
             return Step::Refuse("max-protection needs two data nodes in the sync set".into());
         }
         return Step::Evict(id);

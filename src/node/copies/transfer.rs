@@ -102,6 +102,17 @@ impl Engine {
         matches!(&self.copies.incoming, Some(Incoming::Receiving { from, .. }) if *from == peer)
     }
 
+    /// What was asked for before this node moved to a newer history, of which it has nothing yet.
+    pub(super) fn refuse_snapshots(&mut self) {
+        let text = "this node moves to a newer history and has none of it yet; ask its primary";
+        let asked = std::mem::take(&mut self.copies.asked).into_iter();
+        let backups = std::mem::take(&mut self.copies.backups).into_iter();
+        for client in asked.chain(backups.map(|backup| backup.client)) {
+            self.pending
+                .refuse(client, Refusal::Operator(text.to_string()));
+        }
+    }
+
     /// What was asked for with `backup now` waits for a snapshot that begins behind it.
     pub(super) fn ship_backups(&mut self) {
         let newest = self.copies.newest.as_ref();

@@ -47,7 +47,12 @@ impl Engine {
     }
 
     pub(super) fn receipt(&self, epoch: Epoch, lsn: Lsn) -> Reply {
-        let reign = self.replica.epochs().at(lsn);
+        let epochs = self.replica.epochs();
+        if epochs.last().is_none_or(|last| last.epoch < epoch) {
+            // It was forwarded, and its reign has not come here yet.
+            return Refusal::Loading.into();
+        }
+        let reign = epochs.at(lsn);
         let Some(reign) = reign.filter(|reign| reign.epoch == epoch) else {
             // What this connection wrote is not in this history.
             return self.time_travel();
