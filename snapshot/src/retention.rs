@@ -50,7 +50,7 @@ impl Expiry {
     }
 }
 
-/// Says what may go at the time `now_ns` (ns since 1970).
+/// Says what may go at the time `now_ns` (ns since 1970): `Catalogue::now_by` some clock.
 pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
     let from_ns = now_ns.saturating_sub(policy.keep_for_ns);
     let generations = catalogue.histories.iter().map(|e| e.history.generation);

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 pub use directory::Directory;
 pub use memory::Memory;
+pub use spool::Scratch;
 
 /// A shared store.
 pub type Shared = Arc<dyn Store>;
@@ -101,7 +102,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 /// Opens the store that `place` names: a directory, or `file:///…`, `s3://bucket/prefix`, `gs://…`,
 /// `az://…`. Nothing is asked of it yet. Credentials come from the environment. What is fetched and
 /// long goes through files without names in `scratch`.
-pub fn open(place: &str, scratch: &Path) -> io::Result<Shared> {
+pub fn open(place: &str, scratch: &Scratch) -> io::Result<Shared> {
     let refuse = |why: String| io::Error::new(ErrorKind::InvalidInput, format!("{place}: {why}"));
     match place.split_once("://") {
         None if place.is_empty() => Err(refuse("no place is named".to_string())),

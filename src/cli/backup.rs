@@ -134,7 +134,7 @@ pub fn choose_cluster(store: &Shared, wanted: Option<ClusterId>) -> Result<Clust
 
 /// Opens the archive that an operator names.
 pub fn open_store(place: &str) -> Result<Shared, Failure> {
-    store::open(place, &std::env::temp_dir())
+    store::open(place, &store::Scratch::of_command())
         .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))
 }
 
@@ -398,7 +398,7 @@ fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {
     let store = open_store(&place.from)?;
     let cluster = choose_cluster(&store, place.cluster)?;
     let catalogue = catalogue::read(&store, cluster).map_err(unreadable)?;
-    let mut expiry = expire(&catalogue, policy, now().wall);
+    let mut expiry = expire(&catalogue, policy, catalogue.now_by(now().wall));
     if !dry_run {
         let (nonce, began) = (random::id()?, now().boot);
         let may_go_on = || Duration::from_nanos(now().boot.saturating_sub(began)) < REMOVAL_FOR;

@@ -248,11 +248,19 @@ impl Past {
     }
 }
 
-/// The first thing that was damaged says more than that nothing is left without it.
+/// What was damaged says more than that nothing is left without it; but where another way could not
+/// be tried, that is what has to be mended.
 fn no_other_way(given_up: BTreeMap<String, (GivenUp, Failure)>, last: Failure) -> Failure {
     let Some((_, first)) = given_up.into_values().next() else {
         return last;
     };
+    if last.code == ExitCode::Failed {
+        let hint = format!(
+            "it was on another way around damage: {}. {}",
+            first.message, last.hint
+        );
+        return last.hint(hint);
+    }
     let hint = format!("nothing else leads there: {}. {}", last.message, last.hint);
     first.hint(hint)
 }

@@ -331,7 +331,7 @@ impl Engine {
     /// reached the store yet knows nothing.
     fn learn_of_archive(&mut self, standing: Standing) {
         let (history, now) = (self.replica.history(), self.time());
-        let wall = self.now.wall;
+        let wall = self.fair_wall();
         let known = &mut self.archive.known;
         if known.history != history {
             *known = Standing::default();

@@ -22,12 +22,13 @@ use crate::node::directory::Directory;
 use crate::node::shelf;
 use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put, Upload as Uploading};
 use standfast_snapshot::retention::Policy;
+use standfast_snapshot::store::Scratch;
 use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, catalogue, store};
 use standfast_wal::{
     ClusterId, History, Kind, Link, Lsn, Mark, ReadError, Reader, Record, Storage,
 };
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// What the engine wants archived.
@@ -79,6 +80,14 @@ pub(crate) fn read_error(error: ReadError) -> io::Error {
     })
 }
 
+/// Beside the log, whose room is not touched: below that an archive that lags is let down.
+pub(super) fn scratch_in(data: &Path) -> Scratch {
+    Scratch {
+        dir: data.to_path_buf(),
+        free_percent: limits::ARCHIVE_FREE_PERCENT + 5,
+    }
+}
+
 /// A snapshot that is to be put; beside the rounds, for it takes long.
 pub struct Upload {
     shipper: Shipper,
@@ -99,7 +108,7 @@ impl Upload {
 pub struct Archiver {
     place: String,
     /// Where long objects that are read back lie meanwhile.
-    scratch: PathBuf,
+    scratch: Scratch,
     store: Option<Shared>,
     interval: Duration,
     recipients: Recipients,
@@ -124,13 +133,13 @@ impl Archiver {
     /// Nothing is asked of the store yet.
     pub fn new(
         place: &str,
-        scratch: &Path,
+        scratch: Scratch,
         interval: Duration,
         recipients: Recipients,
     ) -> Archiver {
         Archiver {
             place: place.to_string(),
-            scratch: scratch.to_path_buf(),
+            scratch,
             store: None,
             interval,
             recipients,
@@ -152,7 +161,7 @@ impl Archiver {
     pub fn with_store(store: Shared, interval: Duration, recipients: Recipients) -> Archiver {
         Archiver {
             store: Some(store),
-            ..Archiver::new("", Path::new(""), interval, recipients)
+            ..Archiver::new("", Scratch::of_command(), interval, recipients)
         }
     }
 

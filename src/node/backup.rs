@@ -4,7 +4,7 @@
 //! says through which LSN that is.
 
 use crate::limits;
-use crate::node::archiver::read_error;
+use crate::node::archiver::{self, read_error};
 use crate::node::shelf;
 use serde_json::json;
 use standfast_snapshot::{Card, Reader as SnapshotReader, Recipients, Shipper, store};
@@ -46,7 +46,7 @@ pub fn back_up(
         history: header.history,
         ancestors: header.ancestors.clone(),
     };
-    let store = store::open(to, data).map_err(|error| error.to_string())?;
+    let store = store::open(to, &archiver::scratch_in(data)).map_err(|error| error.to_string())?;
     let (mut shipper, _) = Shipper::open(&store, &card, recipients).map_err(text)?;
     let mut shipped = shipper
         .put_log(records(log, start(&shipper, &card, log), through))

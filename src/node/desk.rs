@@ -245,9 +245,6 @@ impl Engine {
                     Refusal::Operator("a witness has no data; ask a data node".to_string())
                 } else if self.copies.is_running() {
                     Refusal::Busy { what: "a snapshot" }
-                } else if !self.replica.has_own_log() {
-                    let what = "a move to a newer history";
-                    Refusal::Busy { what }
                 } else {
                     return self.copies.want(Some(client));
                 };
@@ -277,8 +274,6 @@ impl Engine {
         } else if self.settings.quarantined {
             "this is a restored copy that is not activated: its backup would be taken for the \
              newest history of its cluster; `standfast activate`"
-        } else if !self.replica.has_own_log() {
-            "this node is moving to a newer history and has none of it yet; ask its primary"
         } else {
             return self.copies.want_backup(client, to, who);
         };

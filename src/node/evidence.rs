@@ -26,6 +26,10 @@ pub struct Evidence<'a> {
 }
 
 impl Engine {
+    pub fn story_of_difference(&self) -> Option<&str> {
+        self.differs.as_deref()
+    }
+
     /// What there is to keep; `None` where nothing was found to differ.
     pub fn evidence(&mut self) -> Option<Evidence<'_>> {
         let mut story = self.differs.clone()?;
@@ -57,12 +61,18 @@ impl Evidence<'_> {
     }
 }
 
-/// Marks the directory, then writes the state into it; says under which name.
-pub fn keep<D: Directory>(dir: &D, mut evidence: Evidence<'_>) -> Result<String, String> {
-    let text = |error: io::Error| error.to_string();
-    let root = dir.root().map_err(text)?;
+/// Marks the directory: before anything that takes as long as the state is large.
+pub fn mark<D: Directory>(dir: &D, story: &str) -> Result<(), String> {
+    let root = dir.root();
     // Durable here: no start goes on from what this directory holds.
-    durable::replace(&root, MARKER, evidence.story.as_bytes()).map_err(text)?;
+    let marked = root.and_then(|root| durable::replace(&root, MARKER, story.as_bytes()));
+    marked.map_err(|error| error.to_string())
+}
+
+/// Writes the state into a directory that is marked; says under which name.
+pub fn keep<D: Directory>(dir: &D, mut evidence: Evidence<'_>) -> Result<String, String> {
+    mark(dir, &evidence.story)?;
+    let text = |error: io::Error| error.to_string();
     let name = name_of(evidence.header.link.position.lsn);
     let storage = dir.snapshots().map_err(text)?;
     let text = |error: standfast_snapshot::Error| error.to_string();

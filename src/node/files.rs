@@ -4,7 +4,7 @@
 
 use crate::config::Config;
 use crate::limits;
-use crate::node::archiver::{Archiver, Order};
+use crate::node::archiver::{self, Archiver, Order};
 use crate::node::copies::{CopyEvent, CopyOutput};
 use crate::node::directory::{DataDir, sync_dir, wal_dir};
 use crate::node::engine::Event;
@@ -265,8 +265,13 @@ fn start_archiver(
     let log = log?.clone();
     let recipients = Recipients::new(&config.archive_recipients);
     let data = &config.data_dir;
-    let archiver = Archiver::new(place.as_str(), data, config.archive_interval, recipients)
-        .keeping(config.archive_policy());
+    let archiver = Archiver::new(
+        place.as_str(),
+        archiver::scratch_in(data),
+        config.archive_interval,
+        recipients,
+    )
+    .keeping(config.archive_policy());
     let rehearsal = Rehearsal::new(config);
     Some(ship::spawn(archiver, rehearsal, data, log, events.clone()))
 }

@@ -75,7 +75,8 @@ impl Pending {
         );
         if let Some(last) = self.ordered.back() {
             assert!(
-                record.first_lsn() > last.last_lsn || record.epoch() > last.epoch,
+                record.first_lsn() > last.last_lsn
+                    || (generation, record.epoch()) > (last.generation, last.epoch),
                 "an LSN is ordered once per epoch: {record:?} after {last:?}"
             );
         }
@@ -90,14 +91,16 @@ impl Pending {
     }
 
     /// Answers the clients of an applied record. `replies` are those of its commands, in order.
-    pub fn applied(&mut self, record: &Record, replies: &[Reply]) {
+    /// An epoch is one of a generation only: a founder may not have heard of the newest.
+    pub fn applied(&mut self, generation: u64, record: &Record, replies: &[Reply]) {
+        let reign = (generation, record.epoch());
         while let Some(front) = self.ordered.front() {
-            if front.first_lsn > record.first_lsn()
-                || (front.first_lsn == record.first_lsn() && front.epoch > record.epoch())
-            {
+            let own = (front.generation, front.epoch);
+            let is_here = front.first_lsn == record.first_lsn();
+            if front.first_lsn > record.first_lsn() || (is_here && own > reign) {
                 break;
             }
-            let ours = front.first_lsn == record.first_lsn() && front.epoch == record.epoch();
+            let ours = is_here && own == reign;
             let Some(front) = self.ordered.pop_front() else {
                 break;
             };
@@ -376,6 +379,41 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use standfast_wal::{Kind, Link, Position};
+
+    /// An old primary has written in epoch 7 of generation 1; who has founded generation 2 had
+    /// not heard of it, and counts its epochs from 7 on, too.
+    #[test]
+    fn a_record_of_another_history_answers_nobody_whatever_its_epoch() {
+        let record = |lsn: u64, epoch| {
+            let position = Position {
+                epoch: Epoch(epoch),
+                lsn: Lsn(lsn - 1),
+            };
+            let before = Link {
+                position,
+                ..Link::default()
+            };
+            Record::build(before, Kind::Commands, Epoch(epoch), 9, 1, &[7; 10])
+        };
+        for (generation, epoch) in [(2, 7), (2, 6), (2, 8)] {
+            let mut pending = Pending::default();
+            let session = SessionId(1);
+            let old = Client { session, seq: 1 };
+            pending.ordered(Time::ZERO, 1, &record(100, 7), vec![old]);
+            // Nor does it keep a new primary from ordering there.
+            let new = Client { session, seq: 2 };
+            pending.ordered(Time::ZERO, generation, &record(100, epoch), vec![new]);
+            pending.applied(generation, &record(100, epoch), &[Reply::Ok]);
+            let answers = pending.take_answers();
+            let told: Vec<_> = answers.iter().map(|(_, a)| (a.seq, &a.reply)).collect();
+            let [(1, unknown), (2, Reply::Ok)] = told[..] else {
+                panic!("{told:?}")
+            };
+            let unknown = format!("{unknown:?}");
+            assert!(unknown.contains("UNKNOWN 1 7 100"), "{unknown}");
+        }
+    }
 
     #[test]
     fn a_read_behind_what_was_refused_sees_nothing_that_is_ordered_after_it() {

@@ -5,7 +5,7 @@
 //! process of its own then removes what it has made.
 
 use crate::config::{Config, SETTINGS};
-use crate::node::archiver::{Drilled, Rehearsed};
+use crate::node::archiver::{Dated, Drilled, Rehearsed};
 use crate::node::clock::Now;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
@@ -54,8 +54,8 @@ impl Rehearsal {
         }
         let interval = self.config.drill_interval;
         if let Some(last) = newest(store, cluster)?
-            && let Some(age) = now.wall.checked_sub(last.at_ns)
-            && Duration::from_nanos(age) < interval
+            && !last.is_ahead_of(now.wall)
+            && Duration::from_nanos(now.wall.saturating_sub(last.at_ns)) < interval
         {
             return Ok((last, None));
         }

@@ -330,7 +330,9 @@ impl Shell {
                 Ok(true) => return Ok(()),
                 Err(error) => {
                     self.leave();
-                    self.keep_evidence();
+                    // Sessions and links run on this thread, too, and are to end now.
+                    let keeping = tokio::task::spawn_blocking(move || self.keep_evidence());
+                    let _ = keeping.await;
                     return Err(error);
                 }
             }
@@ -351,10 +353,15 @@ impl Shell {
 
     /// Keeps the state of a node that differs from its primary.
     fn keep_evidence(&mut self) {
-        let Some(evidence) = self.engine.evidence() else {
-            return;
+        let kept = match self.engine.story_of_difference() {
+            Some(story) => evidence::mark(&self.dir, story),
+            None => return,
         };
-        match evidence::keep(&self.dir, evidence) {
+        let kept = kept.and_then(|()| match self.engine.evidence() {
+            Some(evidence) => evidence::keep(&self.dir, evidence),
+            None => Err("it is gone".to_string()),
+        });
+        match kept {
             Ok(name) => tracing::error!("the state that differs is kept as snapshots/{name}"),
             Err(error) => tracing::error!(error, "the state that differs cannot be kept"),
         }

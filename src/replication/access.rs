@@ -103,6 +103,11 @@ impl Replica {
         self.node.log.commit
     }
 
+    /// The highest commit LSN of the history that is followed that this node has heard of.
+    pub fn known_commit(&self) -> Lsn {
+        self.node.known_commit()
+    }
+
     pub fn durable(&self) -> Lsn {
         self.node.log.durable
     }

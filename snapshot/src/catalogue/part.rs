@@ -82,14 +82,15 @@ pub struct GivenUp {
 }
 
 impl Catalogue {
-    /// Log time (ns) of the newest command that is listed.
-    pub fn newest_ns(&self) -> u64 {
+    /// From when (ns since 1970) ages count: the newest command that is listed, if a clock says
+    /// that it is later than that. One that is ahead makes nothing old.
+    pub fn now_by(&self, wall: u64) -> u64 {
         let of = |entry: &HistoryEntry| {
             let snapshots = entry.snapshots.iter().map(|one| one.link.timestamp);
             let logs = entry.logs.iter().map(|one| one.head.end.timestamp);
             snapshots.chain(logs).max()
         };
-        self.histories.iter().filter_map(of).max().unwrap_or(0)
+        wall.min(self.histories.iter().filter_map(of).max().unwrap_or(0))
     }
 
     /// What is known here of an object that is to be done without.

@@ -6,7 +6,7 @@
 //! name is looked at first. They are snapshots and segments, of which any two with one name are
 //! equal.
 
-use super::spool::Spool;
+use super::spool::{Scratch, Spool};
 use super::{Listed, Listing, Store, join, last_part};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -20,7 +20,6 @@ use object_store::{
 };
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -44,7 +43,7 @@ pub struct Remote {
     url: String,
     prefix: Path,
     /// Where long objects are fetched to.
-    scratch: PathBuf,
+    scratch: Scratch,
     store: Box<dyn ObjectStore>,
     runtime: Runtime,
 }
@@ -57,7 +56,7 @@ impl fmt::Debug for Remote {
 
 impl Remote {
     /// The store of `url`, with credentials, region and endpoint from the environment.
-    pub fn open(url: &str, scratch: &std::path::Path) -> io::Result<Remote> {
+    pub fn open(url: &str, scratch: &Scratch) -> io::Result<Remote> {
         let url = url.trim_end_matches('/');
         let refuse = |why: &str| io::Error::new(ErrorKind::InvalidInput, format!("{url}: {why}"));
         let (scheme, rest) = url.split_once("://").ok_or_else(|| refuse("no URL"))?;
@@ -76,7 +75,7 @@ impl Remote {
             store: build(scheme, bucket).map_err(|error| refuse(&error.to_string()))?,
             url: url.to_string(),
             prefix,
-            scratch: scratch.to_path_buf(),
+            scratch: scratch.clone(),
             runtime,
         })
     }
@@ -340,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_url_without_a_bucket_or_with_a_password_is_refused() {
-        let scratch = std::env::temp_dir();
+        let scratch = Scratch::of_command();
         for url in ["s3://", "s3:///prefix", "s3://key:secret@bucket/prefix"] {
             assert!(Remote::open(url, &scratch).is_err(), "{url}");
         }

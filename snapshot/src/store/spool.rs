@@ -4,23 +4,40 @@
 use bytes::Bytes;
 use standfast_wal::Disk;
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
 
 /// Longer objects go through a file.
-const MEMORY_BYTES: usize = 16 << 20;
+const MEMORY_BYTES: usize = 4 << 20;
+
+/// Where such files lie.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    pub dir: PathBuf,
+    /// So much of its disk stays free.
+    pub free_percent: u64,
+}
+
+impl Scratch {
+    /// That of a command: nobody else writes there what must not fail.
+    pub fn of_command() -> Scratch {
+        Scratch {
+            dir: std::env::temp_dir(),
+            free_percent: 0,
+        }
+    }
+}
 
 pub(super) struct Spool<'a> {
-    dir: &'a Path,
+    scratch: &'a Scratch,
     memory: Vec<u8>,
     file: Option<(File, u64)>,
 }
 
 impl Spool<'_> {
-    /// Its file, if there will be one, lies in `dir`.
-    pub(super) fn new(dir: &Path) -> Spool<'_> {
+    pub(super) fn new(scratch: &Scratch) -> Spool<'_> {
         Spool {
-            dir,
+            scratch,
             memory: Vec::new(),
             file: None,
         }
@@ -31,21 +48,26 @@ impl Spool<'_> {
             self.memory.extend_from_slice(piece);
             return Ok(());
         }
-        let in_dir = |error: io::Error| {
-            let dir = self.dir.display();
-            io::Error::new(
-                error.kind(),
-                format!("no room to fetch it to {dir}: {error}"),
-            )
-        };
+        self.write(piece).map_err(|error| {
+            // Of its own kind it could be taken for an answer of the store: that nothing is there.
+            let dir = self.scratch.dir.display();
+            io::Error::other(format!("no room to fetch it to {dir}: {error}"))
+        })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let Scratch { dir, free_percent } = self.scratch;
+        if Disk::free_percent(dir)? < *free_percent {
+            return Err(ErrorKind::StorageFull.into());
+        }
         if self.file.is_none() {
-            let mut file = tempfile::tempfile_in(self.dir).map_err(in_dir)?;
-            file.write_all(&self.memory).map_err(in_dir)?;
+            let mut file = tempfile::tempfile_in(dir)?;
+            file.write_all(&self.memory)?;
             let bytes = std::mem::take(&mut self.memory).len();
             self.file = Some((file, bytes as u64));
         }
         let (file, bytes) = self.file.as_mut().expect("it was made");
-        file.write_all(piece).map_err(in_dir)?;
+        file.write_all(piece)?;
         *bytes += piece.len() as u64;
         Ok(())
     }
@@ -62,12 +84,20 @@ impl Spool<'_> {
 mod tests {
     use super::*;
 
+    fn scratch(dir: &std::path::Path) -> Scratch {
+        Scratch {
+            dir: dir.to_path_buf(),
+            free_percent: 0,
+        }
+    }
+
     #[test]
     fn what_goes_in_comes_out_by_way_of_memory_or_of_a_file_without_a_name() {
         let dir = tempfile::tempdir().unwrap();
+        let scratch = scratch(dir.path());
         let all: Vec<u8> = (0..MEMORY_BYTES + 100_000).map(|n| (n / 7) as u8).collect();
         for length in [0, 1, MEMORY_BYTES, MEMORY_BYTES + 1, all.len()] {
-            let mut spool = Spool::new(dir.path());
+            let mut spool = Spool::new(&scratch);
             for piece in all[..length].chunks(3 << 20) {
                 spool.take(piece).unwrap();
             }
@@ -79,11 +109,19 @@ mod tests {
     }
 
     #[test]
-    fn where_no_file_can_be_made_the_directory_is_named() {
+    fn where_there_is_no_room_the_directory_is_named_and_the_object_is_not_called_absent() {
         let dir = tempfile::tempdir().unwrap();
-        let gone = dir.path().join("gone");
-        let mut spool = Spool::new(&gone);
-        let error = spool.take(&vec![0; MEMORY_BYTES + 1]).unwrap_err();
-        assert!(error.to_string().contains("gone"), "{error}");
+        let gone = scratch(&dir.path().join("gone"));
+        let full = Scratch {
+            free_percent: 101,
+            ..scratch(dir.path())
+        };
+        for scratch in [gone, full] {
+            let mut spool = Spool::new(&scratch);
+            let error = spool.take(&vec![0; MEMORY_BYTES + 1]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Other);
+            let dir = scratch.dir.display().to_string();
+            assert!(error.to_string().contains(&dir), "{error}");
+        }
     }
 }

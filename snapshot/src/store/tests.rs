@@ -118,12 +118,12 @@ fn memory_is_a_store() {
 #[ignore = "needs an empty place in an object store: STANDFAST_TEST_STORE"]
 fn an_object_store_is_a_store() {
     let url = std::env::var("STANDFAST_TEST_STORE").expect("STANDFAST_TEST_STORE names it");
-    conforms(&*open(&url, &std::env::temp_dir()).unwrap(), 40 << 20);
+    conforms(&*open(&url, &Scratch::of_command()).unwrap(), 40 << 20);
 }
 
 #[test]
 fn a_place_is_a_directory_or_a_known_url() {
-    let open = |place| open(place, &std::env::temp_dir());
+    let open = |place| open(place, &Scratch::of_command());
     assert_eq!(open("some/dir").unwrap().place("a"), "some/dir/a");
     assert_eq!(open("file:///some/dir").unwrap().place("a"), "/some/dir/a");
     for refused in ["", "file://some/dir", "ftp://host/dir", "s3://"] {

@@ -204,7 +204,8 @@ fn order(
             addresses: Addresses { client, peer, http },
         },
         activate: false,
-        resumable: false,
+        // What it fetches lies in the scratch directory, and is mapped from there.
+        resumable: true,
         history_id: random::id()?,
         nonce: Nonce(random::id()?),
     })

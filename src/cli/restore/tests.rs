@@ -11,6 +11,7 @@ use crate::node::shelf::load_snapshot;
 use crate::replication::EpochEntry;
 use crate::state::{self, Attestation, Command, State};
 use bytes::{Bytes, BytesMut};
+use standfast_snapshot::store::{Scratch, open};
 use standfast_snapshot::{
     Card, Header, Identities, Options, Recipients, Shipper, Target, Writer, archive,
 };
@@ -21,7 +22,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn stored(dir: &Path) -> Shared {
-    standfast_snapshot::store::open(dir.to_str().unwrap(), dir).unwrap()
+    open(dir.to_str().unwrap(), &Scratch::of_command()).unwrap()
 }
 
 const CLUSTER: ClusterId = ClusterId(0x1111_2222_3333_4444_5555_6666_7777_8888);

@@ -24,7 +24,7 @@ impl Engine {
         let is_ahead = known
             .drilled
             .as_ref()
-            .is_some_and(|d| d.is_ahead_of(self.now.wall));
+            .is_some_and(|d| d.is_ahead_of(self.fair_wall()));
         let age = self.drill_age().filter(|_| !is_ahead);
         let is_due = age.is_none_or(|age| age >= interval.as_secs_f64());
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
@@ -35,7 +35,7 @@ impl Engine {
         if follows(
             &standing.drilled,
             &self.archive.known.drilled,
-            self.now.wall,
+            self.fair_wall(),
         ) && let Some(drilled) = &standing.drilled
         {
             self.note(format!("archive: {}", drilled.text()));

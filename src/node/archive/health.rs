@@ -27,7 +27,7 @@ impl Engine {
         let is_ahead = known
             .verified
             .as_ref()
-            .is_some_and(|v| v.is_ahead_of(self.now.wall));
+            .is_some_and(|v| v.is_ahead_of(self.fair_wall()));
         let age = self.verified_age().filter(|_| !is_ahead);
         let is_due = age.is_none_or(|age| age >= interval.as_secs_f64());
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
@@ -37,7 +37,7 @@ impl Engine {
     pub(super) fn note_verified(&mut self, verified: &Option<Verified>) {
         let Some(verified) = verified
             .as_ref()
-            .filter(|_| follows(verified, &self.archive.known.verified, self.now.wall))
+            .filter(|_| follows(verified, &self.archive.known.verified, self.fair_wall()))
         else {
             return;
         };

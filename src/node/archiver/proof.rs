@@ -121,8 +121,7 @@ impl Proof {
         let may_go_on =
             || Duration::from_nanos(now().boot.saturating_sub(start.boot)) < REMOVAL_FOR;
         let gone = catalogue::read(&self.store, self.cluster).and_then(|listed| {
-            // One clock that is ahead makes nothing old: ages count from the newest command there.
-            let expiry = expire(&listed, policy, start.wall.min(listed.newest_ns()));
+            let expiry = expire(&listed, policy, listed.now_by(start.wall));
             remove(&self.store, &listed, &expiry, nonce, &may_go_on)
         });
         match gone {

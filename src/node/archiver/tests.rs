@@ -215,18 +215,23 @@ fn two_that_archive_at_once_leave_one_log() {
     assert_eq!(pieces(&memory).len(), before);
 }
 
+/// The store does not answer until log is dropped that it should have had.
+fn outlast(memory: &Memory, archiver: &mut Archiver, log: &mut Log) {
+    memory.set_down(true);
+    log.grow(100);
+    assert!(!archiver.round(&order(log), log, at(log.now())));
+    log.first = Lsn(90);
+    memory.set_down(false);
+    assert!(archiver.round(&order(log), log, at(log.now())));
+}
+
 #[test]
 fn log_that_was_dropped_is_a_gap_until_a_snapshot_is_there() {
     let memory = Arc::new(Memory::default());
     let mut archiver = archiver(&memory);
     let mut log = Log::new(20);
     assert!(archiver.round(&order(&log), &log, at(log.now())));
-    memory.set_down(true);
-    log.grow(100);
-    assert!(!archiver.round(&order(&log), &log, at(log.now())));
-    log.first = Lsn(90);
-    memory.set_down(false);
-    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    outlast(&memory, &mut archiver, &mut log);
     let standing = archiver.standing().clone();
     assert_eq!(standing.gap, Some((Lsn(20), Lsn(90))));
     assert!(standing.wants_snapshot);
@@ -261,12 +266,7 @@ fn log_that_was_dropped_before_the_first_piece_was_put_is_a_gap() {
     let mut log = Log::new(5);
     assert!(archiver.round(&order(&log), &log, at(log.now())));
     assert!(pieces(&memory).is_empty(), "no piece can be closed yet");
-    memory.set_down(true);
-    log.grow(100);
-    assert!(!archiver.round(&order(&log), &log, at(log.now())));
-    log.first = Lsn(90);
-    memory.set_down(false);
-    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    outlast(&memory, &mut archiver, &mut log);
     let standing = archiver.standing();
     assert_eq!(standing.gap, Some((Lsn::ZERO, Lsn(90))));
     assert!(standing.wants_snapshot);

@@ -102,7 +102,7 @@ impl Engine {
         matches!(&self.copies.incoming, Some(Incoming::Receiving { from, .. }) if *from == peer)
     }
 
-    /// What was asked for before this node moved to a newer history, of which it has nothing yet.
+    /// While this node moves to a newer history it has nothing of that to give to who asks.
     pub(super) fn refuse_snapshots(&mut self) {
         let text = "this node moves to a newer history and has none of it yet; ask its primary";
         let asked = std::mem::take(&mut self.copies.asked).into_iter();

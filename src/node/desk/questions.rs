@@ -10,13 +10,18 @@ use standfast_wal::{Epoch, Lsn, Mark};
 impl Engine {
     pub(super) fn force_warning(&self) -> String {
         let applied = self.state.applied();
-        let known = self.replica.commit();
+        let known = self.replica.known_commit();
         let kept = applied.lsn.min(self.replica.shared_through());
+        // Of what is kept of an ended history's log the time is not known.
+        let time = match kept == applied.lsn {
+            true => format!(" (log time {} ns)", applied.timestamp),
+            false => String::new(),
+        };
         format!(
-            "a forced promotion here loses every command after LSN {} (log time {} ns); the last \
-             commit LSN known here is {known}, the old primary may have gone further. Repeat with \
-             the cluster's name {:?} to confirm",
-            kept, applied.timestamp, self.identity.cluster_name
+            "a forced promotion here loses every command after LSN {kept}{time}; the last commit \
+             LSN known here is {known}, the old primary may have gone further. Repeat with the \
+             cluster's name {:?} to confirm",
+            self.identity.cluster_name
         )
     }
 

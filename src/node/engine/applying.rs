@@ -93,7 +93,9 @@ impl Engine {
             let state = &self.state;
             pending.evaluate(last, confirmed, |command| state.read(command));
         }
-        self.pending.applied(record, &replies);
+        let reign = self.replica.epochs().at(record.first_lsn());
+        let generation = reign.map_or(0, |reign| reign.history.generation);
+        self.pending.applied(generation, record, &replies);
         self.outcomes.push(record, &mut replies);
         self.replies = replies;
         self.copies.applied = record.link();

@@ -7,6 +7,11 @@ use crate::replication::{Input, Time};
 use standfast_wal::{Kind, Lsn, Mark, Record};
 
 impl Engine {
+    /// What most clocks say, where they are known: to judge what others have dated.
+    pub(in crate::node) fn fair_wall(&self) -> u64 {
+        self.replica.clock_median().unwrap_or(self.now.wall)
+    }
+
     /// Log time now, on a primary. Starts the epoch's clock at the first call.
     pub(super) fn log_time(&mut self) -> u64 {
         let last = self.replica.tip().timestamp;

@@ -50,10 +50,12 @@ impl Ledger {
 
     /// By their ids: one that is on one side only moves all behind it.
     fn differing_transfers(&self, other: &Ledger, note: &mut Note<'_>) {
+        let mut are_equal = self.transfers() == other.transfers();
         for position in 0..self.transfers() {
             let one: Transfer = self.transfers.at(position).record;
             let there = other.transfer(one.id);
             if there != Some(one) {
+                are_equal = false;
                 let sides = [Some(shown(&one)), there.as_ref().map(shown)];
                 note("transfer", one.id.to_string(), sides);
             }
@@ -61,12 +63,23 @@ impl Ledger {
         for position in 0..other.transfers() {
             let there = other.transfers.at(position).record;
             if self.transfer(there.id).is_none() {
+                are_equal = false;
                 note(
                     "transfer",
                     there.id.to_string(),
                     [None, Some(shown(&there))],
                 );
             }
+        }
+        // Their order, and where they hang at accounts and holds.
+        let hangs_elsewhere = |at: &u64| self.transfers.at(*at) != other.transfers.at(*at);
+        if are_equal && let Some(first) = (0..self.transfers()).find(hangs_elsewhere) {
+            let [one, there] = [self, other].map(|ledger| ledger.transfers.at(first));
+            note(
+                "transfer",
+                format!("number {first}"),
+                [Some(shown(&one)), Some(shown(&there))],
+            );
         }
     }
 }

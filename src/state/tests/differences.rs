@@ -73,6 +73,14 @@ fn keys_that_differ_are_named_with_both_values() {
 }
 
 #[test]
+fn transfers_in_another_order_differ() {
+    let one = state(&[accounts(), pay(1, 5), pay(2, 5)]);
+    let other = state(&[accounts(), pay(2, 5), pay(1, 5)]);
+    let found = Differences::of(&one, &other, 10);
+    assert!(found.things.iter().any(|thing| thing.what == "transfer"));
+}
+
+#[test]
 fn accounts_and_transfers_that_differ_are_named() {
     let one = state(&[accounts(), pay(1, 5), pay(2, 6)]);
     let other = state(&[accounts(), pay(1, 5), pay(2, 7)]);

@@ -21,9 +21,6 @@ impl World {
                 self.net.hasten(from, to);
             }
         }
-        if let Some(offsite) = &mut self.offsite {
-            offsite.hasten();
-        }
         for node in 0..self.nodes.len() {
             self.mend(node);
             let is_known = node < self.plan.members || self.nodes[node].life > 0;
@@ -39,6 +36,10 @@ impl World {
 
     /// Once the cluster is whole nobody asks for anything more; then all copies become equal.
     pub fn is_over(&mut self) -> Result<bool, String> {
+        let since = self.now - self.calm.unwrap_or(self.now);
+        if let Some(offsite) = self.offsite.as_mut().filter(|_| since > HEAL / 2) {
+            offsite.hasten();
+        }
         let Some(config) = self.whole_cluster() else {
             return Ok(false);
         };

@@ -90,6 +90,12 @@ impl Disk {
         super::map::map(file, len)
     }
 
+    /// How much of the disk that holds `dir` is free.
+    pub fn free_percent(dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(100) / stat.f_blocks.max(1))
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

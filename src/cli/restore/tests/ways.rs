@@ -66,6 +66,13 @@ fn a_snapshot_whose_head_is_damaged_is_named_as_well() {
     );
 }
 
+fn oldest_log(dir: &Path) -> String {
+    let home = dir.join("archive").join(history_home());
+    let names = fs::read_dir(home).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("log-")).min().unwrap()
+}
+
 #[test]
 fn where_no_other_way_leads_there_the_first_damage_is_told() {
     let scratch = tempfile::tempdir().unwrap();
@@ -74,10 +81,7 @@ fn where_no_other_way_leads_there_the_first_damage_is_told() {
     let first = spoil(dir, "snapshot-", |bytes| flip_middle(bytes));
     // From nothing no way leads there, either.
     let home = dir.join("archive").join(history_home());
-    let logs = fs::read_dir(&home).unwrap();
-    let logs = logs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let oldest = logs.filter(|name| name.starts_with("log-")).min().unwrap();
-    fs::remove_file(home.join(oldest)).unwrap();
+    fs::remove_file(home.join(oldest_log(dir))).unwrap();
     let failure = restore_to(dir, Target::Latest).unwrap_err();
     assert_eq!(failure.code, ExitCode::Damaged);
     assert!(failure.message.contains(&first), "{failure}");
@@ -155,6 +159,17 @@ fn a_store_that_does_not_answer_is_no_damage() {
         let failure = restore_with(scratch.path(), kind, ErrorKind::TimedOut).unwrap_err();
         assert_eq!(failure.code, ExitCode::Failed, "{kind}: {failure}");
     }
+}
+
+#[test]
+fn a_store_that_does_not_answer_on_the_way_around_damage_is_none_either() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    build(dir);
+    let damaged = spoil(dir, "snapshot-", |bytes| flip_middle(bytes));
+    let failure = restore_with(dir, &oldest_log(dir), ErrorKind::TimedOut).unwrap_err();
+    assert_eq!(failure.code, ExitCode::Failed, "{failure}");
+    assert!(failure.hint.contains(&damaged), "{failure}");
 }
 
 /// The newest piece goes between being listed and being read, and nothing else names it.

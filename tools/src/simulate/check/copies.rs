@@ -6,6 +6,7 @@ use crate::simulate::world::{CLUSTER, World};
 use bytes::Bytes;
 use standfast::node::directory::sim::SimDir;
 use standfast::node::shelf;
+use standfast::state::Digest;
 use standfast_snapshot::{Header, Reader};
 use standfast_wal::{History, Lsn};
 
@@ -27,6 +28,12 @@ impl Observer {
         // What was founded upon is its own, though nothing of it is committed yet.
         let founded = header.ancestors.last().map_or(0, |(_, fork)| *fork);
         let commit = self.log.true_commit(history).max(Lsn(founded));
+        let known = self.digest_of(history, lsn);
+        if let Some(known) = known.filter(|known| *known != Digest(header.digest)) {
+            return Err(format!(
+                "I2: a snapshot at {lsn} says it is of {history}, whose digest there is {known}"
+            ));
+        }
         if lsn <= commit {
             return Ok(());
         }

@@ -27,8 +27,8 @@ pub struct Archived {
     interval: u64,
     /// What was said to be restorable of each history.
     pub promised: BTreeMap<History, Lsn>,
-    /// The newest history when something expired last. Of older ones all may be gone.
-    kept: Option<History>,
+    /// The newest of the ended histories of which something has expired.
+    expired: Option<History>,
 }
 
 impl Archived {
@@ -158,7 +158,6 @@ impl Observer {
     /// Something was removed, by the rules of retention: never the last way to the newest point.
     pub fn expired(&mut self, store: &Memory) -> Result<(), String> {
         let before = self.newest_archived();
-        self.archived.kept = before.max(self.archived.kept);
         let before = before.map(|history| (history, self.reachable(history)));
         let mut there = BTreeSet::new();
         store.each(|name, _| {
@@ -167,7 +166,10 @@ impl Observer {
         let gone = |name: &&String| !there.contains(*name);
         let gone: Vec<String> = self.archived.seen.iter().filter(gone).cloned().collect();
         for name in gone {
-            self.archived.there.remove(&name);
+            let of = self.archived.there.remove(&name);
+            if of < before.as_ref().map(|(newest, _)| *newest) {
+                self.archived.expired = of.max(self.archived.expired);
+            }
             self.archived.seen.remove(&name);
         }
         if let Some((name, segment)) = self.archived.there.lacks(&self.archived) {
@@ -190,7 +192,7 @@ impl Observer {
     /// restored: what had been acknowledged by then is. Of clocks that never jump.
     pub fn restorable(&mut self, now: u64, wall: u64, standing: &Standing) -> Result<(), String> {
         let history = standing.history;
-        if self.archived.kept > Some(history) {
+        if self.archived.expired >= Some(history) {
             return Ok(());
         }
         let age = wall.saturating_sub(standing.restorable_ns);

@@ -176,11 +176,15 @@ impl Observer {
         };
         // What it finds of a former life in the register it offers as anybody would, whatever its
         // disk has lost since: it will not lead that epoch.
-        let attempt = self.attempts.get(&value.nonce);
-        if attempt.is_some_and(|(_, life)| *life != node.life) {
-            return Ok(());
-        }
         let replica = process.engine.replica();
+        let attempt = self.attempts.get(&value.nonce);
+        let is_former = attempt.is_some_and(|(_, life)| *life != node.life);
+        if is_former && node.harmed.is_some() {
+            return match replica.is_primary() && replica.fence().epoch == value.epoch {
+                true => Err(format!("n{} leads what a former life offered", node.id)),
+                false => Ok(()),
+            };
+        }
         let (durable, tip) = (replica.durable(), replica.tip().position.lsn);
         // In the turn in which it was chosen the EpochStart is there already, and the reign that
         // it begins may be over again.

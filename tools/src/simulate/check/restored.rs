@@ -48,10 +48,12 @@ impl There {
         self.cards.insert(name.to_string(), history);
     }
 
-    pub fn remove(&mut self, name: &str) {
-        self.cards.remove(name);
-        self.logs.remove(name);
-        self.snapshots.remove(name);
+    /// Says of which history it was, if of one.
+    pub fn remove(&mut self, name: &str) -> Option<History> {
+        let card = self.cards.remove(name);
+        let log = self.logs.remove(name).map(|(history, ..)| history);
+        let snapshot = self.snapshots.remove(name).map(|one| one.history);
+        card.or(log).or(snapshot)
     }
 
     /// A snapshot without one of its segments.

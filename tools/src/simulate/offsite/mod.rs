@@ -69,7 +69,7 @@ impl Offsite {
         Some((offsite, settings))
     }
 
-    /// As quick as any: a snapshot of very many segments is put within the time that is waited.
+    /// As quick as any: a snapshot of very many segments is put within the time that is left.
     pub fn hasten(&mut self) {
         self.latency = QUICK;
     }
@@ -192,7 +192,7 @@ impl World {
         let nonce = offsite.random.wide();
         let store: Shared = offsite.at(self.now).store.clone();
         let removed = catalogue::read(&store, super::world::CLUSTER).and_then(|listed| {
-            let expiry = expire(&listed, policy, now);
+            let expiry = expire(&listed, policy, listed.now_by(now));
             let gone = archive::remove(&store, &listed, &expiry, nonce, &|| true)?;
             Ok(gone.all().count())
         });
