@@ -57,6 +57,7 @@ marks! {
     SnapshotRefused "snapshot-refused" "A backup refused a snapshot that it was offered.";
     SnapshotInstalled "snapshot-installed" "A received snapshot replaced log and state.";
     SnapshotCutLog "snapshot-replaced-tail" "A snapshot replaced a log whose end differed.";
+    SnapshotNotYet "snapshot-not-yet" "A node that moves to a newer history was asked for a snapshot of it.";
     SnapshotNotSent "snapshot-not-sent" "A snapshot that a member accepted was gone, or not readable.";
     SnapshotAborted "snapshot-aborted" "The connection broke while a snapshot was on its way.";
     SegmentWritten "segment-written" "A full segment of the ledger got a file of its own.";

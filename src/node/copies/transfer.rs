@@ -108,6 +108,7 @@ impl Engine {
         let asked = std::mem::take(&mut self.copies.asked).into_iter();
         let backups = std::mem::take(&mut self.copies.backups).into_iter();
         for client in asked.chain(backups.map(|backup| backup.client)) {
+            Mark::SnapshotNotYet.hit();
             self.pending
                 .refuse(client, Refusal::Operator(text.to_string()));
         }

@@ -3,15 +3,17 @@
 //! Budget: one node of a run may be told to found a history of its own by force, since two that do
 //! so at once leave it to people which of them is right; afterwards the others are told to rejoin.
 
+use super::clients::Claim;
 use super::plan;
 use super::queue::Happening;
+use super::random::Random;
 use super::world::{CLUSTER_NAME, MS, World};
 use standfast::node::client::{Answer, Control, Op, Request, SessionId};
 use standfast::node::engine::Event;
 use standfast::replication::config::{Acks, Protection};
 use standfast::state::Reply;
 use standfast_wal::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Sessions of operators begin here; a client's are far below.
 const SESSION: u64 = 1 << 62;
@@ -21,6 +23,8 @@ pub struct Operators {
     orders: u64,
     /// Who may be forced in this run, once that was drawn.
     founder: Option<usize>,
+    /// What became of these writes was asked, by the order's number.
+    asked: BTreeMap<u64, Claim>,
     /// Nodes that were to be taken out, whatever came of that.
     pub removed: BTreeSet<usize>,
 }
@@ -68,6 +72,32 @@ impl World {
         }
     }
 
+    /// A node has been taken into a newer history and has nothing of that yet: what it still has of
+    /// the old one is not to pass for it.
+    pub fn ask_between(&mut self, node: usize) -> Result<(), String> {
+        self.order(node, Control::Snapshot)?;
+        for claim in self.clients.last_writes() {
+            self.operators
+                .asked
+                .insert(self.operators.orders + 1, claim);
+            let Claim {
+                generation,
+                epoch,
+                lsn,
+            } = claim;
+            self.order(
+                node,
+                Control::Outcome {
+                    generation,
+                    epoch,
+                    lsn,
+                },
+            )?;
+        }
+        let mut random = Random::new(self.now);
+        self.look_at(node, &mut random)
+    }
+
     /// The register gets another version, if this node still has a say.
     pub fn change_something(&mut self, at: usize) -> Result<(), String> {
         let process = self.nodes[at].process.as_ref();
@@ -103,6 +133,12 @@ impl World {
             format!("n{node} answers order {number}: {text}")
         });
         self.digest.add(number);
+        if let Some(claim) = self.operators.asked.remove(&number) {
+            let told = self
+                .observer
+                .outcome(node, &self.nodes, claim, &answer.reply);
+            self.summary.outcomes += u64::from(told);
+        }
         if let Reply::Bulk(text) = &answer.reply
             && let Some(least) = lost_at_least(&String::from_utf8_lossy(text))
         {

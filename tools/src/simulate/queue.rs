@@ -95,6 +95,10 @@ pub enum Happening {
     Fault,
     /// An operator does something.
     Operator,
+    /// A node that is between two histories is asked for what it must not say yet.
+    Between {
+        node: usize,
+    },
     /// A client asks for something.
     Client {
         client: usize,

@@ -240,6 +240,7 @@ impl World {
             }
             Happening::Fault => self.fault(),
             Happening::Operator => self.operate(),
+            Happening::Between { node } => self.ask_between(node),
             Happening::Client { client } => self.client(client),
             Happening::GiveUp { client, step } => {
                 self.give_up(client, step);

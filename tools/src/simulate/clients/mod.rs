@@ -46,7 +46,6 @@ struct Client {
     burst: u64,
     /// It has heard of another primary and looks what is there.
     looks: bool,
-    /// The newest point of a history that it was shown.
     /// Of its last write.
     seen: Option<(Fence, Lsn)>,
 }
@@ -130,6 +129,17 @@ impl Clients {
             mix: draw::Mix::default(),
             ledger: ledger::Workload::draw(ledger),
         }
+    }
+
+    /// What the clients wrote last.
+    pub fn last_writes(&self) -> Vec<Claim> {
+        let seen = self.list.iter().filter_map(|client| client.seen);
+        let claim = |(reign, lsn): (Fence, Lsn)| Claim {
+            generation: reign.history.generation,
+            epoch: reign.epoch,
+            lsn,
+        };
+        seen.map(claim).collect()
     }
 }
 
@@ -242,6 +252,18 @@ impl World {
             client.turn_to(node);
             client.looks = true;
         }
+    }
+
+    /// Some of the clients that wait for nothing look at once at what this node has.
+    pub fn look_at(&mut self, node: usize, random: &mut Random) -> Result<(), String> {
+        self.look_for_primary(node, random);
+        for number in 0..self.clients.list.len() {
+            let client = &self.clients.list[number];
+            if client.looks && client.at == node {
+                self.client(number)?;
+            }
+        }
+        Ok(())
     }
 
     fn next_step(&mut self, number: usize) {

@@ -8,7 +8,8 @@ use crate::simulate::random::Random;
 use crate::simulate::world::{MS, World};
 use standfast::node::wire::Head;
 use standfast::replication::{Body, Fence, Replica};
-use standfast_wal::Lsn;
+use standfast_wal::{History, Lsn};
+use std::collections::BTreeSet;
 
 /// In each run.
 const STOPS: u32 = 3;
@@ -21,6 +22,8 @@ pub struct Moments {
     beginning: Option<(usize, Fence)>,
     /// So often yet a primary stands still in that.
     stops_left: u32,
+    /// Who has been asked between which history and its own.
+    between: BTreeSet<(usize, History)>,
 }
 
 impl Default for Moments {
@@ -30,6 +33,7 @@ impl Default for Moments {
             settling: None,
             beginning: None,
             stops_left: STOPS,
+            between: BTreeSet::new(),
         }
     }
 }
@@ -46,6 +50,7 @@ struct Away {
 impl World {
     /// A node has had a turn.
     pub fn trouble_in_moment(&mut self, node: usize, wants: &Wants) {
+        self.questions_between_histories(node);
         if self.calm.is_some() {
             return;
         }
@@ -89,6 +94,18 @@ impl World {
         });
         let longest = self.failover_ns() * random.between(4, 10);
         self.after(longest, Happening::Heal { partition });
+    }
+
+    /// No fault, so it goes on after they have ended: that is when most nodes move.
+    fn questions_between_histories(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_ref();
+        let Some(replica) = process.map(|process| process.engine.replica()) else {
+            return;
+        };
+        let place = (node, replica.history());
+        if !replica.has_own_log() && self.faults.moments.between.insert(place) {
+            self.after(0, Happening::Between { node });
+        }
     }
 
     fn come_back(&mut self, seen: usize) {
