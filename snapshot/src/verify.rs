@@ -1,6 +1,7 @@
 //! Proves an archive: reads every byte of it, and says what can be restored and what cannot.
 //!
-//! Each snapshot and each piece of log is read whole. Of an encrypted one that no identity opens
+//! Each snapshot and each piece of log is read whole, and what a snapshot holds is summed up and
+//! held against its head: sound bytes of a state that memory had damaged are damage, too. Of an encrypted one that no identity opens
 //! only that is proved which takes no key: that the bytes are those that were put, and its head.
 //! Where two of them speak of the same LSN they must name the same chain value. Then every
 //! history's log is followed from each snapshot: what is unbroken up to the newest record is a
@@ -14,10 +15,37 @@ use crate::seal::{Identities, RecipientsId};
 use crate::sealed::fetch_snapshot;
 use crate::segment;
 use crate::store::{Shared, join};
+use crate::{Header, SegmentRef};
+use bytes::Bytes;
 use standfast_wal::{Chain, ClusterId, History, Lsn};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+/// What a part of a state counts in its digest and its counts: all parts together are what the
+/// head says. Sums wrap.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Share {
+    pub digest: u128,
+    pub counts: [u64; 2],
+}
+
+impl Share {
+    pub fn add(&mut self, other: Share) {
+        self.digest = self.digest.wrapping_add(other.digest);
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count = count.wrapping_add(more);
+        }
+    }
+}
+
+/// What is in a snapshot, to whom its blocks are more than bytes. The errors are damage.
+pub trait Contents: Sync {
+    fn block(&self, block: &[u8]) -> Result<Share, String>;
+    fn segment(&self, reference: &SegmentRef, bytes: Bytes) -> Result<Share, String>;
+    /// Holds all parts together against the snapshot's head.
+    fn confirm(&self, header: &Header, sum: Share) -> Result<(), String>;
+}
 
 /// What is wrong with an archive.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -120,13 +148,14 @@ impl fmt::Display for Finding {
 }
 
 /// Reads and proves everything that the archive in `store` has of `cluster`, with `threads`
-/// threads. An error is one of a store that does not answer; what is wrong with an object is a
+/// threads; `contents` knows what is in a snapshot. An error is one of a store that does not answer; what is wrong with an object is a
 /// finding.
 pub fn verify(
     store: &Shared,
     cluster: ClusterId,
     threads: usize,
     identities: &Identities,
+    contents: &dyn Contents,
 ) -> crate::Result<Report> {
     let mut catalogue = catalogue::read(store, cluster)?;
     let mut report = Report {
@@ -142,7 +171,8 @@ pub fn verify(
         store: Arc::clone(store),
         identities,
         threads,
-        sound: BTreeSet::new(),
+        contents,
+        sound: BTreeMap::new(),
         locked: BTreeMap::new(),
     };
     for entry in &mut catalogue.histories {
@@ -163,8 +193,9 @@ struct Proof<'a> {
     store: Shared,
     identities: &'a Identities,
     threads: usize,
-    /// The segments that need not be read again, by path.
-    sound: BTreeSet<String>,
+    contents: &'a dyn Contents,
+    /// The segments that need not be read again, by path; `None`: it could not be opened.
+    sound: BTreeMap<String, Option<Share>>,
     /// What was not opened of the history at hand.
     locked: BTreeMap<RecipientsId, u64>,
 }
@@ -235,29 +266,59 @@ impl Proof<'_> {
         snapshot: &SnapshotEntry,
         report: &mut Report,
     ) -> crate::Result<()> {
+        let (mut reader, mut sum) = (None, Some(Share::default()));
         match fetch_snapshot(&*self.store, &snapshot.path, self.identities) {
-            Ok(reader) => {
-                reader.check_whole()?;
-                reader.load(self.threads, |_, _| Ok(()))?;
+            Ok(opened) => {
+                opened.check_whole()?;
+                let contents = self.contents;
+                let shares = opened.load(self.threads, |_, block| contents.block(block))?;
+                sum.iter_mut()
+                    .for_each(|sum| shares.iter().for_each(|share| sum.add(*share)));
+                reader = Some(opened);
             }
             Err(error) if self.is_locked(&error) => {}
             Err(error) => return Err(error),
         }
-        let dir = &snapshot.segments_dir;
         for reference in &snapshot.segments {
-            let path = join(dir, &reference.name());
-            if !self.sound.contains(&path) {
-                report.files += 1;
-                report.file_bytes += reference.bytes;
-                match segment::fetch(&*self.store, dir, reference, self.identities) {
-                    Ok(_) => {}
-                    Err(error) if self.is_locked(&error) => {}
-                    Err(error) => return Err(error),
-                }
-                self.sound.insert(path);
-            }
+            let share = self.prove_segment(&snapshot.segments_dir, reference, report)?;
+            sum = sum.zip(share).map(|(mut sum, share)| {
+                sum.add(share);
+                sum
+            });
         }
-        Ok(())
+        // What was not opened may hold anything.
+        let (Some(reader), Some(sum)) = (reader, sum) else {
+            return Ok(());
+        };
+        let confirmed = self.contents.confirm(reader.header(), sum);
+        confirmed.map_err(|why| reader.refuse_contents(why))
+    }
+
+    /// What a segment counts; `None` where it could not be opened.
+    fn prove_segment(
+        &mut self,
+        dir: &str,
+        reference: &SegmentRef,
+        report: &mut Report,
+    ) -> crate::Result<Option<Share>> {
+        let path = join(dir, &reference.name());
+        if let Some(share) = self.sound.get(&path) {
+            return Ok(*share);
+        }
+        report.files += 1;
+        report.file_bytes += reference.bytes;
+        let share = match segment::fetch(&*self.store, dir, reference, self.identities) {
+            Ok(bytes) => {
+                let share = self.contents.segment(reference, bytes);
+                let place = self.store.place(&path);
+                let refused = |why| crate::Error::new(&place, None, crate::Reason::Contents(why));
+                Some(share.map_err(refused)?)
+            }
+            Err(error) if self.is_locked(&error) => None,
+            Err(error) => return Err(error),
+        };
+        self.sound.insert(path, share);
+        Ok(share)
     }
 
     /// Whether only a key is missing, which is noted.

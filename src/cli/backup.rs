@@ -3,6 +3,7 @@
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use crate::node::run::now;
+use crate::node::shelf::Contents;
 use serde_json::{Value, json};
 use standfast_snapshot::Identities;
 use standfast_snapshot::archive::{self, REMOVAL_FOR};
@@ -303,7 +304,8 @@ fn prove(place: &Where, identities: &Identities) -> Outcome {
     let store = open_store(&place.from)?;
     let cluster = choose_cluster(&store, place.cluster)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = verify(&store, cluster, threads, identities).map_err(unreadable)?;
+    let contents = Contents::of(cluster);
+    let report = verify(&store, cluster, threads, identities, &contents).map_err(unreadable)?;
     if place.json {
         println!("{}", report_json(&report));
     } else {

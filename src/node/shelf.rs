@@ -7,6 +7,10 @@
 //! settled by what the log says when the node starts again. No threads here: whoever calls decides
 //! which one waits.
 
+mod contents;
+
+pub use contents::Contents;
+
 use crate::node::copies::{Newest, decode_epochs};
 use crate::node::directory::Directory;
 use crate::node::open::state_limits;
@@ -327,25 +331,33 @@ pub fn load_checked<S: Source>(
         &named,
         || (),
         |(), reference| {
-            let segment = Segment {
-                sort: u8::try_from(reference.list).unwrap_or(u8::MAX),
-                number: reference.number,
-                bytes: open(reference)?,
-                stored: Some(reference.blake3),
-            };
+            let segment = segment_of(reference, open(reference)?);
             state::load_segment(segment).map_err(refuse)
         },
     )?);
     let header = reader.header().clone();
-    let head = state::SnapshotHead {
+    let state = State::assemble(limits, &head_of(&header), parts).map_err(refuse)?;
+    Ok((header, state))
+}
+
+fn head_of(header: &Header) -> state::SnapshotHead {
+    state::SnapshotHead {
         lsn: header.link.position.lsn,
         timestamp: header.link.timestamp,
         digest: state::Digest(header.digest),
         keys: header.counts[0],
         tokens: header.counts[1],
-    };
-    let state = State::assemble(limits, &head, parts).map_err(refuse)?;
-    Ok((header, state))
+    }
+}
+
+/// The bytes were proved against the reference.
+fn segment_of(reference: &SegmentRef, bytes: Bytes) -> Segment {
+    Segment {
+        sort: u8::try_from(reference.list).unwrap_or(u8::MAX),
+        number: reference.number,
+        bytes,
+        stored: Some(reference.blake3),
+    }
 }
 
 /// A snapshot's place in the history, from its header.

@@ -14,7 +14,7 @@
 
 mod load;
 
-pub use load::{LoadError, LoadedPart, load_block, load_segment};
+pub use load::{LoadError, LoadedPart, Tally, load_block, load_segment};
 
 use super::digest::{Digest, Sort};
 use super::entry::Entry;

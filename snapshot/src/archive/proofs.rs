@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::catalogue::read;
-use crate::fixtures::{CLUSTER, card, fine, key, link_at, log, snapshot_with};
+use crate::fixtures::{CLUSTER, Opaque, card, fine, key, link_at, log, snapshot_with};
 use crate::retention::{Expiry, Policy, expire};
 use crate::store::Memory;
 use crate::verify::{Finding, Report, verify};
@@ -35,7 +35,7 @@ fn ship_to(memory: &Arc<Memory>, recipients: &Recipients, last: u64, lsn: Option
 
 fn proved(memory: &Arc<Memory>, identities: &Identities) -> Report {
     let store: Shared = memory.clone();
-    verify(&store, CLUSTER, 1, identities).unwrap()
+    verify(&store, CLUSTER, 1, identities, &Opaque).unwrap()
 }
 
 fn nobody() -> Identities {

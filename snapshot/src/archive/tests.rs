@@ -3,7 +3,7 @@
 use super::*;
 use crate::catalogue::{clusters, read};
 use crate::fixtures::{
-    CLUSTER, card, fine, flip, history, link_at, log, put_piece, record, snapshot_file,
+    CLUSTER, Opaque, card, fine, flip, history, link_at, log, put_piece, record, snapshot_file,
     snapshot_with, stored,
 };
 use crate::retention::{Policy, expire};
@@ -321,7 +321,7 @@ fn a_segment_is_put_once_and_proved_with_every_snapshot() {
         bytes[0] > 18_000 && bytes[1] > 18_000 && bytes[1] < 27_000,
         "{bytes:?}"
     );
-    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default(), &Opaque).unwrap();
     assert!(report.is_sound());
     assert_eq!(report.files, 1 + 2 + 4);
     let catalogue = read(&stored(&dir), CLUSTER).unwrap();
@@ -333,7 +333,7 @@ fn a_segment_is_put_once_and_proved_with_every_snapshot() {
             .join(&catalogue.histories[0].snapshots[0].segments_dir)
             .join(&segments(&dir)[at]);
         flip(&home, 100);
-        let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+        let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default(), &Opaque).unwrap();
         let findings = report.histories[0].findings.iter().map(ToString::to_string);
         let name = segments(&dir)[at].clone();
         let named = findings.filter(|story| story.contains(&name)).count();
@@ -343,7 +343,7 @@ fn a_segment_is_put_once_and_proved_with_every_snapshot() {
     let home = dir.join(&catalogue.histories[0].snapshots[0].segments_dir);
     fs::remove_file(home.join(&segments(&dir)[0])).unwrap();
     assert!(
-        !verify(&stored(&dir), CLUSTER, 2, &Identities::default())
+        !verify(&stored(&dir), CLUSTER, 2, &Identities::default(), &Opaque)
             .unwrap()
             .is_sound()
     );
@@ -364,7 +364,7 @@ fn segments_go_with_the_last_snapshot_that_needs_them() {
     assert_eq!(gone, expiry);
     assert_eq!(segments(&dir).len(), 3);
     assert!(
-        verify(&stored(&dir), CLUSTER, 2, &Identities::default())
+        verify(&stored(&dir), CLUSTER, 2, &Identities::default(), &Opaque)
             .unwrap()
             .is_sound()
     );

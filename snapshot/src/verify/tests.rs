@@ -3,7 +3,7 @@
 use super::*;
 use crate::archive::ship;
 use crate::fixtures::{
-    CLUSTER, card, fine, flip, history, link_at, log, put_piece, snapshot_file, stored,
+    CLUSTER, Opaque, card, fine, flip, history, link_at, log, put_piece, snapshot_file, stored,
 };
 use crate::seal::Identities;
 use standfast_wal::Link;
@@ -26,7 +26,7 @@ fn build(dir: &Path) -> Vec<Record> {
 }
 
 fn findings(dir: &Path) -> Vec<String> {
-    let report = verify(&stored(dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let report = verify(&stored(dir), CLUSTER, 2, &Identities::default(), &Opaque).unwrap();
     assert_eq!(report.is_sound(), report.histories[0].findings.is_empty());
     let one = &report.histories[0];
     one.findings.iter().map(Finding::to_string).collect()
@@ -45,7 +45,14 @@ fn piece(dir: &Path, first: u64, last: u64) -> PathBuf {
 fn a_sound_archive_has_no_findings() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    let report = verify(&stored(dir.path()), CLUSTER, 2, &Identities::default()).unwrap();
+    let report = verify(
+        &stored(dir.path()),
+        CLUSTER,
+        2,
+        &Identities::default(),
+        &Opaque,
+    )
+    .unwrap();
     assert!(report.is_sound());
     assert_eq!((report.files, report.cluster_name.as_str()), (5, "bank"));
     let on_disk: u64 = std::fs::read_dir(file(dir.path(), ""))

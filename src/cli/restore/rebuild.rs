@@ -2,7 +2,8 @@
 //!
 //! Everything that is read is proved before it counts: the snapshot's checksums, its BLAKE3 and its
 //! state digest; each piece's checksums; each record's place in the chain; and the digest of the
-//! state at every Attestation on the way. The next piece is unpacked while this one is applied.
+//! state at every Attestation on the way. The next pieces are read and unpacked while this one is
+//! applied.
 
 use super::{Source, check_keys, refused};
 use crate::cli::exit::{ExitCode, Failure};
@@ -23,8 +24,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Digests kept while replaying: an Attestation names a point that is applied, not far behind it.
 const DIGESTS_KEPT: usize = 64 << 10;
-/// Pieces that are unpacked ahead of the one being applied.
-const PIECES_AHEAD: usize = 2;
+/// Pieces that are read and unpacked ahead of the one being applied: at most so many, and so many
+/// bytes. A store that is far away answers many requests in the time of one.
+const PIECES_AHEAD: usize = 16;
+const BYTES_AHEAD: u64 = 64 << 20;
 
 /// What was read and proved on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,7 +90,7 @@ pub fn rebuild(
     replay.check_target(plan)?;
     // I7: whatever the digests say, a restored ledger is held against its own transfers.
     let books = replay.done.state.ledger().audit();
-    books.map_err(|story| Broken::from(damaged(format!("the ledger at this point: {story}"))))?;
+    books.map_err(|story| replay.refuted(damaged(format!("the ledger at this point: {story}"))))?;
     Ok(replay.done)
 }
 
@@ -179,6 +182,7 @@ fn load(
     let refuse = |error| damaged(format!("{}: {error}", reader.file()));
     let epochs = decode_epochs(&header.epoch_table);
     let mut replay = Replay::new(state, plan.stop);
+    replay.snapshot = Some(path.to_owned());
     replay.done.epochs =
         epochs.map_err(|e| Broken::from(refuse(format!("the table of epochs: {e}"))))?;
     replay.done.link = header.link;
@@ -190,9 +194,13 @@ fn load(
     Ok(replay)
 }
 
+type Piece = standfast_snapshot::Result<(LogHead, Vec<Record>)>;
+
 /// A state on its way through the log.
 struct Replay {
     done: Rebuilt,
+    /// What it began with.
+    snapshot: Option<String>,
     stop: Stop,
     /// After the last records applied, oldest first.
     digests: VecDeque<(Lsn, Digest)>,
@@ -210,6 +218,7 @@ impl Replay {
                 epochs: EpochTable::default(),
                 tally: Tally::default(),
             },
+            snapshot: None,
             stop,
             digests: VecDeque::new(),
             passed_target: false,
@@ -241,19 +250,25 @@ impl Replay {
         plan: &Plan,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Broken> {
+        let largest = plan.steps.iter().map(|step| step.head.raw_bytes).max();
+        let fit = BYTES_AHEAD / largest.unwrap_or(0).max(1);
+        let lanes = usize::try_from(fit).map_or(PIECES_AHEAD, |fit| fit.clamp(2, PIECES_AHEAD));
         std::thread::scope(|scope| {
-            let (sender, pieces) = sync_channel(PIECES_AHEAD);
-            let paths = plan.steps.iter().map(|step| step.path.clone());
-            let paths: Vec<_> = paths.collect();
-            scope.spawn(move || {
-                for path in paths {
-                    // Nobody listens any more once the target is reached or something failed.
-                    let read = archive::read_log(&*source.from, &path, &source.identities);
-                    if sender.send(read).is_err() {
-                        return;
+            let begin = |lane: usize| {
+                // Without a buffer: each lane holds the one piece that it has read.
+                let (sender, pieces) = sync_channel(0);
+                scope.spawn(move || {
+                    for step in plan.steps.iter().skip(lane).step_by(lanes) {
+                        let read = archive::read_log(&*source.from, &step.path, &source.identities);
+                        // Nobody listens any more once the target is reached or something failed.
+                        if sender.send(read).is_err() {
+                            return;
+                        }
                     }
-                }
-            });
+                });
+                pieces
+            };
+            let pieces: Vec<_> = (0..lanes).map(begin).collect();
             self.follow(plan, cluster, &pieces, on_progress)
         })
     }
@@ -262,7 +277,7 @@ impl Replay {
         &mut self,
         plan: &Plan,
         cluster: ClusterId,
-        pieces: &Receiver<standfast_snapshot::Result<(LogHead, Vec<Record>)>>,
+        lanes: &[Receiver<Piece>],
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Broken> {
         let all_bytes = plan.steps.iter().map(|step| step.head.raw_bytes).sum();
@@ -274,12 +289,12 @@ impl Replay {
         {
             Mark::RestoreForked.hit();
         }
-        for step in &plan.steps {
+        for (step, pieces) in plan.steps.iter().zip(lanes.iter().cycle()) {
             on_progress(Progress::Replaying {
                 done_bytes,
                 all_bytes,
             });
-            let read = pieces.recv().expect("one answer for each path");
+            let read = pieces.recv().expect("one answer for each step");
             let (head, records) = read.map_err(|error| Broken::of(&step.path, &error))?;
             if head != step.head || head.cluster != cluster {
                 return Err(Broken::not_listed(&step.path, &step.path));
@@ -298,7 +313,7 @@ impl Replay {
     }
 
     /// Applies the part of the record that belongs to the target's past, if there is any.
-    fn take(&mut self, step: &Step, record: &Record) -> Result<(), Failure> {
+    fn take(&mut self, step: &Step, record: &Record) -> Result<(), Broken> {
         let (first, last) = (record.first_lsn(), record.last_lsn());
         if last <= self.done.link.position.lsn || first > step.through {
             return Ok(());
@@ -328,10 +343,11 @@ impl Replay {
         Ok(())
     }
 
-    fn apply(&mut self, step: &Step, record: &Record, through: Lsn) -> Result<(), Failure> {
+    fn apply(&mut self, step: &Step, record: &Record, through: Lsn) -> Result<(), Broken> {
         let refuse = |what: &str| {
             let (file, lsn) = (&step.path, record.first_lsn());
-            Err(damaged(format!("{file}: the record at LSN {lsn}: {what}")))
+            let text = format!("{file}: the record at LSN {lsn}: {what}");
+            Err(Broken::from(damaged(text)))
         };
         match &mut self.watch {
             Some(watch) => watch.apply(&mut self.done.state, record, through),
@@ -370,7 +386,7 @@ impl Replay {
     }
 
     /// I2: whoever has applied an LSN of one history has the same state there.
-    fn check(&mut self, attestation: Attestation) -> Result<(), Failure> {
+    fn check(&mut self, attestation: Attestation) -> Result<(), Broken> {
         let at = self
             .digests
             .partition_point(|(lsn, _)| *lsn < attestation.lsn);
@@ -380,15 +396,25 @@ impl Replay {
         };
         if *digest != attestation.digest {
             let attested = attestation.digest;
-            return Err(damaged(format!(
+            let failure = damaged(format!(
                 "I2: the restored state differs from the primary's at LSN {lsn}: digest {digest} \
                  here, {attested} attested"
-            ))
-            .hint("restore an earlier point or another history, and keep this archive"));
+            ));
+            let hint = "restore an earlier point or another history, and keep this archive";
+            return Err(self.refuted(failure.hint(hint)));
         }
         self.done.tally.attestations += 1;
         self.done.tally.attested_lsn = *lsn;
         Ok(())
+    }
+
+    /// Sound log leads from where this began to what cannot be: another beginning may be right.
+    fn refuted(&self, failure: Failure) -> Broken {
+        Broken {
+            object: self.snapshot.clone(),
+            is_other: false,
+            failure,
+        }
     }
 
     /// The state is exactly the one that was asked for, or it is not handed out.

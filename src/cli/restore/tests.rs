@@ -7,9 +7,9 @@ use super::*;
 use crate::cli::backup::rfc3339;
 use crate::node::meta;
 use crate::node::open::state_limits;
-use crate::node::shelf::load_snapshot;
+use crate::node::shelf::{Contents, load_snapshot};
 use crate::replication::EpochEntry;
-use crate::state::{self, Attestation, Command, State};
+use crate::state::{self, Attestation, Block, Command, State};
 use bytes::{Bytes, BytesMut};
 use standfast_snapshot::store::{Scratch, open};
 use standfast_snapshot::{
@@ -109,9 +109,14 @@ impl Primary {
 
     /// Writes the state as the node does, and answers the file.
     fn snapshot(&mut self, dir: &Path) -> PathBuf {
+        self.snapshot_of(dir, |_, _| ())
+    }
+
+    /// With what a memory that does not keep its bits makes of the blocks.
+    fn snapshot_of(&mut self, dir: &Path, rot: impl FnOnce(&mut Header, &mut [Block])) -> PathBuf {
         let head = self.state.begin_snapshot();
         let epochs = crate::replication::EpochTable::new(self.epochs.clone());
-        let header = Header {
+        let mut header = Header {
             cluster: CLUSTER,
             cluster_name: "bank".to_owned(),
             node: NodeId(2),
@@ -124,9 +129,10 @@ impl Primary {
             state_head: Bytes::new(),
         };
         let path = dir.join(crate::node::shelf::name_of(head.lsn));
-        let mut writer = Writer::create(&path, &header, Options::default()).unwrap();
         let mut blocks = Vec::new();
         while !self.state.snapshot_step(64, &mut blocks) {}
+        rot(&mut header, &mut blocks);
+        let mut writer = Writer::create(&path, &header, Options::default()).unwrap();
         for block in blocks {
             writer.push(crate::node::shelf::file_block(block)).unwrap();
         }
@@ -151,6 +157,10 @@ fn ship(dir: &Path, card: &Card, snapshot: Option<&Path>, records: &[Record]) {
 
 /// Two epochs, 43 LSNs, attestations at 13, 24 and 41, a snapshot at 24, in several pieces.
 fn build(dir: &Path) -> Primary {
+    build_with(dir, |_, _| ())
+}
+
+fn build_with(dir: &Path, rot: impl FnOnce(&mut Header, &mut [Block])) -> Primary {
     let mut primary = Primary::new();
     primary.write(5);
     primary.write(6);
@@ -160,7 +170,7 @@ fn build(dir: &Path) -> Primary {
     primary.attest_truth();
     let archive = dir.join("archive");
     ship(&archive, &card(FIRST, &[]), None, &primary.records[..4]);
-    let snapshot = primary.snapshot(dir);
+    let snapshot = primary.snapshot_of(dir, rot);
     ship(
         &archive,
         &card(FIRST, &[]),
@@ -531,7 +541,14 @@ fn a_backup_directory_is_listed_and_proved() {
                 1970-01-01T00:00:00.042000001Z";
     assert!(text.contains(line), "{text}");
 
-    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let report = verify(
+        &stored(&dir),
+        CLUSTER,
+        2,
+        &Identities::default(),
+        &Contents::of(CLUSTER),
+    )
+    .unwrap();
     let proved = report_json(&report);
     assert_eq!(
         (&proved["sound"], &proved["files"]),
@@ -543,7 +560,14 @@ fn a_backup_directory_is_listed_and_proved() {
     );
     fs::remove_file(dir.join(&catalogue.histories[0].logs[2].path)).unwrap();
     fs::remove_file(dir.join(&catalogue.histories[0].snapshots[0].path)).unwrap();
-    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let report = verify(
+        &stored(&dir),
+        CLUSTER,
+        2,
+        &Identities::default(),
+        &Contents::of(CLUSTER),
+    )
+    .unwrap();
     let told = report_text(&report);
     assert_eq!(
         told.matches("it is not there, and manifest-").count(),
@@ -555,10 +579,24 @@ fn a_backup_directory_is_listed_and_proved() {
         let name = catalogue::manifest_name(manifest.id);
         fs::remove_file(dir.join(&home).join(name)).unwrap();
     }
-    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let report = verify(
+        &stored(&dir),
+        CLUSTER,
+        2,
+        &Identities::default(),
+        &Contents::of(CLUSTER),
+    )
+    .unwrap();
     assert!(report.is_sound(), "what is left is a shorter log, whole");
     fs::remove_file(dir.join(&catalogue.histories[0].logs[0].path)).unwrap();
-    let report = verify(&stored(&dir), CLUSTER, 2, &Identities::default()).unwrap();
+    let report = verify(
+        &stored(&dir),
+        CLUSTER,
+        2,
+        &Identities::default(),
+        &Contents::of(CLUSTER),
+    )
+    .unwrap();
     assert_eq!(report_json(&report)["sound"], false);
     assert!(report_text(&report).contains("FINDING    no snapshot, and no log from LSN 1"));
 }

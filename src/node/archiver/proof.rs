@@ -6,6 +6,7 @@
 use crate::limits;
 use crate::node::archiver::{Archiver, Order};
 use crate::node::clock::Now;
+use crate::node::shelf::Contents;
 use serde::{Deserialize, Serialize};
 use standfast_snapshot::archive::{REMOVAL_FOR, remove};
 use standfast_snapshot::retention::{Policy, expire};
@@ -100,7 +101,9 @@ impl Proof {
     /// Reads all of it, on one thread, and then removes what may go. `nonce` is random.
     pub fn run(&self, now: &dyn Fn() -> Now, nonce: u128) -> Result<Verified, String> {
         let prove = || {
-            let report = verify(&self.store, self.cluster, 1, &Identities::default())?;
+            let contents = Contents::of(self.cluster);
+            let nobody = Identities::default();
+            let report = verify(&self.store, self.cluster, 1, &nobody, &contents)?;
             Ok(Verified::new(&report, now().wall))
         };
         // `backup expire` may remove what was listed before it is read: what is found twice is

@@ -3,6 +3,7 @@
 mod proofs;
 
 use super::*;
+use crate::node::shelf::Contents;
 use standfast_snapshot::store::Memory;
 use standfast_snapshot::{Card, Store, plan};
 use standfast_wal::Epoch;
@@ -378,6 +379,8 @@ fn an_encrypted_archive_is_read_back_put_again_and_taken_over_without_a_key() {
     assert!(manifests.count() >= 2);
     let store: Shared = memory.clone();
     let nobody = standfast_snapshot::Identities::default();
-    let report = standfast_snapshot::verify::verify(&store, CLUSTER, 1, &nobody).unwrap();
+    let report =
+        standfast_snapshot::verify::verify(&store, CLUSTER, 1, &nobody, &Contents::of(CLUSTER))
+            .unwrap();
     assert!(report.is_sound(), "{report:?}");
 }

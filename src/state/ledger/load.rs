@@ -98,6 +98,14 @@ impl Loading {
         Some(Loading { items, digest })
     }
 
+    /// What it counts in the digest of the whole.
+    pub fn share(&self) -> Digest {
+        match &self.items {
+            Items::Head(ends) => sums::of_clock(ends.last_event),
+            _ => self.digest,
+        }
+    }
+
     /// Reads a full segment; `None` if it is not of whole items of a list.
     pub fn of_segment(segment: Segment) -> Option<Loading> {
         let sort = Sorts::from_number(segment.sort)?;

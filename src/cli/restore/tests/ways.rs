@@ -66,6 +66,56 @@ fn a_snapshot_whose_head_is_damaged_is_named_as_well() {
     );
 }
 
+/// Sound bytes of a state that was not: no checksum of the file can tell.
+#[test]
+fn a_snapshot_of_rotten_memory_is_found_and_passed_over() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    build_with(dir, |_, blocks| {
+        *blocks[0].bytes.last_mut().unwrap() ^= 1;
+    });
+    let (store, contents) = (stored(&dir.join("archive")), Contents::of(CLUSTER));
+    let nobody = Identities::default();
+    let report = standfast_snapshot::verify::verify(&store, CLUSTER, 1, &nobody, &contents);
+    let findings = report.unwrap().histories.remove(0).findings;
+    let found: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    assert!(
+        found.len() == 1 && found[0].contains("state: the digest is"),
+        "{found:?}"
+    );
+    let restored = restore_to(dir, Target::Latest).unwrap();
+    assert_eq!(restored.tally.snapshot_lsn, None);
+    assert!(
+        restored.passed_over[0].contains("state: the digest is"),
+        "{:?}",
+        restored.passed_over
+    );
+}
+
+/// Whoever wrote it had applied something else, and the log's attestations tell.
+#[test]
+fn a_snapshot_that_an_attestation_refutes_is_passed_over() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    let primary = build_with(dir, |header, blocks| {
+        *blocks[0].bytes.last_mut().unwrap() ^= 1;
+        let limits = state_limits(CLUSTER);
+        let part = state::load_block(&limits, &blocks[0].bytes).unwrap();
+        assert_eq!(blocks.len(), 1);
+        header.digest = part.tally().digest.0;
+    });
+    let restored = restore_to(dir, Target::Latest).unwrap();
+    assert_eq!(restored.tally.snapshot_lsn, None);
+    let digest = load(dir).1.digest();
+    let at = restored.link.position.lsn;
+    assert_eq!(Some(&digest), primary.digests.get(&at));
+    assert!(
+        restored.passed_over[0].contains("I2: the restored state differs"),
+        "{:?}",
+        restored.passed_over
+    );
+}
+
 fn oldest_log(dir: &Path) -> String {
     let home = dir.join("archive").join(history_home());
     let names = fs::read_dir(home).unwrap();

@@ -7,6 +7,7 @@ use crate::simulate::plan::Plan;
 use crate::simulate::world::{CLUSTER, MS};
 use bytes::Bytes;
 use standfast::node::archiver::Standing;
+use standfast::node::shelf::Contents;
 use standfast::state::Digest;
 use standfast_snapshot::manifest::Manifest;
 use standfast_snapshot::object::decode_log;
@@ -230,7 +231,13 @@ impl Observer {
     /// All of the archive is sound. Log that was dropped before it was shipped leaves a hole.
     pub fn archive_is_sound(&self, store: &std::sync::Arc<Memory>) -> Result<(), String> {
         let store: Shared = store.clone();
-        let report = verify(&store, CLUSTER, 1, &Identities::default());
+        let report = verify(
+            &store,
+            CLUSTER,
+            1,
+            &Identities::default(),
+            &Contents::of(CLUSTER),
+        );
         let report = report.map_err(|error| format!("the archive: {error}"))?;
         let findings = report.histories.iter().flat_map(|one| &one.findings);
         let mut bad = findings.filter(|one| !matches!(one, Finding::Hole(_) | Finding::Nothing));
