@@ -167,6 +167,8 @@ pub const ARCHIVE_RETRY_MIN: Duration = Duration::from_millis(250);
 pub const ARCHIVE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Snapshots that the archiver asks for, and tries to put, are at least so far apart.
 pub const ARCHIVE_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the names in the archive are looked through: is what was shipped still there?
+pub const ARCHIVE_LOOK_INTERVAL: Duration = Duration::from_secs(15);
 /// A proof of the archive that broke off is not tried again sooner, nor is one after another.
 pub const ARCHIVE_VERIFY_RETRY: Duration = Duration::from_secs(60);
 /// A proof of the archive, or a drill, that is dated further ahead was dated by a wrong clock.

@@ -451,6 +451,16 @@ pub(crate) fn pieces_from(store: &dyn Store, dir: &str, from: Lsn) -> Result<Vec
     Ok(names.filter_map(|one| parse_log_name(&one.name)).collect())
 }
 
+/// Whether a history's card is there: the first that is put of it, and the last that goes.
+pub fn has_card(store: &dyn Store, cluster: ClusterId, history: History) -> Result<bool> {
+    let path = join(&history_dir(cluster, history), CARD_NAME);
+    match store.length(&path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(store.place(&path), error)),
+    }
+}
+
 /// The LSNs of the snapshots in a history's directory, by name only.
 pub(crate) fn snapshots_in(store: &dyn Store, dir: &str) -> Result<Vec<Lsn>> {
     let listing = store.list_behind(dir, SNAPSHOT_PREFIX);

@@ -79,6 +79,41 @@ pub fn survey(store: &Shared, card: &Card) -> Result<Survey> {
     })
 }
 
+/// What an archive lacks that was there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missing {
+    /// Not even the history's card is there.
+    Everything,
+    /// The log between these two.
+    Between(Lsn, Lsn),
+}
+
+/// Whether log goes on unbroken to `end` from the newest snapshot at or below it, or from the
+/// history's beginning; by names alone, so that it may be asked often.
+pub fn missing(store: &Shared, card: &Card, end: Lsn) -> Result<Option<Missing>> {
+    if !catalogue::has_card(&**store, card.cluster, card.history)? {
+        return Ok(Some(Missing::Everything));
+    }
+    let dir = catalogue::history_dir(card.cluster, card.history);
+    let mut snapshots = catalogue::snapshots_in(&**store, &dir)?;
+    snapshots.retain(|lsn| *lsn <= end);
+    let fork = card
+        .ancestors
+        .last()
+        .map_or(Lsn::ZERO, |(_, last)| Lsn(*last));
+    let base = snapshots.iter().copied().max().unwrap_or(fork);
+    let mut pieces = catalogue::pieces_reaching(&**store, &dir, base, &snapshots)?;
+    pieces.sort_unstable();
+    let mut reached = base;
+    for (first, last) in pieces {
+        if first > reached.next() && reached < end {
+            return Ok(Some(Missing::Between(reached, first)));
+        }
+        reached = reached.max(last);
+    }
+    Ok((reached < end).then_some(Missing::Between(reached, end.next())))
+}
+
 /// Whether a restore from what `entry` has gets to `end`.
 fn reaches(card: &Card, entry: HistoryEntry, end: Option<Link>) -> bool {
     let catalogue = Catalogue {

@@ -23,6 +23,7 @@ use crate::node::shelf;
 use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put, Upload as Uploading};
 use standfast_snapshot::retention::Policy;
 use standfast_snapshot::store::Scratch;
+use standfast_snapshot::survey::{self, Missing};
 use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, catalogue, store};
 use standfast_wal::{
     ClusterId, History, Kind, Link, Lsn, Mark, ReadError, Reader, Record, Storage,
@@ -114,6 +115,8 @@ pub struct Archiver {
     recipients: Recipients,
     keep: Option<Policy>,
     course: Option<Course>,
+    /// There is an archive of this cluster: a place without is not the one.
+    is_founded: bool,
     standing: Standing,
     /// The snapshot that is being put.
     uploading: Option<(History, Lsn)>,
@@ -145,6 +148,7 @@ impl Archiver {
             recipients,
             keep: None,
             course: None,
+            is_founded: false,
             standing: Standing::default(),
             uploading: None,
             upload_error: None,
@@ -170,8 +174,30 @@ impl Archiver {
         Archiver { keep, ..self }
     }
 
+    /// This cluster's archive was seen in this place before.
+    pub fn founded(self, is_founded: bool) -> Archiver {
+        Archiver { is_founded, ..self }
+    }
+
+    pub fn is_founded(&self) -> bool {
+        self.is_founded
+    }
+
     pub fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// Before anything is shipped: whether this node could. That the store does not answer now says
+    /// nothing.
+    pub fn look_around(&mut self, cluster: ClusterId, history: History) -> Result<(), String> {
+        let Ok(store) = store::open(&self.place, &self.scratch) else {
+            return Ok(());
+        };
+        let store = self.store.insert(store).clone();
+        match catalogue::clusters(&*store) {
+            Ok(_) => check_belongs(&store, &self.place, cluster, history, self.is_founded),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Another node archives now: what this one knows of the archive's end grows old.
@@ -247,6 +273,7 @@ impl Archiver {
         newest: Option<LogHead>,
         now: Now,
     ) -> Result<(), String> {
+        self.look(order, now)?;
         let course = self.course.as_mut().expect("it was set");
         course.survey.newest = newest;
         let end = course.shipper.end().map_or(Lsn::ZERO, |e| e.position.lsn);
@@ -257,6 +284,7 @@ impl Archiver {
             !course.survey.is_whole && !helps && self.uploading.is_none();
         let Some(head) = newest else { return Ok(()) };
         let there = read_back(course, &head, &order.card, log)?;
+        self.is_founded = true;
         if !course.survey.is_whole {
             return Ok(());
         }
@@ -269,6 +297,36 @@ impl Archiver {
         // Log time may be ahead of this clock: nobody's future can be restored.
         let time = there.attested_since().min(now.wall).max(as_of_ns);
         self.standing.restorable_ns = self.standing.restorable_ns.max(time);
+        Ok(())
+    }
+
+    /// Whether what was shipped is still there: the newest piece says nothing of those before it.
+    fn look(&mut self, order: &Order, now: Now) -> Result<(), String> {
+        let (Some(course), Some(store)) = (&mut self.course, &self.store) else {
+            return Ok(());
+        };
+        let slept = Duration::from_nanos(now.boot.saturating_sub(course.looked));
+        let Some(end) = course.shipper.end() else {
+            return Ok(());
+        };
+        if !course.survey.is_whole || slept < limits::ARCHIVE_LOOK_INTERVAL {
+            return Ok(());
+        }
+        let missing = survey::missing(store, &order.card, end.position.lsn);
+        let missing = missing.map_err(|error| error.to_string())?;
+        course.looked = now.boot;
+        match missing {
+            None => {}
+            Some(Missing::Between(before, behind)) => {
+                Mark::ArchiveBroken.hit();
+                course.survey.is_whole = false;
+                self.standing.gap = Some((before, behind));
+            }
+            Some(Missing::Everything) => {
+                self.course = None;
+                return Err(gone(&self.place));
+            }
+        }
         Ok(())
     }
 
@@ -296,7 +354,7 @@ impl Archiver {
             return Ok(());
         }
         let (cluster, history) = (order.card.cluster, order.card.history);
-        check_belongs(&store, &self.place, cluster, history)?;
+        check_belongs(&store, &self.place, cluster, history, self.is_founded)?;
         let (shipper, mut survey) =
             Shipper::open(&store, &order.card, &self.recipients).map_err(text)?;
         // Nothing is there yet, and nothing is missing of what will be.
@@ -318,6 +376,7 @@ impl Archiver {
             last_round: now.boot,
             waits: None,
             manifest: now.boot,
+            looked: now.boot,
         });
         Ok(())
     }
@@ -393,12 +452,21 @@ fn read_back(
         .map_err(|error| error.to_string())
 }
 
+fn gone(place: &str) -> String {
+    format!(
+        "what this node has seen in {place} of this cluster's archive is not there any more: is its \
+         file system mounted, is it the right bucket? To begin another archive there, stop the node \
+         and remove archive.place in its data directory"
+    )
+}
+
 /// The archive is this cluster's, and nobody's newer past is in it.
 fn check_belongs(
     store: &Shared,
     place: &str,
     cluster: ClusterId,
     history: History,
+    is_founded: bool,
 ) -> Result<(), String> {
     let text = |error: standfast_snapshot::Error| error.to_string();
     let clusters = catalogue::clusters(&**store).map_err(text)?;
@@ -409,6 +477,15 @@ fn check_belongs(
         ));
     }
     let histories = catalogue::histories(&**store, cluster).map_err(text)?;
+    let mut known = histories.iter();
+    let mut is_there = || {
+        known.try_fold(false, |any, one| {
+            Ok(any || catalogue::has_card(&**store, cluster, *one)?)
+        })
+    };
+    if is_founded && !is_there().map_err(text)? {
+        return Err(gone(place));
+    }
     let newer = histories
         .iter()
         .find(|other| other.generation >= history.generation && **other != history);

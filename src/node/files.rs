@@ -18,7 +18,7 @@ use crate::node::wire::{Frame, Head, Piece};
 use crate::state::Segment;
 use bytes::Bytes;
 use standfast_snapshot::{NewFile, Options, Recipients, SegmentRef, Writer};
-use standfast_wal::{ClusterId, Disk, Lsn, NodeId, Reader, durable};
+use standfast_wal::{ClusterId, Disk, History, Lsn, NodeId, Reader, durable};
 use std::collections::BTreeMap;
 use std::fs;
 use tokio::sync::mpsc;
@@ -47,11 +47,12 @@ impl Files {
     pub fn new(
         config: &Config,
         cluster: ClusterId,
+        history: History,
         events: mpsc::UnboundedSender<Event>,
         log: Option<Reader<Disk>>,
     ) -> Files {
         let dir = DataDir(config.data_dir.clone());
-        let archiver = start_archiver(config, log.as_ref(), &events);
+        let archiver = start_archiver(config, (cluster, history), log.as_ref(), &events);
         if let Some(log) = log.clone() {
             scrub(dir.clone(), log, events.clone());
         }
@@ -258,6 +259,7 @@ impl Files {
 /// A node that holds no log has nothing to archive.
 fn start_archiver(
     config: &Config,
+    (cluster, history): (ClusterId, History),
     log: Option<&Reader<Disk>>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Option<ship::Orders> {
@@ -273,7 +275,13 @@ fn start_archiver(
     )
     .keeping(config.archive_policy());
     let rehearsal = Rehearsal::new(config);
-    Some(ship::spawn(archiver, rehearsal, data, log, events.clone()))
+    let home = ship::Home {
+        cluster,
+        history,
+        place: place.as_str().to_string(),
+    };
+    let orders = ship::spawn(archiver, home, rehearsal, data, log, events.clone());
+    Some(orders)
 }
 
 /// Runs a job of its own; without a thread the node cannot go on, and says so by panicking.

@@ -247,6 +247,7 @@ impl Shell {
         let reader = log.as_ref().map(standfast_wal::Log::reader);
         let writer = log.map(|log| spawn_writer(log, events.clone()));
         let identity = meta.identity();
+        let history = replica.history();
         let engine = Engine::new(
             engine_settings(config, &meta),
             identity.clone(),
@@ -265,7 +266,7 @@ impl Shell {
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
         let meta_writer = files::spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;
-        let files = Files::new(config, identity.cluster, events.clone(), reader);
+        let files = Files::new(config, identity.cluster, history, events.clone(), reader);
         Ok(Shell {
             engine,
             door,

@@ -9,7 +9,8 @@ use crate::node::engine::Event;
 use crate::node::rehearsal::Rehearsal;
 use crate::node::run::{now, random};
 use standfast_snapshot::Shared;
-use standfast_wal::{ClusterId, Disk, Reader};
+use standfast_wal::{ClusterId, Disk, History, Reader};
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
@@ -41,9 +42,21 @@ impl Orders {
 
 const NO_PANIC: &str = "no thread panics while it holds this";
 
+/// In the data directory: the place in which this node has seen its cluster's archive. A file system
+/// that is not mounted looks like an archive that was never begun.
+const PLACE_FILE: &str = "archive.place";
+
+/// Whose archive is kept where.
+pub struct Home {
+    pub cluster: ClusterId,
+    pub history: History,
+    pub place: String,
+}
+
 /// Starts the thread; it ends with the node.
 pub fn spawn(
     archiver: Archiver,
+    home: Home,
     rehearsal: Option<Rehearsal>,
     data: &Path,
     log: Reader<Disk>,
@@ -54,13 +67,25 @@ pub fn spawn(
         data: DataDir(data.to_path_buf()),
         orders: orders.clone(),
     };
+    let file = data.join(PLACE_FILE);
     crate::node::files::spawn("archive", move || {
-        let mut worker = Worker::new(archiver, rehearsal.is_some());
+        let mut is_noted = fs::read(&file).is_ok_and(|place| place == home.place.as_bytes());
+        let mut worker = Worker::new(archiver.founded(is_noted), rehearsal.is_some());
+        // The engine is gone only when the process ends.
+        let tell = |standing| drop(events.send(Event::Archived(standing)));
+        if let Some(standing) = worker.look_around(home.cluster, home.history) {
+            tell(standing);
+        }
         loop {
             let done = worker.turn(thread.orders.next(), &log, &now);
+            if worker.archiver().is_founded() && !is_noted {
+                // Lost in a crash it is written again after the next start.
+                is_noted = fs::write(&file, &home.place)
+                    .inspect_err(|error| tracing::warn!(%error, "{PLACE_FILE} is not written"))
+                    .is_ok();
+            }
             if let Some(standing) = done.standing {
-                // The engine is gone only when the process ends.
-                let _ = events.send(Event::Archived(standing));
+                tell(standing);
             }
             done.upload.into_iter().for_each(|it| thread.upload(it));
             done.proof.into_iter().for_each(|it| thread.prove(it));

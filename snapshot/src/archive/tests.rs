@@ -8,6 +8,7 @@ use crate::fixtures::{
 };
 use crate::retention::{Policy, expire};
 use crate::seal::{Identities, Recipients};
+use crate::survey::{Missing, missing};
 use crate::verify::verify;
 use standfast_wal::{ClusterId, Damage, Kind};
 use std::fs;
@@ -214,6 +215,35 @@ fn a_survey_says_whether_the_end_can_be_restored() {
     assert!(!snapshot(20).is_whole, "before the hole");
     let found = snapshot(40);
     assert_eq!((found.snapshot_lsn, found.is_whole), (Some(Lsn(40)), true));
+}
+
+#[test]
+fn what_is_gone_is_seen_by_the_names_that_are_left() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = stored(&scratch.path().join("archive"));
+    let records = log(Link::default(), 2, 60);
+    let card = card(1, &[]);
+    let (mut shipper, _) = Shipper::open(&store, &card, &Recipients::default()).unwrap();
+    for ten in records.chunks(5) {
+        shipper.put_log(fine(ten)).unwrap();
+    }
+    let look = || missing(&store, &card, Lsn(60)).unwrap();
+    let home = catalogue::history_dir(CLUSTER, history(1));
+    let delete = |name: &str| store.delete(&join(&home, name)).unwrap();
+    assert_eq!(look(), None, "from LSN 1 on");
+    assert_eq!(
+        missing(&store, &card, Lsn(61)).unwrap(),
+        Some(Missing::Between(Lsn(60), Lsn(62)))
+    );
+    delete(&catalogue::log_name(Lsn(21), Lsn(30)));
+    assert_eq!(look(), Some(Missing::Between(Lsn(20), Lsn(31))));
+    let path = snapshot_file(scratch.path(), link_at(&records, 40), 1);
+    shipper.put_snapshot(&path).unwrap();
+    assert_eq!(look(), None, "behind the snapshot all is there");
+    delete(&catalogue::log_name(Lsn(51), Lsn(60)));
+    assert_eq!(look(), Some(Missing::Between(Lsn(50), Lsn(61))));
+    delete(CARD_NAME);
+    assert_eq!(look(), Some(Missing::Everything));
 }
 
 #[test]

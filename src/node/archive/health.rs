@@ -102,7 +102,11 @@ impl Engine {
             });
         }
         let patience = settings.verify_interval.as_secs_f64() * 3.0;
-        if patience > 0.0 && self.verified_age().is_some_and(|age| age > patience) {
+        let unproved_for = match self.verified_age() {
+            Some(age) => age,
+            None => now.since(since).as_secs_f64(),
+        };
+        if patience > 0.0 && unproved_for > patience {
             let text = "all of the archive has not been proved for three verify_intervals";
             alarms.push(Alarm {
                 name: "archive_unproved",

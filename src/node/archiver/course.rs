@@ -15,6 +15,8 @@ pub(super) struct Course {
     pub(super) waits: Option<(Lsn, u64)>,
     /// Boot clock (ns) when the last manifest was put, or the course set.
     pub(super) manifest: u64,
+    /// Boot clock (ns) when it was last seen that what was shipped is still there.
+    pub(super) looked: u64,
 }
 
 impl Course {

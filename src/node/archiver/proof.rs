@@ -25,6 +25,8 @@ pub struct Verified {
     pub findings: u64,
     /// The first finding, for people.
     pub first: Option<String>,
+    /// Encrypted objects, of which no more was proved than that they are as they were put.
+    pub unopened: u64,
     /// What was removed behind it; `None`: nothing is to be removed, or may be.
     pub expired: Option<Expired>,
 }
@@ -72,6 +74,7 @@ impl Verified {
             bytes: report.file_bytes,
             findings: u64::from(first.is_some()) + findings.count() as u64,
             first,
+            unopened: report.unopened.values().sum(),
             expired: None,
         }
     }
@@ -79,7 +82,12 @@ impl Verified {
     pub fn text(&self) -> String {
         let read = format!("{} objects, {} bytes", self.objects, self.bytes);
         match &self.first {
-            None => format!("all of it was proved: {read}"),
+            None if self.unopened == 0 => format!("all of it was proved: {read}"),
+            None => format!(
+                "all of it is there as it was put: {read}; {} objects are encrypted, and what is in \
+                 them takes a key to prove: `standfast drill restore --identity FILE`",
+                self.unopened
+            ),
             Some(first) => format!(
                 "the proof of {read} found {} things wrong (`standfast backup verify` lists them): \
                  {first}",

@@ -340,6 +340,59 @@ fn what_the_store_lost_is_put_again_or_told() {
     assert!(archiver.standing().error.is_some());
 }
 
+/// Its newest piece is there, and what lies before it is not.
+#[test]
+fn what_goes_behind_the_archivers_back_no_longer_counts() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(20);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    log.grow(20);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    assert_eq!(pieces(&memory), [(1, 20), (21, 40)]);
+    let mut names = memory.names().into_iter();
+    let oldest = names.find(|name| name.contains("/log-")).unwrap();
+    memory.delete(&oldest).unwrap();
+    log.grow(160);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    let standing = archiver.standing().clone();
+    assert_eq!(standing.gap, Some((Lsn::ZERO, Lsn(21))));
+    assert_eq!(standing.restorable_ns, 4 * SECOND);
+    assert!(standing.wants_snapshot);
+}
+
+/// A file system that is not mounted, or another's: no archive is begun in place of the one that
+/// was.
+#[test]
+fn an_archive_that_is_not_there_any_more_is_not_begun_anew() {
+    let memory = Arc::new(Memory::default());
+    let mut first = archiver(&memory);
+    let mut log = Log::new(20);
+    assert!(!first.is_founded());
+    assert!(first.round(&order(&log), &log, at(log.now())));
+    assert!(first.is_founded());
+    for name in memory.names() {
+        memory.delete(&name).unwrap();
+    }
+    log.grow(10);
+    assert!(
+        first.round(&order(&log), &log, at(log.now())),
+        "not seen yet"
+    );
+    log.grow(160);
+    for seconds in [0, 1, 20] {
+        let now = at(log.now() + seconds * SECOND);
+        assert!(!first.round(&order(&log), &log, now));
+        let error = first.standing().error.clone().unwrap();
+        assert!(error.contains("is not there any more"), "{error}");
+        assert_eq!(first.standing().restorable_ns, 3 * SECOND);
+    }
+    let mut second = archiver(&memory).founded(true);
+    assert!(!second.round(&order(&log), &log, at(log.now())));
+    let mut anew = archiver(&memory);
+    assert!(anew.round(&order(&log), &log, at(log.now())), "by command");
+}
+
 #[test]
 fn an_encrypted_archive_is_read_back_put_again_and_taken_over_without_a_key() {
     let recipient = age::x25519::Identity::generate().to_public().to_string();

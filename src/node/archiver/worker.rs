@@ -5,7 +5,7 @@ use super::{Archiver, Committed, Order, Proof, Rehearsed, Standing, Upload, Veri
 use crate::limits;
 use crate::node::clock::Now;
 use standfast_snapshot::Shared;
-use standfast_wal::ClusterId;
+use standfast_wal::{ClusterId, History};
 use std::time::Duration;
 
 /// What the worker is to take in next. Of orders only the newest counts, and of the jobs beside it
@@ -65,6 +65,20 @@ impl Worker {
             may_drill,
             failing: None,
         }
+    }
+
+    /// Before the first order: what stands in the way of archiving here, where that is clear.
+    pub fn look_around(&mut self, cluster: ClusterId, history: History) -> Option<Box<Standing>> {
+        let error = self.archiver.look_around(cluster, history).err()?;
+        Some(Box::new(Standing {
+            error: Some(error),
+            is_failing: true,
+            ..Standing::default()
+        }))
+    }
+
+    pub fn archiver(&self) -> &Archiver {
+        &self.archiver
     }
 
     /// Takes in `words`, and does what they order; blocks as long as the store does.

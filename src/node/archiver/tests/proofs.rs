@@ -1,6 +1,7 @@
 //! Proofs of all of an archive, and what is removed behind them.
 
 use super::*;
+use crate::state::{self, Segment};
 use standfast_snapshot::retention::Policy;
 use standfast_snapshot::{Header, Options, SegmentRef, Writer, segment};
 use standfast_wal::{Disk, NodeId};
@@ -63,6 +64,16 @@ fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
 fn snapshot(archiver: &mut Archiver, log: &Log) {
     let scratch = tempfile::tempdir().unwrap();
     let link = log.records.last().unwrap().link();
+    // An id that was used up.
+    let bytes = u128::from(link.position.lsn.0).to_le_bytes();
+    let own = SegmentRef::of(5, 0, &bytes);
+    let share = state::load_segment(Segment {
+        sort: 5,
+        number: 0,
+        bytes: bytes.to_vec().into(),
+        stored: None,
+    });
+    let share = share.unwrap().tally();
     let header = Header {
         cluster: CLUSTER,
         cluster_name: "bank".to_string(),
@@ -70,13 +81,11 @@ fn snapshot(archiver: &mut Archiver, log: &Log) {
         history: history(1),
         ancestors: Vec::new(),
         link,
-        digest: 1,
+        digest: share.digest.0,
         counts: [0; 4],
         epoch_table: Default::default(),
         state_head: Default::default(),
     };
-    let bytes = link.position.lsn.0.to_le_bytes();
-    let own = SegmentRef::of(4, 0, &bytes);
     segment::write(&Disk::open(scratch.path()).unwrap(), &own, &bytes).unwrap();
     let path = scratch.path().join("snapshot");
     let mut writer = Writer::create(&path, &header, Options::default()).unwrap();
