@@ -1,8 +1,9 @@
 //! Proves an archive: reads every byte of it, and says what can be restored and what cannot.
 //!
 //! Each snapshot and each piece of log is read whole, and what a snapshot holds is summed up and
-//! held against its head: sound bytes of a state that memory had damaged are damage, too. Of an encrypted one that no identity opens
-//! only that is proved which takes no key: that the bytes are those that were put, and its head.
+//! held against its head: sound bytes of a state that memory had damaged are damage, too. Of an
+//! encrypted one that no identity opens only that is proved which takes no key: that the bytes are
+//! those that were put, and its head.
 //! Where two of them speak of the same LSN they must name the same chain value. Then every
 //! history's log is followed from each snapshot: what is unbroken up to the newest record is a
 //! restore point; each hole is named by LSN and time.
@@ -148,8 +149,8 @@ impl fmt::Display for Finding {
 }
 
 /// Reads and proves everything that the archive in `store` has of `cluster`, with `threads`
-/// threads; `contents` knows what is in a snapshot. An error is one of a store that does not answer; what is wrong with an object is a
-/// finding.
+/// threads; `contents` knows what is in a snapshot. An error is one of a store that does not
+/// answer; what is wrong with an object is a finding.
 pub fn verify(
     store: &Shared,
     cluster: ClusterId,

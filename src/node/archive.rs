@@ -165,7 +165,10 @@ impl Engine {
         );
         let history = self.replica.history();
         let newest = self.copies.newest.as_ref();
-        let newest = newest.filter(|newest| newest.head.history == history);
+        // What this node's state was held against by then: a copy that differs is not put.
+        let newest = newest.filter(|newest| {
+            newest.head.history == history && self.is_attested(newest.head.link.position.lsn)
+        });
         Order {
             card: Card {
                 cluster: self.identity.cluster,

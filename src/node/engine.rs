@@ -35,6 +35,7 @@ use standfast_wal::scribe::Command;
 use standfast_wal::{Link, Lsn, NodeId, Record, Space, WriterEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+use time::Attested;
 
 /// What the engine is told. Links tell it in the order in which things happened to them.
 #[derive(Debug)]
@@ -277,14 +278,6 @@ pub struct Engine {
     replies: Vec<Reply>,
 }
 
-/// When the next attestation is due.
-#[derive(Debug, Default)]
-struct Attested {
-    at: Time,
-    /// Commands were applied since.
-    stale: bool,
-}
-
 impl Engine {
     pub fn new(
         settings: EngineSettings,
@@ -296,6 +289,7 @@ impl Engine {
         is_witness: bool,
     ) -> Engine {
         let is_log_suspect = replica.meta().suspect;
+        let attested = Attested::since(state.applied().lsn);
         let mut engine = Engine {
             settings,
             identity,
@@ -321,7 +315,7 @@ impl Engine {
             tick: Lsn::ZERO,
             events_ns: 0,
             digests: VecDeque::new(),
-            attested: Attested::default(),
+            attested,
             disk_full: false,
             damage: None,
             damaged_through: Lsn::ZERO,
@@ -366,6 +360,11 @@ impl Engine {
     /// The books where the state stands.
     pub fn ledger(&self) -> &Ledger {
         self.state.ledger()
+    }
+
+    /// Whether this node's state at `lsn` is what the primary attested.
+    pub(in crate::node) fn is_attested(&self, lsn: Lsn) -> bool {
+        self.attested.covers(lsn)
     }
 
     /// The digests that are kept of the state's past, and attestations are held against.

@@ -42,8 +42,8 @@ impl Orders {
 
 const NO_PANIC: &str = "no thread panics while it holds this";
 
-/// In the data directory: the place in which this node has seen its cluster's archive. A file system
-/// that is not mounted looks like an archive that was never begun.
+/// In the data directory: the place in which this node has seen its cluster's archive. A file
+/// system that is not mounted looks like an archive that was never begun.
 const PLACE_FILE: &str = "archive.place";
 
 /// Whose archive is kept where.

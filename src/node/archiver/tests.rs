@@ -5,8 +5,8 @@ mod proofs;
 use super::*;
 use crate::node::shelf::Contents;
 use standfast_snapshot::store::Memory;
-use standfast_snapshot::{Card, Store, plan};
-use standfast_wal::Epoch;
+use standfast_snapshot::{Card, Store, catalogue, plan};
+use standfast_wal::{ClusterId, Epoch};
 use std::sync::Arc;
 
 const CLUSTER: ClusterId = ClusterId(7);

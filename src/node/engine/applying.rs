@@ -1,6 +1,7 @@
 //! Committed records into the state, a bounded stretch a turn, and the answers they give.
 
 use super::Engine;
+use super::time::Attested;
 use crate::limits;
 use crate::replication::Input;
 use crate::state::State;
@@ -108,8 +109,11 @@ impl Engine {
             Kind::Operator => self.desk.operator_record(record),
             Kind::EpochStart | Kind::Tick => {}
         }
-        self.digests
-            .push_back((record.last_lsn(), self.state.digest()));
+        let digest = self.state.digest();
+        if self.digests.back().is_none_or(|(_, last)| *last != digest) {
+            self.attested.changed = record.last_lsn();
+        }
+        self.digests.push_back((record.last_lsn(), digest));
         if self.digests.len() > limits::DIGESTS_KEPT {
             self.digests.pop_front();
         }
@@ -119,6 +123,7 @@ impl Engine {
     pub(in crate::node) fn replace_state(&mut self, state: State) {
         self.state = state;
         self.digests.clear();
+        self.attested = Attested::since(self.state.applied().lsn);
         self.outcomes.clear();
     }
 }

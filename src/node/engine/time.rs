@@ -1,10 +1,38 @@
 //! Log time, ticks and attestations, and the watch over the disk and the wall clock.
 
-use super::{Attested, Engine};
+use super::Engine;
 use crate::limits;
 use crate::node::clock::LogClock;
 use crate::replication::{Input, Time};
 use standfast_wal::{Kind, Lsn, Mark, Record};
+
+/// When the next attestation is due, and how far this node's own state was held against one.
+#[derive(Debug)]
+pub(super) struct Attested {
+    pub(super) at: Time,
+    /// Commands were applied since; or nobody has attested yet what this process began with.
+    pub(super) stale: bool,
+    /// The highest LSN whose digest was compared.
+    compared: Lsn,
+    /// The last LSN that changed the digest.
+    pub(super) changed: Lsn,
+}
+
+impl Attested {
+    pub(super) fn since(applied: Lsn) -> Attested {
+        Attested {
+            at: Time::default(),
+            stale: true,
+            compared: Lsn::ZERO,
+            changed: applied,
+        }
+    }
+
+    /// Whether the state at `lsn` is what the primary attested.
+    pub(super) fn covers(&self, lsn: Lsn) -> bool {
+        self.compared >= lsn || self.compared >= self.changed
+    }
+}
 
 impl Engine {
     /// What most clocks say, where they are known: to judge what others have dated.
@@ -78,10 +106,8 @@ impl Engine {
         let proposed = self.propose(Kind::Attestation, 1, &attestation.encode());
         // Where nothing is taken now it is tried again an interval later, not in every turn: a
         // deadline that stays in the past would keep the engine's thread spinning.
-        self.attested = Attested {
-            at: self.time(),
-            stale: proposed.is_none(),
-        };
+        self.attested.at = self.time();
+        self.attested.stale = proposed.is_none();
     }
 
     /// Tells the core when the disk leaves a record undone for too long, and when it is back.
@@ -123,6 +149,7 @@ impl Engine {
             .find(|(lsn, _)| *lsn == attested.lsn);
         if mine.is_some() {
             Mark::AttestationCompared.hit();
+            self.attested.compared = attested.lsn;
         }
         if let Some((lsn, digest)) = mine
             && *digest != attested.digest
@@ -137,5 +164,24 @@ impl Engine {
                 "{story}. This node stops, so that it serves nothing wrong"
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_attested_once_a_digest_was_compared_that_its_state_leads_to() {
+        let mut attested = Attested::since(Lsn(40));
+        assert!(!attested.covers(Lsn(40)), "what was loaded is not yet");
+        attested.compared = Lsn(30);
+        assert!(!attested.covers(Lsn(40)));
+        attested.changed = Lsn(52);
+        attested.compared = Lsn(50);
+        assert!(attested.covers(Lsn(40)) && attested.covers(Lsn(50)));
+        assert!(!attested.covers(Lsn(51)));
+        attested.compared = Lsn(52);
+        assert!(attested.covers(Lsn(60)), "nothing has changed since");
     }
 }
