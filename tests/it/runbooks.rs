@@ -58,13 +58,13 @@ impl Runbook {
 
     /// As `run`, with `--json`.
     #[track_caller]
-    fn ask(&mut self, cluster: &Cluster, command: &str) -> Json {
+    pub fn ask(&mut self, cluster: &Cluster, command: &str) -> Json {
         let said = self.run_with(cluster, command, &["--json"]);
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
     #[track_caller]
-    fn run_with(&mut self, cluster: &Cluster, command: &str, more: &[&str]) -> String {
+    pub fn run_with(&mut self, cluster: &Cluster, command: &str, more: &[&str]) -> String {
         let words = self.next();
         let line = words.join(" ");
         assert!(line.starts_with(command), "{line} is not {command}");
@@ -111,7 +111,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-fn settings_of(node: &Node) -> String {
+pub fn settings_of(node: &Node) -> String {
     let file = node.start.rsplit(' ').next().expect("the settings file");
     file.to_owned()
 }
