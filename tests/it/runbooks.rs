@@ -145,7 +145,7 @@ fn book(cluster: &Cluster, ids: &[u128]) {
 }
 
 /// By the primary's own word: what `cluster.json` says may be from before its election.
-fn wait_whole(cluster: &Cluster) {
+pub fn wait_whole(cluster: &Cluster) {
     until(
         "the other data node is a synchronous backup",
         PATIENCE,
@@ -176,7 +176,7 @@ fn every_command_of_the_runbooks_does_what_it_says() {
 }
 
 /// The primary first, then the other data node, then the witness.
-fn in_order(cluster: &Cluster) -> Vec<Node> {
+pub fn in_order(cluster: &Cluster) -> Vec<Node> {
     let primary = cluster.primary();
     let mut nodes = cluster.nodes();
     nodes.sort_by_key(|node| (node.id != primary.id, !node.holds_data()));
