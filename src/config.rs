@@ -264,7 +264,8 @@ settings! {
             "Where such a drill makes its scratch directory, which takes the room of the state; \
              empty is the system's directory for temporary files.";
         drill_identity: Option<PathBuf> = "",
-            "The age identity file with which such a drill opens an encrypted archive.";
+            "The age identity file with which such a drill, and `drill restore --config`, opens an \
+             encrypted archive.";
         drill_timeout: Duration = "1h" in "1s" to "7days",
             "How long such a drill may take; then it is ended and none was done.";
         drill_key: Option<PathBuf> = "",

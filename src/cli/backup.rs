@@ -39,6 +39,12 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// As `read`; where no file is named, of the one that the settings name.
+    pub fn read_or(&self, by_settings: Option<&PathBuf>) -> Result<Identities, Failure> {
+        let identity = self.identity.as_ref().or(by_settings).cloned();
+        Keys { identity }.read()
+    }
+
     /// None, if no file is named.
     pub fn read(&self) -> Result<Identities, Failure> {
         let Some(path) = &self.identity else {

@@ -1,6 +1,9 @@
 //! Drills on a real cluster: a restore that is proved, one that is sabotaged, and a failover.
 
+use crate::archive::wait_archived;
+use crate::runbooks::settings_of;
 use crate::turn;
+use age::secrecy::ExposeSecret;
 use rig::cluster::digest;
 use rig::{Cluster, Spec};
 use serde_json::Value as Json;
@@ -190,6 +193,29 @@ fn sabotage(store: &Path) {
         }
     }
     assert!(hurt > 0, "no snapshot in {}", store.display());
+}
+
+/// As the document has it in a crontab: nothing but the settings names the key.
+#[test]
+fn the_nightly_drill_of_an_encrypted_archive_takes_its_key_from_the_settings() {
+    let scratch = tempfile::tempdir().expect("a scratch directory can be made");
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let key = age::x25519::Identity::generate();
+    std::fs::write(path("key"), key.to_string().expose_secret()).expect("it is writable");
+    let spec = Spec::pair().archived(&path("archive"));
+    let cluster = turn::start(&spec.sealed_to(&key.to_public().to_string()));
+    cluster.client().call(&["SET", "k", "v"]).expect("SET");
+    wait_archived(&cluster);
+    let settings = std::fs::read_to_string(settings_of(&cluster.primary())).expect("a file");
+    let nightly = |more: &str| {
+        std::fs::write(path("node.toml"), format!("{more}{settings}")).expect("it is writable");
+        let file = path("node.toml");
+        let words = ["restore", "--config", &file];
+        let told = ["--by", "cron", "--why", "nightly"];
+        drill(&cluster, &[&words[..], &told].concat())
+    };
+    nightly("").assert_failed("--identity FILE");
+    nightly(&format!("drill_identity = {:?}\n", path("key"))).assert_passed();
 }
 
 #[test]
