@@ -244,7 +244,8 @@ settings! {
             "How far back every point stays restorable from the archive; what only older ones need \
              is removed behind each proof of all of it that found nothing wrong. 0 is for ever.";
         archive_keep_full: u32 = "2" in "1" to "1000000",
-            "How many snapshots of each history stay at least, where archive_keep_for removes any.";
+            "How many snapshots of the newest history stay at least, where archive_keep_for removes \
+             any; of an older one, as long as it had a command within that time.";
         archive_required: bool = "false",
             "Refuse writes rather than drop log that the archive lacks, once wal_keep is passed or \
              the disk is 80 % full.";

@@ -80,7 +80,8 @@ pub enum Backup {
     Expire {
         #[command(flatten)]
         place: Where,
-        /// Snapshots of each history to keep at least
+        /// Snapshots to keep at least of the newest history, and of each that had a command within
+        /// --keep-for; what only older histories need goes
         #[arg(long, value_name = "N", default_value_t = 2)]
         keep_full: usize,
         /// How far back every point stays restorable
