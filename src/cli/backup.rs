@@ -65,6 +65,9 @@ impl Keys {
 pub enum Backup {
     Now(super::backup_now::Now),
     /// Show snapshots, log and what can be restored; reads headers only
+    ///
+    /// Ends with 7 where one of them cannot be read, or log is missing in between. Only `verify`
+    /// proves that the rest is sound.
     List(Where),
     /// Read every byte, and prove what can be restored and what cannot
     ///
@@ -188,7 +191,32 @@ fn list(place: &Where) -> Outcome {
             println!("\n{} reports of drills, the newest {newest}", drills.len());
         }
     }
-    Ok(ExitCode::Done)
+    Ok(match is_whole(&catalogue) {
+        true => ExitCode::Done,
+        false => ExitCode::Damaged,
+    })
+}
+
+/// Whether all that is listed can be read, and no history has a hole.
+pub(super) fn is_whole(catalogue: &Catalogue) -> bool {
+    let mut entries = catalogue.histories.iter();
+    entries.all(|entry| {
+        let lineage = Lineage::of(catalogue, entry.history).expect("it is in this catalogue");
+        entry.unreadable.is_empty() && holes(&lineage).is_empty()
+    })
+}
+
+fn holes(lineage: &Lineage<'_>) -> Vec<String> {
+    let mut holes: Vec<String> = lineage.gaps().iter().map(ToString::to_string).collect();
+    if let Some(newest) = lineage.newest()
+        && lineage.reaches().is_empty()
+    {
+        let newest = point(&newest);
+        holes.push(format!(
+            "there is no snapshot, and no log from LSN 1, before {newest}"
+        ));
+    }
+    holes
 }
 
 pub(super) fn list_json(catalogue: &Catalogue) -> Value {
@@ -232,10 +260,12 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
             "log_bytes": log_bytes(entry),
             "newest": lineage.newest().as_ref().map(point_json),
             "restorable": ranges.collect::<Vec<_>>(),
+            "holes": holes(&lineage),
             "unreadable": unreadable.collect::<Vec<_>>(),
         })
     });
     json!({
+        "whole": is_whole(catalogue),
         "cluster": catalogue.cluster.to_string(),
         "cluster_name": catalogue.cluster_name,
         "histories": histories.collect::<Vec<_>>(),
@@ -287,8 +317,8 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
             let (from, to) = (point(&reach.from), point(&reach.to));
             line(format!("  restorable {from}  to  {to}"));
         }
-        for gap in lineage.gaps() {
-            line(format!("  HOLE       {gap}"));
+        for hole in holes(&lineage) {
+            line(format!("  HOLE       {hole}"));
         }
         for bad in &entry.unreadable {
             line(format!("  UNREADABLE {}", bad.reason));
