@@ -153,12 +153,7 @@ fn unreadable(error: impl ToString) -> Failure {
 }
 
 /// A time in ns since 1970, for people.
-pub fn rfc3339(ns: u64) -> String {
-    match jiff::Timestamp::from_nanosecond(i128::from(ns)) {
-        Ok(time) => time.to_string(),
-        Err(_) => format!("{ns} ns"),
-    }
-}
+pub use crate::node::clock::utc as rfc3339;
 
 /// The time of a point, for people.
 pub fn point(point: &Point) -> String {

@@ -179,7 +179,17 @@ fn lose_the_site(cluster: &mut Cluster, site: &[Node], how: How) -> Notes {
 
 fn promote(cluster: &Cluster, steps: &mut Runbook, far: &Node) {
     let confirmed = ["--yes", "standfast"];
-    println!("{}", steps.run_with(cluster, "promote --force", &confirmed));
+    let said = steps.run_with(cluster, "promote --force", &confirmed);
+    println!("{said}");
+    // Before it asks: from when on, by a clock that people read, and how many at least.
+    let (_, warned) = said
+        .split_once("loses every command after LSN ")
+        .expect("a warning");
+    assert!(
+        warned.contains("Z, ") && warned.contains("s ago"),
+        "{warned}"
+    );
+    assert!(warned.contains(": at least "), "{warned}");
     until("the other site serves", PATIENCE, || {
         let status = cluster.status(far);
         (status["role"] == "primary" && status["serving"] == true).then_some(())
