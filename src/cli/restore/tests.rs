@@ -596,6 +596,22 @@ fn a_backup_directory_is_listed_and_proved() {
     assert!(list_text(&left).contains("HOLE       there is no snapshot"));
 }
 
+/// The newest command of the archive is 42 ms old at 42 ms.
+#[test]
+fn a_cluster_whose_archive_is_young_is_not_activated_beside() {
+    let scratch = tempfile::tempdir().unwrap();
+    build(scratch.path());
+    let source = order(scratch.path(), Target::Latest).source;
+    let refuse = |wall| activate::refuse_beside_a_living_cluster(&source, wall);
+    let second = 1_000_000_000;
+    for wall in [0, second, 599 * second] {
+        let failure = refuse(wall).expect_err("it may be alive");
+        assert_eq!(failure.code, ExitCode::Refused);
+        assert!(failure.hint.contains("--ignore-old-cluster"), "{failure}");
+    }
+    refuse(601 * second).unwrap();
+}
+
 #[test]
 fn activation_ends_the_quarantine_once() {
     let scratch = tempfile::tempdir().unwrap();
