@@ -244,7 +244,8 @@ settings! {
             "How far back every point stays restorable from the archive; what only older ones need \
              is removed behind each proof of all of it that found nothing wrong. 0 is for ever.";
         archive_keep_full: u32 = "2" in "1" to "1000000",
-            "How many snapshots of each history stay at least, where archive_keep_for removes any.";
+            "How many snapshots of the newest history stay at least, where archive_keep_for removes \
+             any; of an older one, as long as it had a command within that time.";
         archive_required: bool = "false",
             "Refuse writes rather than drop log that the archive lacks, once wal_keep is passed or \
              the disk is 80 % full.";
@@ -264,7 +265,8 @@ settings! {
             "Where such a drill makes its scratch directory, which takes the room of the state; \
              empty is the system's directory for temporary files.";
         drill_identity: Option<PathBuf> = "",
-            "The age identity file with which such a drill opens an encrypted archive.";
+            "The age identity file with which such a drill, and `drill restore --config`, opens an \
+             encrypted archive.";
         drill_timeout: Duration = "1h" in "1s" to "7days",
             "How long such a drill may take; then it is ended and none was done.";
         drill_key: Option<PathBuf> = "",

@@ -40,6 +40,12 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// As `read`; where no file is named, of the one that the settings name.
+    pub fn read_or(&self, by_settings: Option<&PathBuf>) -> Result<Identities, Failure> {
+        let identity = self.identity.as_ref().or(by_settings).cloned();
+        Keys { identity }.read()
+    }
+
     /// None, if no file is named.
     pub fn read(&self) -> Result<Identities, Failure> {
         let Some(path) = &self.identity else {
@@ -60,6 +66,9 @@ impl Keys {
 pub enum Backup {
     Now(super::backup_now::Now),
     /// Show snapshots, log and what can be restored; reads headers only
+    ///
+    /// Ends with 7 where one of them cannot be read, or log is missing in between. Only `verify`
+    /// proves that the rest is sound.
     List(Where),
     /// Read every byte, and prove what can be restored and what cannot
     ///
@@ -75,7 +84,8 @@ pub enum Backup {
     Expire {
         #[command(flatten)]
         place: Where,
-        /// Snapshots of each history to keep at least
+        /// Snapshots to keep at least of the newest history, and of each that had a command within
+        /// --keep-for; what only older histories need goes
         #[arg(long, value_name = "N", default_value_t = 2)]
         keep_full: usize,
         /// How far back every point stays restorable
@@ -144,12 +154,7 @@ fn unreadable(error: impl ToString) -> Failure {
 }
 
 /// A time in ns since 1970, for people.
-pub fn rfc3339(ns: u64) -> String {
-    match jiff::Timestamp::from_nanosecond(i128::from(ns)) {
-        Ok(time) => time.to_string(),
-        Err(_) => format!("{ns} ns"),
-    }
-}
+pub use crate::node::clock::utc as rfc3339;
 
 /// The time of a point, for people.
 pub fn point(point: &Point) -> String {
@@ -182,7 +187,32 @@ fn list(place: &Where) -> Outcome {
             println!("\n{} reports of drills, the newest {newest}", drills.len());
         }
     }
-    Ok(ExitCode::Done)
+    Ok(match is_whole(&catalogue) {
+        true => ExitCode::Done,
+        false => ExitCode::Damaged,
+    })
+}
+
+/// Whether all that is listed can be read, and no history has a hole.
+pub(super) fn is_whole(catalogue: &Catalogue) -> bool {
+    let mut entries = catalogue.histories.iter();
+    entries.all(|entry| {
+        let lineage = Lineage::of(catalogue, entry.history).expect("it is in this catalogue");
+        entry.unreadable.is_empty() && holes(&lineage).is_empty()
+    })
+}
+
+fn holes(lineage: &Lineage<'_>) -> Vec<String> {
+    let mut holes: Vec<String> = lineage.gaps().iter().map(ToString::to_string).collect();
+    if let Some(newest) = lineage.newest()
+        && lineage.reaches().is_empty()
+    {
+        let newest = point(&newest);
+        holes.push(format!(
+            "there is no snapshot, and no log from LSN 1, before {newest}"
+        ));
+    }
+    holes
 }
 
 pub(super) fn list_json(catalogue: &Catalogue) -> Value {
@@ -226,10 +256,12 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
             "log_bytes": log_bytes(entry),
             "newest": lineage.newest().as_ref().map(point_json),
             "restorable": ranges.collect::<Vec<_>>(),
+            "holes": holes(&lineage),
             "unreadable": unreadable.collect::<Vec<_>>(),
         })
     });
     json!({
+        "whole": is_whole(catalogue),
         "cluster": catalogue.cluster.to_string(),
         "cluster_name": catalogue.cluster_name,
         "histories": histories.collect::<Vec<_>>(),
@@ -281,8 +313,8 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
             let (from, to) = (point(&reach.from), point(&reach.to));
             line(format!("  restorable {from}  to  {to}"));
         }
-        for gap in lineage.gaps() {
-            line(format!("  HOLE       {gap}"));
+        for hole in holes(&lineage) {
+            line(format!("  HOLE       {hole}"));
         }
         for bad in &entry.unreadable {
             line(format!("  UNREADABLE {}", bad.reason));

@@ -54,6 +54,14 @@ impl Failure {
         self
     }
 
+    /// In one line, for a report or a list.
+    pub fn in_short(&self) -> String {
+        match self.hint.is_empty() {
+            true => self.message.clone(),
+            false => format!("{} ({})", self.message, self.hint),
+        }
+    }
+
     /// As one line of JSON, for scripts.
     pub fn to_json(&self) -> String {
         serde_json::json!({

@@ -23,6 +23,7 @@ use super::random;
 use super::settings::Settings;
 use crate::node::meta::RestoredNode;
 use crate::node::open::state_limits;
+use crate::node::run::now;
 use crate::replication::config::{Addresses, Member, MemberRole};
 use crate::state::{Digest, Limits, SEGMENT_SHIFT, State};
 use directory::Building;
@@ -74,9 +75,13 @@ pub struct Restore {
     /// The number of that node, where no settings file says it [default: 1]
     #[arg(long, value_name = "ID", conflicts_with = "config")]
     node: Option<u32>,
-    /// Let it take writes at once
+    /// Let it take writes at once; refused where the cluster that the backup is of seems to live
     #[arg(long)]
     activate: bool,
+    /// Activate although that cluster seems to be alive: it is stopped for good, or this copy is
+    /// never going to write to its archive
+    #[arg(long, requires = "activate")]
+    ignore_old_cluster: bool,
     /// Threads that load and compress; as many as there are processors by default
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -399,6 +404,9 @@ pub fn run(args: &Restore) -> Outcome {
         return query::answer(&past?, &questions, args.json);
     }
     let order = order(args, source()?)?;
+    if args.activate && !args.ignore_old_cluster {
+        activate::refuse_beside_a_living_cluster(&order.source, now().wall)?;
+    }
     let to = order.to.clone();
     let restored = restore(order, &mut |progress| line.show(progress));
     let seconds = line.end();

@@ -3,6 +3,7 @@
 use super::connect::{Answer, Target};
 use super::exit::{ExitCode, Failure, Outcome};
 use crate::node::status::{MemberStatus, Role, Status};
+use serde_json::Value;
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -58,7 +59,7 @@ fn print(answer: &Answer, json: bool) {
     if json {
         println!("{}", answer.json);
     } else {
-        print!("{}", render(&answer.status));
+        print!("{}", render(&answer.status, &answer.json["archive"]));
     }
 }
 
@@ -79,7 +80,7 @@ pub fn list(target: &Target, json: bool) -> Outcome {
     Ok(ExitCode::Done)
 }
 
-fn render(status: &Status) -> String {
+fn render(status: &Status, archive: &Value) -> String {
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all text");
     let state = match (status.is_primary(), status.serving) {
@@ -110,6 +111,9 @@ fn render(status: &Status) -> String {
     if status.suspect {
         line("        the log's end is suspect until it is proved against a primary's".to_owned());
     }
+    if let Some(archive) = archive_line(archive) {
+        line(format!("archive {archive}"));
+    }
     line(String::new());
     out.push_str(&members(status));
     let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all text");
@@ -123,6 +127,41 @@ fn render(status: &Status) -> String {
         line(format!("ALARM   {}", alarm.text));
     }
     out
+}
+
+/// How good what lies off-site is; `None`: this cluster has no archive, as far as this node knows.
+fn archive_line(archive: &Value) -> Option<String> {
+    if archive.is_null() {
+        return None;
+    }
+    let reached = match archive["restorable_age_s"].as_f64() {
+        Some(age) => format!("restorable up to {} ago", span(age)),
+        None => "nothing is known to be restorable".to_owned(),
+    };
+    let verified = &archive["verified"];
+    let verified = match (verified["age_s"].as_f64(), verified["findings"].as_u64()) {
+        (Some(age), Some(0)) => format!("verified {} ago: sound", span(age)),
+        (Some(age), Some(findings)) => format!("verified {} ago: {findings} FINDINGS", span(age)),
+        _ => "never verified".to_owned(),
+    };
+    let drill = &archive["drill"];
+    let drilled = match (drill["age_s"].as_f64(), drill["passed"].as_bool()) {
+        (Some(age), Some(true)) => format!("drilled {} ago: passed", span(age)),
+        (Some(age), _) => format!("drilled {} ago: FAILED", span(age)),
+        _ if drill.is_null() => "no drills of its own (drill_interval)".to_owned(),
+        _ => "never drilled".to_owned(),
+    };
+    Some(format!("{reached}  {verified}  {drilled}"))
+}
+
+/// A time in its largest unit of which there are some.
+fn span(seconds: f64) -> String {
+    let units = [("days", 86_400.0), ("h", 3600.0), ("min", 60.0)];
+    let unit = units.iter().find(|(_, unit)| seconds >= 2.0 * unit);
+    match unit {
+        Some((name, unit)) => format!("{:.0} {name}", (seconds / unit).floor()),
+        None => format!("{seconds:.1} s"),
+    }
 }
 
 /// What an acknowledgement means now.
@@ -256,7 +295,39 @@ id  role         votes  state  lag  site  client  peer  http
 if the primary died now: node 1 takes over, nothing is lost
 ALARM   node 1 is lost
 ";
-        assert_eq!(render(&status), expected);
+        assert_eq!(render(&status, &Value::Null), expected);
+        let archive = serde_json::json!({
+            "restorable_age_s": 0.84,
+            "verified": {"age_s": 7300.0, "findings": 0},
+            "drill": {"age_s": 200_000.0, "passed": false},
+        });
+        let told = render(&status, &archive);
+        let line = "\narchive restorable up to 0.8 s ago  verified 2 h ago: sound  \
+                    drilled 2 days ago: FAILED\n\nid  role";
+        assert!(told.contains(line), "{told}");
+    }
+
+    #[test]
+    fn what_is_not_known_of_an_archive_is_said() {
+        let archive = serde_json::json!({
+            "restorable_age_s": null, "verified": null, "drill": null,
+        });
+        assert_eq!(
+            archive_line(&archive).as_deref(),
+            Some(
+                "nothing is known to be restorable  never verified  \
+                 no drills of its own (drill_interval)"
+            )
+        );
+        let archive = serde_json::json!({
+            "restorable_age_s": 300.0,
+            "verified": {"age_s": 1.0, "findings": 2},
+            "drill": {"age_s": null, "passed": null},
+        });
+        assert_eq!(
+            archive_line(&archive).as_deref(),
+            Some("restorable up to 5 min ago  verified 1.0 s ago: 2 FINDINGS  never drilled")
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn commands_read_as_documented() {
         "standfast backup list --dir b --json",
         "standfast backup verify --dir b",
         "standfast backup expire --dir b --keep-full 3 --keep-for 7d --dry-run",
-        "standfast restore --from b --to d --target time:2026-01-31T12:00:00Z --activate --json",
+        "standfast restore --from b --to d --target lsn:9 --activate --ignore-old-cluster --json",
         "standfast restore --from b --to d --target lsn:7 --node 2",
         "standfast restore --from b --target before:0xff --config n.toml",
         "standfast restore --from b --target before:7 --query DIGEST --query DBSIZE --json",

@@ -13,6 +13,14 @@ pub struct Now {
     pub wall: u64,
 }
 
+/// A time in ns since 1970, for people.
+pub fn utc(ns: u64) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(ns)) {
+        Ok(time) => time.to_string(),
+        Err(_) => format!("{ns} ns"),
+    }
+}
+
 /// Log time moves at most this fraction faster or slower than the monotonic clock.
 const SLEW_DIVISOR: u64 = 1000;
 

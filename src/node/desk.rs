@@ -16,7 +16,7 @@ use crate::node::refusal::Refusal;
 use crate::node::statement::Statement;
 use crate::node::wire::{ForwardReply, Head};
 use crate::replication::config::Config;
-use crate::replication::{Fence, Input, Loss, Order, Time};
+use crate::replication::{Fence, Input, Order, Time};
 use crate::state::Reply;
 use serde_json::json;
 use standfast_wal::{Epoch, History, Kind, Lsn, Mark, NodeId, Record};
@@ -117,9 +117,8 @@ impl Desk {
     }
 
     /// A cut begins: what is known of it before the records are at hand.
-    pub fn cutting(&mut self, wall: u64, node: NodeId, after: Lsn, loss: Loss) {
-        self.cuts
-            .push_back(Statement::of_cut(wall, node, after, loss));
+    pub fn cutting(&mut self, statement: Statement) {
+        self.cuts.push_back(statement);
     }
 
     /// The records of the oldest cut: its loss statement can be written.

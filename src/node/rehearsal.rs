@@ -85,9 +85,6 @@ impl Rehearsal {
             .arg(format!("node {}", config.node))
             .args(["--cluster", &cluster.to_string(), "--config"])
             .args([&settings, Path::new("--scratch"), &dir]);
-        if let Some(identity) = &config.drill_identity {
-            command.arg("--identity").arg(identity);
-        }
         for setting in SETTINGS {
             command.env_remove(setting.variable());
         }

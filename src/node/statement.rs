@@ -27,6 +27,8 @@ pub enum What {
     Cut,
     /// A new history was founded here by force: what is known to be missing, at least.
     ForcedPromotion,
+    /// This node came back and gave up nothing: its log was a first part of the new history's.
+    NothingMore,
 }
 
 /// Whether a client may have been told that a command was done.
@@ -98,6 +100,9 @@ pub struct Statement {
     /// From the first LSN up to here the records were gone before: the list lacks them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted_through: Option<u64>,
+    /// The log's end had been damaged before: what stood there the list lacks, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub end_was_damaged: bool,
     pub commands: Vec<Listed>,
     /// Absent where it was not known when this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +129,7 @@ impl Statement {
             at_least: None,
             sync_set: Vec::new(),
             unlisted_through: None,
+            end_was_damaged: false,
             commands: Vec::new(),
             made: None,
         }
@@ -136,6 +142,16 @@ impl Statement {
             what: What::ForcedPromotion,
             sync_set: sync_set.iter().map(|node| node.0).collect(),
             at_least: Some(end.distance_to(loss.last_lsn)),
+            ..Statement::of_cut(wall, node, end, loss)
+        }
+    }
+
+    /// Of a log that the new history has all of. Without it nobody could tell this node from one
+    /// that has not come back.
+    pub fn of_nothing(wall: u64, node: NodeId, loss: Loss) -> Statement {
+        let end = Lsn(loss.first_lsn.0 - 1);
+        Statement {
+            what: What::NothingMore,
             ..Statement::of_cut(wall, node, end, loss)
         }
     }
@@ -162,6 +178,7 @@ impl Statement {
             at_least: None,
             sync_set: Vec::new(),
             unlisted_through: None,
+            end_was_damaged: false,
             commands: Vec::new(),
             made: None,
         };
@@ -210,6 +227,7 @@ impl Statement {
         match self.what {
             What::Cut => format!("loss-{first}-{}-{wall}.json", self.last_lsn),
             What::ForcedPromotion => format!("forced-{first}-{wall}.json"),
+            What::NothingMore => format!("nothing-{first}-{wall}.json"),
         }
     }
 

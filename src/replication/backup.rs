@@ -7,6 +7,7 @@
 use crate::replication::config::MemberRole;
 use crate::replication::epochs::EpochTable;
 use crate::replication::fence::Fence;
+use crate::replication::io::Effect;
 use crate::replication::message::{Beat, Body};
 use crate::replication::node::Node;
 use crate::replication::replica::Next;
@@ -122,6 +123,11 @@ impl Backup {
                      committed here; keep both data directories and ask for help"
                 ));
             }
+        }
+        // A log that lost its end cannot say that it had no more.
+        if node.left.take().is_some() && agreed == node.end() && !node.meta.suspect {
+            let loss = node.log.loss(agreed, reign);
+            node.out.push(Effect::NothingLost(loss));
         }
         let kept = self.following.take();
         let commit = kept.as_ref().map_or(Lsn::ZERO, |f| f.received_commit);

@@ -360,6 +360,7 @@ impl Replica {
         if idle && (empty || node.rejoining) {
             if !empty {
                 Mark::Rejoined.hit();
+                node.left = node.log.epochs.last().map(|last| last.history);
             }
             node.enter_history(Config::clone(&config), false);
             node.event(format!("follows history {} from now on", config.history));

@@ -177,6 +177,9 @@ pub enum Effect {
         loss: Loss,
         sync_set: BTreeSet<NodeId>,
     },
+    /// All that this node had of the history it has left is in the one it follows now: that
+    /// nothing is lost here has to be said, or nobody could tell it from a log not yet looked at.
+    NothingLost(Loss),
     /// Log: the next segment carries this history.
     Roll(History),
     /// To the process at the other end of the link, if it is up; else dropped.

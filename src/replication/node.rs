@@ -70,6 +70,9 @@ pub(super) struct Node {
     pub newer: Option<(History, NodeId)>,
     /// The operator has given up this node's history, until the new one has taken it in.
     pub rejoining: bool,
+    /// The history whose log this process brought into the one it has been told to follow, until
+    /// the two logs are compared. A member that joins anew brings none.
+    pub left: Option<History>,
     pub(super) random: VecDeque<u128>,
     pub out: Vec<Effect>,
 }
@@ -116,6 +119,7 @@ impl Node {
             rounds: 0,
             newer: None,
             rejoining: false,
+            left: None,
             random,
             out: Vec::new(),
         };

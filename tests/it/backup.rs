@@ -143,18 +143,15 @@ fn a_restored_directory_serves_what_was_backed_up() {
     cluster.kill(&node);
     std::fs::rename(&node.data_dir, cluster.scratch().join("lost")).expect("a rename");
     let to = node.data_dir.display().to_string();
-    cluster
-        .cli(&[
-            "restore",
-            "--from",
-            &place,
-            "--to",
-            &to,
-            "--node",
-            &node.id,
-            "--activate",
-        ])
-        .success();
+    let mut words = vec!["restore", "--from", &place, "--to", &to];
+    words.extend(["--node", &node.id, "--activate"]);
+    // For all that the archive tells the cluster lives.
+    let refused = cluster.cli(&words);
+    assert_eq!(refused.code, Some(5), "{refused:?}");
+    assert!(refused.stderr.contains("seems to be alive"), "{refused:?}");
+    assert!(!node.data_dir.exists(), "nothing was made");
+    words.push("--ignore-old-cluster");
+    cluster.cli(&words).success();
     put_back_config(cluster.scratch(), &node.data_dir);
     cluster.restart(&node);
     let after = until("the restored node serves", PATIENCE, || {

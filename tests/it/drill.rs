@@ -1,8 +1,11 @@
 //! Drills on a real cluster: a restore that is proved, one that is sabotaged, and a failover.
 
+use crate::archive::wait_archived;
+use crate::runbooks::{settings_of, wait_whole};
 use crate::turn;
-use rig::cluster::digest;
-use rig::{Cluster, Spec};
+use age::secrecy::ExposeSecret;
+use rig::cluster::{PATIENCE, digest};
+use rig::{Cluster, Conn, Node, Spec, until};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 
@@ -192,9 +195,33 @@ fn sabotage(store: &Path) {
     assert!(hurt > 0, "no snapshot in {}", store.display());
 }
 
+/// As the document has it in a crontab: nothing but the settings names the key.
+#[test]
+fn the_nightly_drill_of_an_encrypted_archive_takes_its_key_from_the_settings() {
+    let scratch = tempfile::tempdir().expect("a scratch directory can be made");
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let key = age::x25519::Identity::generate();
+    std::fs::write(path("key"), key.to_string().expose_secret()).expect("it is writable");
+    let spec = Spec::pair().archived(&path("archive"));
+    let cluster = turn::start(&spec.sealed_to(&key.to_public().to_string()));
+    cluster.client().call(&["SET", "k", "v"]).expect("SET");
+    wait_archived(&cluster);
+    let settings = std::fs::read_to_string(settings_of(&cluster.primary())).expect("a file");
+    let nightly = |more: &str| {
+        std::fs::write(path("node.toml"), format!("{more}{settings}")).expect("it is writable");
+        let file = path("node.toml");
+        let words = ["restore", "--config", &file];
+        let told = ["--by", "cron", "--why", "nightly"];
+        drill(&cluster, &[&words[..], &told].concat())
+    };
+    nightly("").assert_failed("--identity FILE");
+    nightly(&format!("drill_identity = {:?}\n", path("key"))).assert_passed();
+}
+
 #[test]
 fn a_failover_drill_by_kill_loses_and_doubles_nothing() {
     let cluster = turn::start(&Spec::pair());
+    wait_whole(&cluster);
     let old = cluster.primary();
     let before = cluster.client().call(&["DBSIZE"]).expect("DBSIZE");
     let failover = ["failover", "--fault", "kill", "--node", &old.client];
@@ -227,4 +254,74 @@ fn a_failover_drill_by_kill_loses_and_doubles_nothing() {
     cluster.wait_sync_backups(1);
     let after = cluster.client().call(&["DBSIZE"]).expect("DBSIZE");
     assert_eq!(after, before, "the drill's keys are gone");
+}
+
+#[test]
+fn a_failover_drill_by_switchover_is_seen_by_no_client() {
+    let cluster = turn::start(&Spec::pair());
+    wait_whole(&cluster);
+    let old = cluster.primary();
+    let words = ["failover", "--fault", "switchover", "--node", &old.client];
+    let drilled = drill(&cluster, &[&words[..], &["--yes", "standfast"]].concat());
+    drilled.assert_passed();
+    let measured = &drilled.report["measured"];
+    assert_eq!(measured["lost"], 0, "{measured}");
+    assert_eq!(measured["doubled"], 0, "{measured}");
+    let took_over = drilled.step("another primary").to_string();
+    assert!(
+        !took_over.contains(&format!("node {} takes", old.id)),
+        "{took_over}"
+    );
+    assert_eq!(cluster.pid(&old), old.pid.expect("it runs"), "nobody died");
+}
+
+/// The letter that the kernel has for what a process does; `None`: there is none of this number.
+fn state_of(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Begins a failover drill and kills it as soon as the primary is `hurt`; gives what it was.
+fn kill_a_drill(cluster: &Cluster, fault: &str, hurt: fn(Option<char>) -> bool) -> (Node, u32) {
+    let old = cluster.primary();
+    let pid = cluster.status(&old)["pid"].as_u64().expect("it tells");
+    let pid = u32::try_from(pid).expect("a pid");
+    let mut drill = std::process::Command::new(cluster.binary())
+        .args(["drill", "failover", "--fault", fault, "--yes", "standfast"])
+        .args(["--node", &old.client, "--drill-reports"])
+        .arg(cluster.scratch().join("reports"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary can be started");
+    until("the primary is hurt", PATIENCE, || {
+        assert_eq!(drill.try_wait().expect("a child"), None, "it goes on");
+        hurt(state_of(pid)).then_some(())
+    });
+    drill.kill().expect("it is there");
+    let ended = drill.wait().expect("a child");
+    assert_eq!(ended.code(), None, "it was killed in the middle: {ended}");
+    (old, pid)
+}
+
+#[test]
+fn what_a_drill_has_done_is_undone_when_it_is_killed_itself() {
+    let cluster = turn::start(&Spec::pair());
+    wait_whole(&cluster);
+    let (_, pid) = kill_a_drill(&cluster, "pause", |state| state == Some('T'));
+    until("the paused process goes on", PATIENCE, || {
+        state_of(pid).filter(|state| *state != 'T')
+    });
+    wait_whole(&cluster);
+
+    let is_dead = |state: Option<char>| state.is_none_or(|state| "ZX".contains(state));
+    let (old, pid) = kill_a_drill(&cluster, "kill", is_dead);
+    let again = until("the killed node is started again", PATIENCE, || {
+        let mut conn = Conn::open(&old.client, PATIENCE).ok()?;
+        let said = conn.call(&["STANDFAST", "STATUS"]).ok()?;
+        let status: Json = serde_json::from_str(&said.text()).ok()?;
+        status["pid"].as_u64()
+    });
+    assert_ne!(again, u64::from(pid), "another process");
+    wait_whole(&cluster);
 }

@@ -30,6 +30,8 @@ mod examples;
 mod failover;
 mod ledger;
 #[cfg(test)]
+mod lost_key;
+#[cfg(test)]
 mod own_client;
 #[cfg(test)]
 mod partition;

@@ -58,13 +58,13 @@ impl Runbook {
 
     /// As `run`, with `--json`.
     #[track_caller]
-    fn ask(&mut self, cluster: &Cluster, command: &str) -> Json {
+    pub fn ask(&mut self, cluster: &Cluster, command: &str) -> Json {
         let said = self.run_with(cluster, command, &["--json"]);
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
     #[track_caller]
-    fn run_with(&mut self, cluster: &Cluster, command: &str, more: &[&str]) -> String {
+    pub fn run_with(&mut self, cluster: &Cluster, command: &str, more: &[&str]) -> String {
         let words = self.next();
         let line = words.join(" ");
         assert!(line.starts_with(command), "{line} is not {command}");
@@ -111,7 +111,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-fn settings_of(node: &Node) -> String {
+pub fn settings_of(node: &Node) -> String {
     let file = node.start.rsplit(' ').next().expect("the settings file");
     file.to_owned()
 }
@@ -145,7 +145,7 @@ fn book(cluster: &Cluster, ids: &[u128]) {
 }
 
 /// By the primary's own word: what `cluster.json` says may be from before its election.
-fn wait_whole(cluster: &Cluster) {
+pub fn wait_whole(cluster: &Cluster) {
     until(
         "the other data node is a synchronous backup",
         PATIENCE,
@@ -176,7 +176,7 @@ fn every_command_of_the_runbooks_does_what_it_says() {
 }
 
 /// The primary first, then the other data node, then the witness.
-fn in_order(cluster: &Cluster) -> Vec<Node> {
+pub fn in_order(cluster: &Cluster) -> Vec<Node> {
     let primary = cluster.primary();
     let mut nodes = cluster.nodes();
     nodes.sort_by_key(|node| (node.id != primary.id, !node.holds_data()));

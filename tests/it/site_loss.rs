@@ -2,6 +2,7 @@
 //! the old site comes back. What was lost is told to the last transfer, and brought back by id.
 
 use crate::ledger::{CREATED, EXISTS, batch, record};
+use crate::runbooks::{Runbook, settings_of};
 use crate::turn;
 use rig::cluster::PATIENCE;
 use rig::{Cluster, Conn, Mode, Node, Value, holds_for, until};
@@ -86,17 +87,34 @@ fn run(cluster: &Cluster, args: &[&str]) -> Json {
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{args:?}: {error}: {said}"))
 }
 
-/// The loss of these nodes' data directories, by id: whether it had been acknowledged.
-fn lost(cluster: &Cluster, nodes: &[Node]) -> (Json, BTreeMap<u128, String>) {
-    let dirs: Vec<String> = nodes
-        .iter()
-        .map(|node| node.data_dir.display().to_string())
-        .collect();
+/// What the documents' names mean in this cluster.
+fn site_meanings(cluster: &Cluster) -> Vec<(&'static str, String)> {
+    let [home, other, far] = ["0", "1", "2"].map(|id| cluster.node(id));
+    let dir = |node: &Node| node.data_dir.display().to_string();
+    vec![
+        ("FAR:7600", far.client.clone()),
+        ("OLD:7600", home.client.clone()),
+        ("HOME:7600", home.client.clone()),
+        ("far.toml", settings_of(&far)),
+        ("/data/n0", dir(&home)),
+        ("/data/n1", dir(&other)),
+        ("/data/far", dir(&far)),
+    ]
+}
+
+/// What the data directories of these nodes tell of the loss.
+fn shown(cluster: &Cluster, nodes: &[&Node]) -> Json {
+    let dirs = nodes.iter().map(|node| node.data_dir.display().to_string());
+    let dirs: Vec<String> = dirs.collect();
     let mut args = vec!["loss", "show", "--json"];
     for dir in &dirs {
         args.extend(["--from", dir]);
     }
-    let shown = run(cluster, &args);
+    run(cluster, &args)
+}
+
+/// The lost transfers by id: whether each had been acknowledged.
+fn lost(shown: &Json) -> BTreeMap<u128, String> {
     let transfers = shown["transfers"].as_array().expect("a list");
     let of = |one: &Json| {
         let id = one["id"].as_str().and_then(|id| id.parse().ok());
@@ -108,7 +126,7 @@ fn lost(cluster: &Cluster, nodes: &[Node]) -> (Json, BTreeMap<u128, String>) {
         let (id, told) = of(one);
         assert!(lost.insert(id, told).is_none(), "{id} stands there twice");
     }
-    (shown, lost)
+    lost
 }
 
 /// How a site is lost.
@@ -159,27 +177,32 @@ fn lose_the_site(cluster: &mut Cluster, site: &[Node], how: How) -> Notes {
     notes
 }
 
-fn promote(cluster: &Cluster, far: &Node, notes: &Notes) {
-    let forced = cluster.cli(&[
-        "promote",
-        "--force",
-        "--yes",
-        "standfast",
-        "--node",
-        &far.client,
-        "--why",
-        "the site burns",
-    ]);
-    println!("{}", forced.success());
+fn promote(cluster: &Cluster, steps: &mut Runbook, far: &Node) {
+    let confirmed = ["--yes", "standfast"];
+    let said = steps.run_with(cluster, "promote --force", &confirmed);
+    println!("{said}");
+    // Before it asks: from when on, by a clock that people read, and how many at least.
+    let (_, warned) = said
+        .split_once("loses every command after LSN ")
+        .expect("a warning");
+    assert!(
+        warned.contains("Z, ") && warned.contains("s ago"),
+        "{warned}"
+    );
+    assert!(warned.contains(": at least "), "{warned}");
     until("the other site serves", PATIENCE, || {
         let status = cluster.status(far);
         (status["role"] == "primary" && status["serving"] == true).then_some(())
     });
+}
+
+/// The promoted node alone knows that something is missing, and not what.
+fn suspect(cluster: &Cluster, far: &Node, notes: &Notes) {
     let missing = notes.created.len() - there(cluster, far, &notes.created).len();
     assert!(missing > 0, "the exercise loses something");
-    let (shown, known) = lost(cluster, std::slice::from_ref(far));
+    let shown = shown(cluster, &[far]);
     assert_eq!(shown["final"], false, "{shown}");
-    assert!(known.is_empty(), "which ones is not known yet");
+    assert!(lost(&shown).is_empty(), "which ones is not known yet");
     let statement = &shown["statements"][0];
     assert_eq!(statement["what"], "forced_promotion");
     let at_least = statement["at_least"].as_u64().expect("a number");
@@ -198,6 +221,29 @@ fn a_site_that_was_parted_is_accounted_for_to_the_last_transfer_and_taken_back()
     exercise(How::PartedFrom);
 }
 
+/// Whoever has nothing to give up says so: else the total would be "at least" for ever.
+#[test]
+fn a_site_that_loses_nothing_is_known_to_have_lost_nothing() {
+    let mut cluster = open_sites();
+    let far = cluster.node("2");
+    let site: Vec<Node> = cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| node.id != far.id)
+        .collect();
+    cluster.kill_all(&site);
+    let mut steps = Runbook::open("site lost", &site_meanings(&cluster));
+    promote(&cluster, &mut steps, &far);
+    come_back(&mut cluster, &mut steps, &site, &far, How::Killed);
+    let shown = steps.ask(&cluster, "loss show");
+    assert_eq!(shown["final"], true, "{shown}");
+    assert_eq!(shown["transfers"], serde_json::json!([]));
+    assert!(
+        shown["statements"].to_string().contains("nothing_more"),
+        "{shown}"
+    );
+}
+
 fn exercise(how: How) {
     let mut cluster = open_sites();
     let far = cluster.node("2");
@@ -205,7 +251,9 @@ fn exercise(how: How) {
     let site: Vec<Node> = nodes.into_iter().filter(|one| one.id != far.id).collect();
     let mut notes = lose_the_site(&mut cluster, &site, how);
     assert!(!notes.refused.is_empty());
-    promote(&cluster, &far, &notes);
+    let mut steps = Runbook::open("site lost", &site_meanings(&cluster));
+    promote(&cluster, &mut steps, &far);
+    suspect(&cluster, &far, &notes);
 
     // Work goes on.
     let events: Vec<_> = (1..=400).map(transfer).collect();
@@ -222,10 +270,11 @@ fn exercise(how: How) {
         into.insert(id);
     }
 
-    come_back(&mut cluster, &site, &far, how);
-    let lost = account_for(&cluster, &site, &far, &notes, how);
-    bring_back(&cluster, &site, &far, &notes, &lost);
-    switch_back(&mut cluster, &far);
+    come_back(&mut cluster, &mut steps, &site, &far, how);
+    let lost = account_for(&cluster, &mut steps, &notes, how);
+    bring_back(&cluster, &mut steps, &notes, &lost);
+    switch_back(&mut cluster, &mut steps, &far);
+    steps.end();
 }
 
 /// Two sites with a slow line between them, and accounts.
@@ -247,22 +296,29 @@ fn open_sites() -> turn::Turn {
 }
 
 /// The final statement is exactly what is missing; its ids.
-fn account_for(
-    cluster: &Cluster,
-    site: &[Node],
-    far: &Node,
-    notes: &Notes,
-    how: How,
-) -> BTreeSet<u128> {
-    let missing: BTreeSet<u128> = &notes.created - &there(cluster, far, &notes.created);
-    let maybe: BTreeSet<u128> = &notes.in_flight - &there(cluster, far, &notes.in_flight);
-    let data: Vec<Node> = site
-        .iter()
-        .filter(|one| one.holds_data())
-        .cloned()
-        .collect();
-    let (shown, lost) = lost(cluster, &[data, vec![far.clone()]].concat());
-    assert_eq!(shown["final"], true, "{}", shown["statements"]);
+fn account_for(cluster: &Cluster, steps: &mut Runbook, notes: &Notes, how: How) -> BTreeSet<u128> {
+    let [home, other, far] = ["0", "1", "2"].map(|id| cluster.node(id));
+    let missing: BTreeSet<u128> = &notes.created - &there(cluster, &far, &notes.created);
+    let maybe: BTreeSet<u128> = &notes.in_flight - &there(cluster, &far, &notes.in_flight);
+    for (some, lacks) in [
+        (vec![&home, &other], "the node that was promoted by force"),
+        (vec![&far, &other], "node 0"),
+        (vec![&home, &far], "node 1"),
+    ] {
+        let shown = shown(cluster, &some);
+        assert_eq!(shown["final"], false, "{}", shown["statements"]);
+        let doubt = shown["doubt"].as_str().expect("a reason");
+        assert!(doubt.contains(lacks), "{doubt}");
+    }
+    let shown = steps.ask(cluster, "loss show");
+    assert_eq!(shown["final"], true, "{}", shown["doubt"]);
+    let lost = lost(&shown);
+    let listed = steps.run(cluster, "loss list");
+    assert!(listed.contains("promoted by force"), "{listed}");
+    assert!(listed.contains("node 0 gave up"), "{listed}");
+    let exported = steps.run(cluster, "loss export");
+    let made = exported.lines().filter(|line| line.contains(",lost,"));
+    assert_eq!(made.count(), lost.len(), "{exported}");
     assert_eq!(shown["unproved"], serde_json::json!([]));
     let ids: BTreeSet<u128> = lost.keys().copied().collect();
     // Exactly what is missing: all that was acknowledged, and of what was not only what was sent.
@@ -299,7 +355,7 @@ fn account_for(
 }
 
 /// The old site's nodes are there again: refused, until they are told to rejoin.
-fn come_back(cluster: &mut Cluster, site: &[Node], far: &Node, how: How) {
+fn come_back(cluster: &mut Cluster, steps: &mut Runbook, site: &[Node], far: &Node, how: How) {
     cluster.proxy().heal();
     if how == How::Killed {
         for node in site {
@@ -320,30 +376,24 @@ fn come_back(cluster: &mut Cluster, site: &[Node], far: &Node, how: How) {
         let reply = reply.expect("an answer");
         assert!(reply.refusal().is_some(), "{reply:?}");
     }
+    let words = steps.next();
+    let home = &cluster.node("0").client;
     for node in data {
-        let said = cluster.cli(&["rejoin", "--node", &node.client, "--why", "repaired"]);
-        println!("node {}: {}", node.id, said.success());
+        let words = words.iter().map(|word| match word {
+            word if word == home => &node.client,
+            word => word,
+        });
+        let words: Vec<&str> = words.map(String::as_str).collect();
+        assert_eq!(words[0], "rejoin");
+        println!("node {}: {}", node.id, cluster.cli(&words).success());
     }
     cluster.wait_equal_digests(&cluster.data_nodes());
     assert_eq!(cluster.primary().id, far.id);
 }
 
 /// By id: nothing is missing then, and nothing doubled.
-fn bring_back(cluster: &Cluster, site: &[Node], far: &Node, notes: &Notes, lost: &BTreeSet<u128>) {
-    let dirs: Vec<String> = site
-        .iter()
-        .filter(|node| node.holds_data())
-        .map(|node| node.data_dir.display().to_string())
-        .collect();
-    let primary = cluster.primary().client;
-    let replay = |more: &[&str]| {
-        let mut args = vec!["loss", "replay", "--json", "--node", &primary];
-        for dir in &dirs {
-            args.extend(["--from", dir]);
-        }
-        args.extend(more);
-        run(cluster, &args)["transfers"].clone()
-    };
+fn bring_back(cluster: &Cluster, steps: &mut Runbook, notes: &Notes, lost: &BTreeSet<u128>) {
+    let far = cluster.primary();
     let count = lost.len() as u64;
     // One that a client has sent again by itself.
     let again = *lost.iter().next().expect("something was lost");
@@ -353,26 +403,30 @@ fn bring_back(cluster: &Cluster, site: &[Node], far: &Node, notes: &Notes, lost:
         &[transfer(again)],
     );
     assert_eq!(told, Some(vec![CREATED]));
-    let dry = replay(&["--dry-run"]);
+    let dry = steps.ask(cluster, "loss replay")["transfers"].clone();
     assert_eq!(
         (&dry["missing"], &dry["exists"]),
         (&(count - 1).into(), &1.into()),
         "{dry}"
     );
-    let done = replay(&[]);
+    let mut words = steps.next();
+    words.push("--json".to_owned());
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let replay = || run(cluster, &words)["transfers"].clone();
+    let done = replay();
     assert_eq!(
         (&done["created"], &done["exists"]),
         (&(count - 1).into(), &1.into()),
         "{done}"
     );
-    let twice = replay(&[]);
+    let twice = replay();
     assert_eq!(
         (&twice["created"], &twice["exists"]),
         (&Json::Null, &count.into()),
         "{twice}"
     );
     let all = &notes.created | lost;
-    assert_eq!(there(cluster, far, &all), all, "none is missing");
+    assert_eq!(there(cluster, &far, &all), all, "none is missing");
     let audit = cluster
         .client()
         .call(&["LEDGER.AUDIT"])
@@ -384,7 +438,7 @@ fn bring_back(cluster: &Cluster, site: &[Node], far: &Node, notes: &Notes, lost:
 }
 
 /// The site takes over again, without loss; the far one is what it was.
-fn switch_back(cluster: &mut Cluster, far: &Node) {
+fn switch_back(cluster: &mut Cluster, steps: &mut Runbook, far: &Node) {
     cluster.wait_sync_backups(2);
     let first = 90_000_000u128;
     let (stop, home) = (Arc::new(AtomicBool::new(false)), cluster.node("0"));
@@ -393,8 +447,7 @@ fn switch_back(cluster: &mut Cluster, far: &Node) {
         let stop = stop.clone();
         move || keep_working(&addresses, first, &stop)
     });
-    let to = ["switchover", "--to", "0", "--node", &far.client];
-    println!("{}", cluster.cli(&to).success());
+    println!("{}", steps.run(cluster, "switchover"));
     until("the site's node is primary", PATIENCE, || {
         cluster
             .try_primary()
@@ -409,11 +462,8 @@ fn switch_back(cluster: &mut Cluster, far: &Node) {
         created,
         "nothing is lost on the way home"
     );
-    let remove = ["member", "remove", &far.id, "--node", &home.client];
-    println!("{}", cluster.cli(&remove).success());
-    let settings = far.start.rsplit(' ').next().expect("the settings file");
-    let add = ["member", "add", "--config", settings, "--at", &home.client];
-    println!("{}", cluster.cli(&add).success());
+    println!("{}", steps.run(cluster, "member remove"));
+    println!("{}", steps.run(cluster, "member add"));
     until("the far node is asynchronous again", PATIENCE, || {
         let roles = cluster.status(&home)["members"].as_array()?.clone();
         let far = roles.into_iter().find(|one| one["id"] == 2)?;

@@ -217,9 +217,12 @@ impl<'a> Exercise<'a> {
     fn hurt(&mut self) -> Result<((), String), String> {
         let fault = self.args.fault;
         let Some(victim) = &self.victim else {
-            let [_, who, _, why] = self.args.reason.words().map_err(|f| f.message)?;
+            let [_, who, _, why] = self.args.reason.words().map_err(|f| f.in_short())?;
             let words = ["SWITCHOVER", "WHO", &who, "WHY", &why];
-            let done = self.node.ask(&words, SWITCHOVER).map_err(|f| f.message)?;
+            let done = self
+                .node
+                .ask(&words, SWITCHOVER)
+                .map_err(|f| f.in_short())?;
             return Ok(((), operate::readable(&done)));
         };
         let undo = match fault {
@@ -232,7 +235,7 @@ impl<'a> Exercise<'a> {
                 ..Undo::default()
             },
         };
-        self.guard = Some(Guard::start(&undo).map_err(|failure| failure.message)?);
+        self.guard = Some(Guard::start(&undo).map_err(|failure| failure.in_short())?);
         let (signal, name) = match fault {
             Fault::Pause => (Signal::STOP, "SIGSTOP"),
             _ => (Signal::KILL, "SIGKILL"),

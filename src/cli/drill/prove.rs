@@ -174,9 +174,9 @@ fn account_id(account: &Reply) -> Option<u128> {
 
 /// The copy must not take writes: it is a past of a cluster that goes on.
 fn refuses_writes(address: &str) -> Result<String, String> {
-    let mut node = Node::open(address, ASKING).map_err(|failure| failure.message)?;
+    let mut node = Node::open(address, ASKING).map_err(|failure| failure.in_short())?;
     let answer = node.command(&["SET", "standfast-drill", "1"], ASKING);
-    match answer.map_err(|failure| failure.message)? {
+    match answer.map_err(|failure| failure.in_short())? {
         Err(_) => Ok("a write is refused".to_owned()),
         Ok(_) => Err("the restored node took a write".to_owned()),
     }
@@ -199,7 +199,7 @@ pub fn against_cluster(drill: &mut Drill, restored: &Restored, primary: Option<P
     let words = words.each_ref().map(String::as_str);
     let seen = primary.node.command(&words, ASKING);
     let seen = match seen {
-        Err(failure) => Err(failure.message),
+        Err(failure) => Err(failure.in_short()),
         Ok(Err(refusal)) => Err(format!("{} says: {refusal}", primary.node.address)),
         Ok(Ok(_)) => {
             let address = &primary.node.address;

@@ -18,7 +18,7 @@ use crate::cli::serve::die_with_parent;
 use crate::config::{Config, HostPort};
 use crate::replication::config::{Addresses, Member, MemberRole};
 use standfast_snapshot::drills::{self, Drilled};
-use standfast_snapshot::{Recipients, Shared, Target};
+use standfast_snapshot::{Identities, Recipients, Shared, Target};
 use standfast_wal::{ClusterId, Incarnation, NodeId, Nonce};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,9 +128,10 @@ fn drill(
     let began = Instant::now();
     let ports = Ports::find()?;
     let addresses = ports.addresses()?;
-    let order = order(args, from, scratch, &addresses)?;
+    let identities = args.keys.read_or(config.drill_identity.as_ref())?;
+    let order = order(args, from, identities, scratch, &addresses)?;
     let restored = drill.step("restore", || {
-        let restored = restore(order, &mut |_| {}).map_err(|failure| failure.message)?;
+        let restored = restore(order, &mut |_| {}).map_err(|failure| failure.in_short())?;
         let detail = describe(&restored);
         Ok((restored, detail))
     });
@@ -152,7 +153,7 @@ fn drill(
     let lsn = restored.link.position.lsn.0;
     let open = drill.open("start");
     let started = Serving::start(&scratch.path, &config, ports);
-    let serving = started.map_err(|failure| failure.message);
+    let serving = started.map_err(|failure| failure.in_short());
     let serving = serving.and_then(|mut serving| {
         let seen = serving.wait_until_it_serves(lsn, args.timeout)?;
         let text = format!("{} serves, pid {}", serving.client, seen.json["pid"]);
@@ -180,6 +181,7 @@ fn clean_up(mut drill: Drill, scratch: Scratch) -> Report {
 fn order(
     args: &Restore,
     from: &Shared,
+    identities: Identities,
     scratch: &Scratch,
     addresses: &[HostPort; 3],
 ) -> Result<Order, Failure> {
@@ -187,7 +189,7 @@ fn order(
     Ok(Order {
         source: Source {
             from: Arc::clone(from),
-            identities: args.keys.read()?,
+            identities,
             target: Target::Latest.into(),
             cluster: args.cluster,
             history: None,

@@ -2,6 +2,7 @@
 //! and its way back into the books.
 
 mod books;
+mod doubt;
 mod found;
 mod plan;
 mod prove;

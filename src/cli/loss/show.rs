@@ -2,6 +2,7 @@
 
 use super::Format;
 use super::books::{Books, Fate, Lost, Net, Sort, Sum, add_up};
+use super::doubt::doubt;
 use super::found::Found;
 use crate::cli::backup::rfc3339;
 use crate::cli::exit::{ExitCode, Failure, Outcome};
@@ -66,6 +67,10 @@ fn sentence(statement: &Statement) -> String {
             statement.commands.len(),
             statement.acknowledged_through,
         ),
+        What::NothingMore => format!(
+            "{when}, node {node} came back with LSN {last} of history {}, and had nothing more",
+            statement.history,
+        ),
     }
 }
 
@@ -77,32 +82,6 @@ pub fn show(found: &[Found], books: &Books, json: bool) -> Outcome {
     }
     out.flush()?;
     Ok(ExitCode::Done)
-}
-
-/// Whether it is all there is to say, and why not: the logs of those that had it must be among
-/// what was read.
-fn doubt(found: &[Found]) -> Option<String> {
-    let cuts = || {
-        let statements = found.iter().map(|one| &one.statement);
-        statements.filter(|one| one.what == What::Cut)
-    };
-    let forced = found.iter().map(|one| &one.statement);
-    let mut forced = forced.filter(|one| one.what == What::ForcedPromotion);
-    let is_read =
-        |history: &str, node: u32| cuts().any(|cut| cut.history == history && cut.node == node);
-    let missing = forced.find_map(|promotion| {
-        let mut nodes = promotion.sync_set.iter();
-        nodes.find(|node| !is_read(&promotion.history, **node))
-    });
-    let missing = missing
-        .map(|node| format!("what node {node} had is not among the directories that were read"));
-    let unlisted = |cut: &Statement| {
-        let (first, through) = (cut.first_lsn, cut.unlisted_through?);
-        let node = cut.node;
-        let text = format!("node {node} had trimmed its log from LSN {first} to {through} before");
-        Some(text)
-    };
-    missing.or_else(|| cuts().find_map(unlisted))
 }
 
 fn all_json(found: &[Found], books: &Books) -> Value {
@@ -129,8 +108,10 @@ fn all_json(found: &[Found], books: &Books) -> Value {
         })
     });
     let keys = books.with_keys.iter().map(|at| command_json(books, *at));
+    let doubt = doubt(found);
     json!({
-        "final": doubt(found).is_none(),
+        "final": doubt.is_none(),
+        "doubt": doubt,
         "statements": found.iter().map(summary).collect::<Vec<_>>(),
         "transfers": of(Sort::Transfer),
         "accounts": of(Sort::Account),

@@ -1,9 +1,41 @@
 //! `activate`: the end of a restored directory's quarantine.
 
+use super::Source;
+use crate::cli::backup::choose_cluster;
 use crate::cli::exit::{ExitCode, Failure, Outcome};
 use crate::node::meta;
+use standfast_snapshot::{Target, search};
 use standfast_wal::{Disk, Storage};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// A cluster whose newest archived command is younger than this may be alive.
+const MAY_LIVE: Duration = Duration::from_secs(600);
+
+/// Refuses to found a newer history beside a cluster that still writes to the archive: once a node
+/// of the copy ships to it, the cluster's own nodes are refused there. An old archive proves
+/// nothing (nobody may have written anything), a young one is reason enough to ask.
+pub(super) fn refuse_beside_a_living_cluster(source: &Source, wall: u64) -> Result<(), Failure> {
+    let cluster = choose_cluster(&source.from, source.cluster)?;
+    // The newest history's, whichever is restored: that is the one that would be an older one.
+    let found = search(&source.from, cluster, None, Target::Latest);
+    let (listed, _) = found.map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
+    let age = Duration::from_nanos(wall.saturating_sub(listed.now_by(wall)));
+    if age >= MAY_LIVE {
+        return Ok(());
+    }
+    let text = format!(
+        "the newest command in {} is {} s old: the cluster {} seems to be alive. An active copy \
+         that archives to the same place ends its archive: nothing was made",
+        source.from.place(""),
+        age.as_secs(),
+        listed.cluster_name,
+    );
+    Err(Failure::new(ExitCode::Refused, text).hint(
+        "restore without --activate to look at it; --ignore-old-cluster says that the cluster is \
+         stopped for good, or that the copy's `archive` is another one",
+    ))
+}
 
 /// Ends the quarantine of a restored data directory: its node takes writes from its next start on.
 ///

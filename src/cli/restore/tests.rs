@@ -515,8 +515,37 @@ fn targets_and_histories_read_as_documented() {
 }
 
 #[test]
+fn a_list_of_what_has_a_hole_or_cannot_be_read_is_no_success() {
+    use crate::cli::backup::{is_whole, list_json};
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("archive");
+    build(scratch.path());
+    let read = || catalogue::read(&stored(&dir), CLUSTER).unwrap();
+    let whole = read();
+    assert!(is_whole(&whole));
+    let piece = dir.join(&whole.histories[0].logs[0].path);
+    let bytes = fs::read(&piece).unwrap();
+    fs::write(&piece, &bytes[..20]).unwrap();
+    let cut_short = list_json(&read());
+    assert_eq!(cut_short["whole"], false, "{cut_short}");
+    assert_eq!(
+        cut_short["histories"][0]["unreadable"][0]["path"],
+        whole.histories[0].logs[0].path
+    );
+    fs::write(&piece, bytes).unwrap();
+    fs::remove_file(dir.join(&whole.histories[0].logs[1].path)).unwrap();
+    let holed = list_json(&read());
+    assert_eq!(holed["whole"], false, "{holed}");
+    assert_eq!(
+        holed["histories"][0]["holes"].as_array().map(Vec::len),
+        Some(1),
+        "{holed}"
+    );
+}
+
+#[test]
 fn a_backup_directory_is_listed_and_proved() {
-    use crate::cli::backup::{list_json, list_text, report_json, report_text};
+    use crate::cli::backup::{is_whole, list_json, list_text, report_json, report_text};
     use standfast_snapshot::verify::verify;
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("archive");
@@ -528,6 +557,7 @@ fn a_backup_directory_is_listed_and_proved() {
 
     let catalogue = catalogue::read(&stored(&dir), CLUSTER).unwrap();
     let listed = list_json(&catalogue);
+    assert_eq!(listed["whole"], true, "{listed}");
     let history = &listed["histories"][0];
     assert_eq!(listed["cluster_name"], "bank");
     assert_eq!(history["generation"], 1);
@@ -599,6 +629,25 @@ fn a_backup_directory_is_listed_and_proved() {
     .unwrap();
     assert_eq!(report_json(&report)["sound"], false);
     assert!(report_text(&report).contains("FINDING    no snapshot, and no log from LSN 1"));
+    let left = catalogue::read(&stored(&dir), CLUSTER).unwrap();
+    assert!(!is_whole(&left), "nothing can be restored from it");
+    assert!(list_text(&left).contains("HOLE       there is no snapshot"));
+}
+
+/// The newest command of the archive is 42 ms old at 42 ms.
+#[test]
+fn a_cluster_whose_archive_is_young_is_not_activated_beside() {
+    let scratch = tempfile::tempdir().unwrap();
+    build(scratch.path());
+    let source = order(scratch.path(), Target::Latest).source;
+    let refuse = |wall| activate::refuse_beside_a_living_cluster(&source, wall);
+    let second = 1_000_000_000;
+    for wall in [0, second, 599 * second] {
+        let failure = refuse(wall).expect_err("it may be alive");
+        assert_eq!(failure.code, ExitCode::Refused);
+        assert!(failure.hint.contains("--ignore-old-cluster"), "{failure}");
+    }
+    refuse(601 * second).unwrap();
 }
 
 #[test]

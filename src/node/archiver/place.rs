@@ -95,7 +95,7 @@ pub(super) fn check_belongs(
 fn gone(place: &str) -> String {
     format!(
         "what this node has seen in {place} of this cluster's archive is not there any more: is \
-         its file system mounted, is it the right bucket? To begin another archive there, stop the node \
-         and remove archive.place in its data directory"
+         its file system mounted, is it the right bucket? To begin another archive there, stop the \
+         node and remove archive.place in its data directory"
     )
 }

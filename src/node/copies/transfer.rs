@@ -254,6 +254,7 @@ impl Engine {
             verified = verified.min(Lsn(loss.first_lsn.0 - 1));
             let (wall, node) = (self.now.wall, self.identity.node);
             let mut statement = Statement::of_cut(wall, node, verified, loss);
+            statement.end_was_damaged = self.replica.meta().suspect;
             let removed = self.records_from(loss.first_lsn);
             statement.list(&removed);
             self.state_loss(&statement);

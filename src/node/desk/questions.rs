@@ -1,5 +1,6 @@
 //! Answers out of what was ordered and applied: outcomes, receipts, what was seen, digests.
 
+use crate::node::clock::utc;
 use crate::node::engine::Engine;
 use crate::node::outcomes::Known;
 use crate::node::refusal::Refusal;
@@ -14,13 +15,21 @@ impl Engine {
         let kept = applied.lsn.min(self.replica.shared_through());
         // Of what is kept of an ended history's log the time is not known.
         let time = match kept == applied.lsn {
-            true => format!(" (log time {} ns)", applied.timestamp),
+            true => {
+                let age = self.now.wall.saturating_sub(applied.timestamp) / 1_000_000_000;
+                format!(
+                    " ({}, {age} s ago by this node's clock)",
+                    utc(applied.timestamp)
+                )
+            }
             false => String::new(),
         };
+        let missing = known.0.saturating_sub(kept.0);
         format!(
-            "a forced promotion here loses every command after LSN {kept}{time}; the last commit \
-             LSN known here is {known}, the old primary may have gone further. Repeat with the \
-             cluster's name {:?} to confirm",
+            "a forced promotion here loses every command after LSN {kept}{time}: at least {missing} \
+             that are known to have been committed (the last commit heard of is LSN {known}), and \
+             whatever the old primary has committed since. Repeat with the cluster's name {:?} to \
+             confirm",
             self.identity.cluster_name
         )
     }

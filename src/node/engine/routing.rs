@@ -37,6 +37,14 @@ impl Engine {
                 let statement = Statement::of_force(wall, node, loss, &sync_set);
                 self.desk.state_loss(&statement, &mut self.out);
             }
+            Effect::NothingLost(loss) => {
+                let (wall, node) = (self.now.wall, self.identity.node);
+                let statement = Statement::of_nothing(wall, node, loss);
+                self.out.push(Output::LossStatement {
+                    name: statement.file_name(),
+                    text: statement.to_json(),
+                });
+            }
             Effect::Roll(history) => self.out.push(Output::ToLog(Command::Roll(history))),
             Effect::Send(to, message) => self.send_core(to, message),
             Effect::Persist(meta, serial) => self.store_meta(meta, serial),
@@ -225,8 +233,10 @@ impl Engine {
     }
 
     fn on_cut(&mut self, after: Lsn, loss: Loss) {
-        self.desk
-            .cutting(self.now.wall, self.identity.node, after, loss);
+        let (wall, node) = (self.now.wall, self.identity.node);
+        let mut statement = Statement::of_cut(wall, node, after, loss);
+        statement.end_was_damaged = self.replica.meta().suspect;
+        self.desk.cutting(statement);
         self.note(format!(
             "cutting the log after {after}: {}..{} never became part of the history",
             loss.first_lsn, loss.last_lsn

@@ -254,6 +254,7 @@ impl Turn {
             | Effect::Serving { .. }
             | Effect::Roll(_)
             | Effect::Forced { .. }
+            | Effect::NothingLost(_)
             | Effect::NewConfig
             | Effect::Event(_)
             | Effect::DrawRandom => {}

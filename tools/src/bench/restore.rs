@@ -130,7 +130,8 @@ fn once(
     std::fs::remove_dir_all(&node.data_dir)?;
     let begun = Instant::now();
     let mut child = Command::new(cluster.binary())
-        .args(["restore", "--json", "--activate", "--from", place])
+        .args(["restore", "--json", "--activate", "--ignore-old-cluster"])
+        .args(["--from", place])
         .args(["--node", &node.id, "--to"])
         .arg(&node.data_dir)
         .stdin(Stdio::null())

@@ -31,6 +31,9 @@ impl World {
                 ));
                 self.queue(id, Work::Install(head));
             }
+            Effect::NothingLost(loss) => {
+                self.note(format!("n{id} had nothing more of {}", loss.history));
+            }
             Effect::Persist(meta, serial) => {
                 let wait = self.sync_time();
                 self.schedule(wait, id, number, What::Persisted(meta, serial));
