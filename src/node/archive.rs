@@ -54,6 +54,8 @@ pub struct Able {
     pub applied: Lsn,
     /// How old what it has may be; `None`: it cannot tell.
     pub staleness: Option<Duration>,
+    /// A snapshot of its own waits to be attested.
+    pub wants_attestation: bool,
 }
 
 /// Which of the nodes that could archive does, and what is known of the archive.
@@ -226,6 +228,10 @@ impl Engine {
         }
         let fresh = |at: Time| at.after(limits::ARCHIVE_DUTY_FOR) > now;
         self.archive.able.retain(|_, (at, _)| fresh(*at));
+        let asks = |(_, able): &(Time, Able)| able.wants_attestation;
+        if self.wants_attestation() || self.archive.able.values().any(asks) {
+            self.attest_again();
+        }
         let archiver = self.choose();
         if self
             .archive
@@ -257,7 +263,17 @@ impl Engine {
             first_lsn: self.replica.first_lsn(),
             applied: self.archivable(),
             staleness: self.complete_age(),
+            wants_attestation: self.wants_attestation(),
         }
+    }
+
+    /// Its newest snapshot waits for one, which may be long where nothing is written.
+    fn wants_attestation(&self) -> bool {
+        let history = self.replica.history();
+        let newest = self.copies.newest.as_ref();
+        let newest = newest.filter(|newest| newest.head.history == history);
+        let waits = newest.is_some_and(|newest| !self.is_attested(newest.head.link.position.lsn));
+        self.is_on_duty() && waits
     }
 
     fn note_complete(&mut self, now: Time) {

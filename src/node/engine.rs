@@ -362,6 +362,11 @@ impl Engine {
         self.state.ledger()
     }
 
+    /// The next attestation is made although nothing was written.
+    pub(in crate::node) fn attest_again(&mut self) {
+        self.attested.stale = true;
+    }
+
     /// Whether this node's state at `lsn` is what the primary attested.
     pub(in crate::node) fn is_attested(&self, lsn: Lsn) -> bool {
         self.attested.covers(lsn)
