@@ -2,10 +2,11 @@
 
 use super::check::meta_on_disk;
 use super::clock::Clock;
-use super::node::{Process, Starter, Wants};
+use super::node::{Process, Wants};
 use super::plan::{Plan, first_incarnation, id};
 use super::queue::Happening;
 use super::random::Random;
+use super::starter::Starter;
 use super::world::{CLUSTER, CLUSTER_NAME, MS, SECOND, World};
 use standfast::node::client::SessionId;
 use standfast::node::clock::Now;
@@ -293,7 +294,7 @@ impl World {
             self.trouble_in_vote(node);
         }
         self.trouble_in_fencing(node, &wants.frames)?;
-        self.send(node, wants.frames)?;
+        self.send(node, wants.frames, &wants.trusted)?;
         for to in wants.copies {
             self.trouble_in_copy(node, to.0 as usize);
         }

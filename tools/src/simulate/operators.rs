@@ -152,9 +152,7 @@ impl World {
             true => None,
             false => Some(self.dice.nodes.index(self.nodes.len())),
         };
-        if let Some(to) = to {
-            self.observer.may_join(to);
-        }
+        self.observer.may_join(to);
         let to = to.map(plan::id);
         let (who, why) = (who(), "a drill".to_string());
         self.order(at, Control::Switchover { to, who, why })

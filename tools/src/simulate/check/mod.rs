@@ -37,6 +37,7 @@ use super::node::{Process, Wants};
 use super::nodes::Node;
 use super::plan::Plan;
 use super::summary::Summary;
+pub use hidden::Trusted;
 use log::Place;
 pub use positions::meta_on_disk;
 use standfast::node::client::Answer;
@@ -314,10 +315,10 @@ impl Observer {
     /// A frame leaves a node.
     pub fn sent(
         &mut self,
-        from: usize,
-        to: usize,
+        (from, to): (usize, usize),
         nodes: &[Node],
         frame: &Frame,
+        trusted: &Trusted,
     ) -> Result<(), String> {
         self.offered(from, nodes, frame)?;
         match &frame.head {
@@ -329,12 +330,13 @@ impl Observer {
                 self.hidden.records(
                     &self.log,
                     &self.register,
-                    (from, to),
+                    trusted,
+                    to,
                     message,
                     &frame.records,
                 )
             }
-            Head::Copy(piece) => self.hidden.piece(&self.log, from, piece),
+            Head::Copy(piece) => self.hidden.piece(&self.log, piece),
             Head::Forward { .. } => {
                 self.rounds.passed_on(nodes[from].id);
                 Ok(())
@@ -345,7 +347,7 @@ impl Observer {
     }
 
     /// A switchover to this node was ordered: it may be sent what is not committed yet.
-    pub fn may_join(&mut self, node: usize) {
+    pub fn may_join(&mut self, node: Option<usize>) {
         self.hidden.may_join(node);
     }
 
