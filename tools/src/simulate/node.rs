@@ -11,12 +11,13 @@ use standfast::node::clock::Now;
 use standfast::node::copies::{Copies, CopyEvent, CopyOutput};
 use standfast::node::directory::sim::SimDir;
 use standfast::node::engine::{Engine, Event, Output};
+use standfast::node::link::LinkEvent;
 use standfast::node::meta::{self, MetaFile};
 use standfast::node::open::{self, LogFiles, Opened};
 use standfast::node::parcel::{Arriving, Outgoing};
 use standfast::node::shelf;
 use standfast::node::wire::{Frame, Head, Piece};
-use standfast::replication::{Introduction, Replica, Time};
+use standfast::replication::{Body, Fence, Introduction, Replica, Time};
 use standfast_snapshot::{NewFile, Options as SnapshotOptions, SegmentRef, Writer};
 use standfast_wal::scribe::Command;
 use standfast_wal::{Log, Lsn, NodeId, Reader, Record, Scribe, SimDisk, Storage};
@@ -92,6 +93,22 @@ pub struct Wants {
     pub losses: Vec<String>,
     /// Who was to get what is not committed yet, at any moment of the turn.
     pub trusted: Trusted,
+    /// Of which reigns heartbeats came, and what they say is committed.
+    pub beats: Vec<(Fence, Lsn)>,
+}
+
+fn beat_in(event: &Event) -> Option<(Fence, Lsn)> {
+    let Event::Link(LinkEvent::Frame { frame, .. }) = event else {
+        return None;
+    };
+    let Head::Core { message } = &frame.head else {
+        return None;
+    };
+    let Body::Heartbeat(beat) = &message.body else {
+        return None;
+    };
+    let (history, epoch) = (message.history, beat.epoch);
+    Some((Fence { history, epoch }, beat.commit))
 }
 
 impl Process {
@@ -172,11 +189,12 @@ impl Process {
     pub fn turn(&mut self, now: Now, events: Vec<Event>) -> Wants {
         self.boot = now.boot;
         let room = if now.boot < self.room_from { 0 } else { 64 };
-        let mut trusted = Trusted::default();
+        let (mut trusted, mut beats) = (Trusted::default(), Vec::new());
         trusted.look_at(self.engine.replica());
         self.engine.handle(now, Event::Copy(CopyEvent::Room(room)));
         for event in events {
             self.disk_failed |= matches!(event, Event::DiskFailed(_));
+            beats.extend(beat_in(&event));
             self.engine.handle(now, event);
             trusted.look_at(self.engine.replica());
         }
@@ -185,6 +203,7 @@ impl Process {
         let mut wants = Wants {
             answers,
             trusted,
+            beats,
             ..Wants::default()
         };
         for output in outputs {

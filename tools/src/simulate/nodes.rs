@@ -260,7 +260,7 @@ impl World {
             self.digest.add(line.len() as u64);
         }
         for text in &wants.losses {
-            self.observer.loss_statement(text)?;
+            self.observer.loss_statement(node, &self.nodes, text)?;
         }
         let life = self.nodes[node].life;
         if wants.log_work

@@ -241,6 +241,8 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Operator => self.operate(),
             Happening::Between { node } => self.ask_between(node),
+            Happening::Founds { node } => self.force(node),
+            Happening::Founded { node } => self.ask_for_receipts(node),
             Happening::Client { client } => self.client(client),
             Happening::GiveUp { client, step } => {
                 self.give_up(client, step);
