@@ -81,6 +81,8 @@ pub struct Wants {
     pub events: Vec<Event>,
     pub promoted: u64,
     pub cuts: u64,
+    /// Log up to here is dropped.
+    pub trims: Option<Lsn>,
     pub installed: u64,
     /// To whom a snapshot was offered or sent.
     pub copies: Vec<NodeId>,
@@ -222,6 +224,7 @@ impl Process {
                 match &command {
                     Command::Append(record) => wants.built.push(record.clone()),
                     Command::Cut(_) => wants.cuts += 1,
+                    Command::Trim(through) => wants.trims = Some(*through),
                     _ => {}
                 }
                 // Woken by work, the log does not wait until it would look again.

@@ -249,6 +249,7 @@ impl World {
         if wants.cuts > 0 {
             self.crash_in_cut(node);
         }
+        self.trims(node, wants.trims)?;
         self.summary
             .installed(wants.installed, self.nodes[node].process.as_ref());
         if let Some(lsn) = wants.taken {

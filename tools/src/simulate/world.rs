@@ -101,11 +101,14 @@ impl World {
         let mut random = Random::new(order.seed);
         let mut plan = Plan::draw(&mut random);
         // Of randomness of its own: the runs without are as they were.
-        let offsite =
-            Offsite::draw(Random::new(order.seed.rotate_left(16))).map(|(it, settings)| {
-                plan.tuning.engine.archive = Some(settings);
-                it
-            });
+        let offsite = Offsite::draw(
+            Random::new(order.seed.rotate_left(16)),
+            &mut Random::new(order.seed.rotate_left(48)),
+        )
+        .map(|(it, settings)| {
+            plan.tuning.engine.archive = Some(settings);
+            it
+        });
         let mut stream = || Random::new(random.next());
         let mut dice = Dice {
             net: stream(),
