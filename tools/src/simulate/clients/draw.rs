@@ -165,7 +165,7 @@ impl World {
             encoded.clone(),
         );
         if asks == Asks::Read {
-            self.observer.read_came_in(id, &self.nodes[at]);
+            self.observer.read_came_in(id, &self.nodes[at], &self.nodes);
         }
         match is_write {
             true => (id, Op::Write(encoded)),
