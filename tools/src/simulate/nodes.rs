@@ -184,6 +184,10 @@ impl World {
             if let Some(story) = &wants.halted {
                 return self.died(node, story);
             }
+            // An error of this disk is no reason to stop: the process dies with it.
+            if self.nodes[node].disks.snapshots.has_stopped() {
+                return self.died(node, "inside the work on a snapshot");
+            }
             self.watch_budget()?;
             self.trouble_in_change(node);
             self.trouble_in_moment(node, &wants);
