@@ -11,6 +11,7 @@ use crate::replication::settings::Settings;
 use crate::replication::time::Time;
 use crate::replication::view::Refusal;
 use standfast_wal::{Epoch, History, Incarnation, Link, Lsn, NodeId, Nonce, Record};
+use std::collections::BTreeSet;
 
 impl Replica {
     /// May a command be ordered now? O(members). Of commands that got an LSN nothing definite is
@@ -129,9 +130,30 @@ impl Replica {
         }
     }
 
-    /// Whether commits wait for this member: it is sent what is not committed yet.
-    pub fn is_counted(&self, id: NodeId) -> bool {
-        matches!(&self.role, Role::Primary(primary) if primary.is_counted(id))
+    /// On the primary: whose acknowledgements commits wait for now.
+    pub fn awaited(&self) -> BTreeSet<NodeId> {
+        let primary = match &self.role {
+            Role::Primary(primary) => Some(primary),
+            _ => None,
+        };
+        let rules = primary.into_iter().flat_map(|primary| primary.rules());
+        rules.flat_map(|rule| &rule.set).copied().collect()
+    }
+
+    /// On the primary: the Config that it has proposed, until it knows what became of that.
+    pub fn proposed(&self) -> Option<&Config> {
+        match &self.role {
+            Role::Primary(primary) => primary.change.as_ref().map(|change| &**change.proposed()),
+            _ => None,
+        }
+    }
+
+    /// On the primary: who is to come into the sync set next.
+    pub fn joining(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Primary(primary) => primary.joining.as_ref().map(|joining| joining.id),
+            _ => None,
+        }
     }
 
     /// A change of the Config is under way, or a member is joining.

@@ -25,6 +25,12 @@ pub(super) struct Change {
     timed_out: BTreeSet<NodeId>,
 }
 
+impl Change {
+    pub fn proposed(&self) -> &Value {
+        &self.next
+    }
+}
+
 /// A member on its way into the sync set: commits need it already.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Joining {

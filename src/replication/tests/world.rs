@@ -486,10 +486,7 @@ impl World {
         if process.halted {
             return;
         }
-        let ids = self.first.members.keys().copied();
-        self.counted = ids
-            .filter(|other| process.replica.is_counted(*other))
-            .collect();
+        self.counted = process.replica.awaited();
         process.replica.step(now, input, &mut effects);
         self.note_reign(id);
         for effect in effects {

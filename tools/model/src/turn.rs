@@ -4,9 +4,9 @@
 use crate::outside::{OUTSIDE, Service};
 use crate::site::{Broken, Event, Happening, LONG, Mark, Process, Site, TICK, Work, incarnation};
 use standfast::replication::register;
-use standfast::replication::{Body, Effect, Input, LinkEvent, Message, Order, Replica};
+use standfast::replication::{Body, Effect, Input, LinkEvent, Message, Order};
 use standfast_wal::{Kind, Lsn, NodeId, Record};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// What a turn is made of besides the site: what is outside of it.
 pub struct Around<'a> {
@@ -194,12 +194,7 @@ impl Turn {
             };
             let replica = &self.process().replica;
             let (attempt, primary) = (replica.attempt(), replica.is_primary());
-            let counted: Vec<u8> = around
-                .peers
-                .iter()
-                .copied()
-                .filter(|id| counts(replica, *id))
-                .collect();
+            let counted = replica.awaited();
             let mut effects = Vec::new();
             self.process().replica.step(now, input, &mut effects);
             let replica = &self.process().replica;
@@ -219,7 +214,7 @@ impl Turn {
         &mut self,
         effect: Effect,
         begun: bool,
-        counted: &[u8],
+        counted: &BTreeSet<NodeId>,
         inputs: &mut VecDeque<Input>,
         around: &Around,
     ) {
@@ -294,7 +289,7 @@ impl Turn {
         }
     }
 
-    fn send(&mut self, to: NodeId, message: Message, counted: &[u8], around: &Around) {
+    fn send(&mut self, to: NodeId, message: Message, counted: &BTreeSet<NodeId>, around: &Around) {
         let id = u8::try_from(to.0).expect("small worlds");
         let gossip = match &message.body {
             Body::AskConfig { .. } | Body::Configured { .. } | Body::Register(_) => true,
@@ -308,7 +303,7 @@ impl Turn {
             let last = records.last().map_or(Lsn::ZERO, Record::last_lsn);
             let replica = &self.process().replica;
             let commit = replica.commit();
-            if last > commit && !counts(replica, id) && !counted.contains(&id) {
+            if last > commit && !replica.awaited().contains(&to) && !counted.contains(&to) {
                 let story = format!("{last} is sent to n{to}, committed is {commit}");
                 self.events.push(Event::Broken(Broken::I6, story));
             }
@@ -371,10 +366,6 @@ impl Turn {
 
 fn outside() -> u8 {
     u8::try_from(OUTSIDE.0).expect("small worlds")
-}
-
-fn counts(replica: &Replica, id: u8) -> bool {
-    replica.is_counted(NodeId(id.into()))
 }
 
 fn message_input(from: u8, message: Message) -> Input {

@@ -21,6 +21,7 @@ mod operators;
 mod plan;
 mod queue;
 mod random;
+mod starter;
 mod summary;
 mod world;
 

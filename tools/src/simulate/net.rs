@@ -4,6 +4,7 @@
 //! in, in order, or not at all; what was under way when it broke may still come, even behind what
 //! its successor carries. A partition holds back what is sent until it heals or the pipe breaks.
 
+use super::check::Trusted;
 use super::queue::Happening;
 use super::random::Random;
 use super::world::{CLUSTER, CLUSTER_NAME, MS, World};
@@ -134,11 +135,17 @@ impl World {
     // Sending
 
     /// Puts a turn's frames on the wire: those to one peer in one write, as the link does.
-    pub fn send(&mut self, from: usize, frames: Vec<(NodeId, Frame)>) -> Result<(), String> {
+    pub fn send(
+        &mut self,
+        from: usize,
+        frames: Vec<(NodeId, Frame)>,
+        trusted: &Trusted,
+    ) -> Result<(), String> {
         let mut batches: Vec<(usize, Vec<Bytes>)> = Vec::new();
         for (to, frame) in frames {
             let to = to.0 as usize;
-            self.observer.sent(from, to, &self.nodes, &frame)?;
+            self.observer
+                .sent((from, to), &self.nodes, &frame, trusted)?;
             self.says_what_it_kept(from, &frame)?;
             self.overhears(from, to, &frame);
             if to >= self.nodes.len() || self.net.live_pipe(from, to).is_none() {

@@ -1,26 +1,26 @@
 //! One simulated node: the production engine, log, files and opening over simulated disks; what
 //! `node::run` and `node::files` are for real.
 
+use super::check::Trusted;
 use super::offsite::Shipping;
 use super::plan::Tuning;
 use super::random::Random;
-use super::world::CLUSTER;
+use super::starter::{Starter, engine_settings};
 use standfast::node::client::{Answer, SessionId};
 use standfast::node::clock::Now;
 use standfast::node::copies::{Copies, CopyEvent, CopyOutput};
 use standfast::node::directory::sim::SimDir;
-use standfast::node::engine::{Engine, EngineSettings, Event, Output};
+use standfast::node::engine::{Engine, Event, Output};
+use standfast::node::link::LinkEvent;
 use standfast::node::meta::{self, MetaFile};
-use standfast::node::open::{self, LogFiles, Opened, Opening};
+use standfast::node::open::{self, LogFiles, Opened};
 use standfast::node::parcel::{Arriving, Outgoing};
 use standfast::node::shelf;
 use standfast::node::wire::{Frame, Head, Piece};
-use standfast::replication::{Introduction, Replica, Time};
+use standfast::replication::{Body, Fence, Introduction, Replica, Time};
 use standfast_snapshot::{NewFile, Options as SnapshotOptions, SegmentRef, Writer};
 use standfast_wal::scribe::Command;
-use standfast_wal::{
-    ClusterId, Log, Lsn, NodeId, Options, Reader, Record, Scribe, SimDisk, Storage,
-};
+use standfast_wal::{Log, Lsn, NodeId, Reader, Record, Scribe, SimDisk, Storage};
 use std::collections::VecDeque;
 
 /// What the thread of the log is at.
@@ -81,6 +81,8 @@ pub struct Wants {
     pub events: Vec<Event>,
     pub promoted: u64,
     pub cuts: u64,
+    /// Log up to here is dropped.
+    pub trims: Option<Lsn>,
     pub installed: u64,
     /// To whom a snapshot was offered or sent.
     pub copies: Vec<NodeId>,
@@ -91,70 +93,24 @@ pub struct Wants {
     pub halted: Option<String>,
     /// Loss statements, as JSON.
     pub losses: Vec<String>,
+    /// Who was to get what is not committed yet, at any moment of the turn.
+    pub trusted: Trusted,
+    /// Of which reigns heartbeats came, and what they say is committed.
+    pub beats: Vec<(Fence, Lsn)>,
 }
 
-fn engine_settings(
-    meta: &MetaFile,
-    tuning: &Tuning,
-    introduction: &Introduction,
-) -> EngineSettings {
-    EngineSettings {
-        pid: meta.core.node.0,
-        quarantined: meta.quarantined,
-        introduction: introduction.clone(),
-        ..tuning.engine.clone()
-    }
-}
-
-/// How a node of these worlds opens its disks.
-pub fn opening_of(
-    id: NodeId,
-    alone: bool,
-    tuning: &Tuning,
-    introduction: &Introduction,
-) -> Opening {
-    let starter = Starter {
-        id,
-        cluster: CLUSTER,
-        alone,
-        may_cut: false,
-        introduction,
+fn beat_in(event: &Event) -> Option<(Fence, Lsn)> {
+    let Event::Link(LinkEvent::Frame { frame, .. }) = event else {
+        return None;
     };
-    starter.opening(tuning)
-}
-
-/// Who starts.
-pub struct Starter<'a> {
-    pub id: NodeId,
-    pub cluster: ClusterId,
-    /// It has no peers.
-    pub alone: bool,
-    /// Its operator has read why it refused, and lets it cut the end of its log.
-    pub may_cut: bool,
-    pub introduction: &'a Introduction,
-}
-
-impl Starter<'_> {
-    fn opening(&self, tuning: &Tuning) -> Opening {
-        let introduction = self.introduction;
-        Opening {
-            node: self.id,
-            cluster_name: "sim".to_string(),
-            role: introduction.role,
-            cluster_id: Some(self.cluster),
-            alone: self.alone,
-            options: Options {
-                segment_bytes: tuning.segment_bytes,
-                keep_bytes: 0,
-                reserve_bytes: tuning.reserve_bytes,
-                alone: self.alone,
-                cut_damaged_end: self.may_cut,
-            },
-            addresses: introduction.addresses.clone(),
-            site: introduction.site.clone(),
-            priority: introduction.priority,
-        }
-    }
+    let Head::Core { message } = &frame.head else {
+        return None;
+    };
+    let Body::Heartbeat(beat) = &message.body else {
+        return None;
+    };
+    let (history, epoch) = (message.history, beat.epoch);
+    Some((Fence { history, epoch }, beat.commit))
 }
 
 impl Process {
@@ -235,14 +191,21 @@ impl Process {
     pub fn turn(&mut self, now: Now, events: Vec<Event>) -> Wants {
         self.boot = now.boot;
         let room = if now.boot < self.room_from { 0 } else { 64 };
+        let (mut trusted, mut beats) = (Trusted::default(), Vec::new());
+        trusted.look_at(self.engine.replica());
         self.engine.handle(now, Event::Copy(CopyEvent::Room(room)));
         for event in events {
             self.disk_failed |= matches!(event, Event::DiskFailed(_));
+            beats.extend(beat_in(&event));
             self.engine.handle(now, event);
+            trusted.look_at(self.engine.replica());
         }
         let (outputs, answers) = self.engine.end_turn(now);
+        trusted.look_at(self.engine.replica());
         let mut wants = Wants {
             answers,
+            trusted,
+            beats,
             ..Wants::default()
         };
         for output in outputs {
@@ -261,6 +224,7 @@ impl Process {
                 match &command {
                     Command::Append(record) => wants.built.push(record.clone()),
                     Command::Cut(_) => wants.cuts += 1,
+                    Command::Trim(through) => wants.trims = Some(*through),
                     _ => {}
                 }
                 // Woken by work, the log does not wait until it would look again.

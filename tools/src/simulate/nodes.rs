@@ -2,10 +2,11 @@
 
 use super::check::meta_on_disk;
 use super::clock::Clock;
-use super::node::{Process, Starter, Wants};
+use super::node::{Process, Wants};
 use super::plan::{Plan, first_incarnation, id};
 use super::queue::Happening;
 use super::random::Random;
+use super::starter::Starter;
 use super::world::{CLUSTER, CLUSTER_NAME, MS, SECOND, World};
 use standfast::node::client::SessionId;
 use standfast::node::clock::Now;
@@ -183,6 +184,10 @@ impl World {
             if let Some(story) = &wants.halted {
                 return self.died(node, story);
             }
+            // An error of this disk is no reason to stop: the process dies with it.
+            if self.nodes[node].disks.snapshots.has_stopped() {
+                return self.died(node, "inside the work on a snapshot");
+            }
             self.watch_budget()?;
             self.trouble_in_change(node);
             self.trouble_in_moment(node, &wants);
@@ -248,6 +253,7 @@ impl World {
         if wants.cuts > 0 {
             self.crash_in_cut(node);
         }
+        self.trims(node, wants.trims)?;
         self.summary
             .installed(wants.installed, self.nodes[node].process.as_ref());
         if let Some(lsn) = wants.taken {
@@ -259,7 +265,7 @@ impl World {
             self.digest.add(line.len() as u64);
         }
         for text in &wants.losses {
-            self.observer.loss_statement(text)?;
+            self.observer.loss_statement(node, &self.nodes, text)?;
         }
         let life = self.nodes[node].life;
         if wants.log_work
@@ -293,7 +299,7 @@ impl World {
             self.trouble_in_vote(node);
         }
         self.trouble_in_fencing(node, &wants.frames)?;
-        self.send(node, wants.frames)?;
+        self.send(node, wants.frames, &wants.trusted)?;
         for to in wants.copies {
             self.trouble_in_copy(node, to.0 as usize);
         }

@@ -3,7 +3,7 @@
 //! Budget: one node of a run may be told to found a history of its own by force, since two that do
 //! so at once leave it to people which of them is right; afterwards the others are told to rejoin.
 
-use super::clients::Claim;
+use super::clients::{Claim, Written};
 use super::plan;
 use super::queue::Happening;
 use super::random::Random;
@@ -12,7 +12,7 @@ use standfast::node::client::{Answer, Control, Op, Request, SessionId};
 use standfast::node::engine::Event;
 use standfast::replication::config::{Acks, Protection};
 use standfast::state::Reply;
-use standfast_wal::NodeId;
+use standfast_wal::{Lsn, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sessions of operators begin here; a client's are far below.
@@ -23,10 +23,19 @@ pub struct Operators {
     orders: u64,
     /// Who may be forced in this run, once that was drawn.
     founder: Option<usize>,
-    /// What became of these writes was asked, by the order's number.
-    asked: BTreeMap<u64, Claim>,
+    /// What was asked, by the order's number.
+    asked: BTreeMap<u64, Asked>,
     /// Nodes that were to be taken out, whatever came of that.
     pub removed: BTreeSet<usize>,
+}
+
+/// Questions whose answers are looked at.
+#[derive(Clone, Copy)]
+enum Asked {
+    Outcome(Claim),
+    Receipt(Written),
+    WaitLsn(Lsn),
+    Force,
 }
 
 impl World {
@@ -77,23 +86,25 @@ impl World {
     pub fn ask_between(&mut self, node: usize) -> Result<(), String> {
         self.order(node, Control::Snapshot)?;
         for claim in self.clients.last_writes() {
-            self.operators
-                .asked
-                .insert(self.operators.orders + 1, claim);
             let Claim {
                 generation,
                 epoch,
                 lsn,
             } = claim;
-            self.order(
+            self.question(
                 node,
+                Asked::Outcome(claim),
                 Control::Outcome {
                     generation,
                     epoch,
                     lsn,
                 },
             )?;
+            let timeout_ms = 1;
+            let wait = Control::WaitLsn { lsn, timeout_ms };
+            self.question(node, Asked::WaitLsn(lsn), wait)?;
         }
+        self.ask_for_receipts(node)?;
         let mut random = Random::new(self.now);
         self.look_at(node, &mut random)
     }
@@ -108,6 +119,22 @@ impl World {
         };
         let who = who();
         self.order(at, Control::SetAcks { acks, who })
+    }
+
+    /// Receipts of what the clients wrote last; of older histories, too.
+    pub fn ask_for_receipts(&mut self, node: usize) -> Result<(), String> {
+        for write in self.clients.last_places() {
+            let (epoch, lsn) = (write.reign.epoch, write.lsn);
+            let receipt = Control::Receipt { epoch, lsn };
+            self.question(node, Asked::Receipt(write), receipt)?;
+        }
+        Ok(())
+    }
+
+    fn question(&mut self, at: usize, asked: Asked, control: Control) -> Result<(), String> {
+        let number = self.operators.orders + 1;
+        self.operators.asked.insert(number, asked);
+        self.order(at, control)
     }
 
     fn order(&mut self, at: usize, control: Control) -> Result<(), String> {
@@ -133,18 +160,42 @@ impl World {
             format!("n{node} answers order {number}: {text}")
         });
         self.digest.add(number);
-        if let Some(claim) = self.operators.asked.remove(&number) {
-            let told = self
-                .observer
-                .outcome(node, &self.nodes, claim, &answer.reply);
-            self.summary.outcomes += u64::from(told);
+        match self.operators.asked.remove(&number) {
+            Some(asked) => self.take_word_at(node, asked, &answer),
+            None => Ok(()),
         }
-        if let Reply::Bulk(text) = &answer.reply
-            && let Some(least) = lost_at_least(&String::from_utf8_lossy(text))
-        {
-            self.observer.force_said(node, &self.nodes, least)?;
+    }
+
+    fn take_word_at(&mut self, node: usize, asked: Asked, answer: &Answer) -> Result<(), String> {
+        let (nodes, reply) = (&self.nodes, &answer.reply);
+        match asked {
+            Asked::Outcome(claim) => {
+                let told = self.observer.outcome(node, nodes, claim, reply);
+                self.summary.outcomes += u64::from(told);
+                Ok(())
+            }
+            // The order names no generation: of two reigns with this number it cannot tell.
+            Asked::Receipt(write) if self.observer.has_led_twice(write.reign.epoch) => Ok(()),
+            Asked::Receipt(write) => {
+                let place = (write.reign, write.lsn);
+                self.observer.receipt(node, nodes, place, reply)
+            }
+            Asked::WaitLsn(lsn) => {
+                let place = (lsn, answer.lsn);
+                self.observer.waited_for(node, nodes, place, reply)
+            }
+            Asked::Force => {
+                if let Reply::Bulk(text) = reply
+                    && let Some(least) = lost_at_least(&String::from_utf8_lossy(text))
+                {
+                    self.observer.force_said(node, nodes, least)?;
+                    let wait = self.dice.check.below(100 * MS);
+                    self.after(wait, Happening::Founded { node });
+                }
+                self.observer.force_ended(node);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn switch_over(&mut self, at: usize) -> Result<(), String> {
@@ -152,9 +203,7 @@ impl World {
             true => None,
             false => Some(self.dice.nodes.index(self.nodes.len())),
         };
-        if let Some(to) = to {
-            self.observer.may_join(to);
-        }
+        self.observer.may_join(to);
         let to = to.map(plan::id);
         let (who, why) = (who(), "a drill".to_string());
         self.order(at, Control::Switchover { to, who, why })
@@ -199,8 +248,15 @@ impl World {
         self.order(at, Control::RemoveMember { id, who })
     }
 
+    /// Nobody was told yet.
+    pub fn may_found(&self) -> bool {
+        self.plan.may_force
+            && self.plan.operator_pause.is_some()
+            && self.operators.founder.is_none()
+    }
+
     /// Somebody loses patience, rightly or not.
-    fn force(&mut self, node: usize) -> Result<(), String> {
+    pub fn force(&mut self, node: usize) -> Result<(), String> {
         if !self.plan.may_force {
             return Ok(());
         }
@@ -215,8 +271,9 @@ impl World {
             false => CLUSTER_NAME.to_string(),
         };
         let (who, why) = (who(), "the primary's site is gone".to_string());
-        self.order(
+        self.question(
             founder,
+            Asked::Force,
             Control::ForcePromote {
                 confirm,
                 ignore_old_primary,

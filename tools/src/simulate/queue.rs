@@ -99,6 +99,14 @@ pub enum Happening {
     Between {
         node: usize,
     },
+    /// A node that lacks something is told to found a history.
+    Founds {
+        node: usize,
+    },
+    /// A node that has founded a history is asked what became of the older one's writes.
+    Founded {
+        node: usize,
+    },
     /// A client asks for something.
     Client {
         client: usize,

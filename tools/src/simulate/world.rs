@@ -101,11 +101,14 @@ impl World {
         let mut random = Random::new(order.seed);
         let mut plan = Plan::draw(&mut random);
         // Of randomness of its own: the runs without are as they were.
-        let offsite =
-            Offsite::draw(Random::new(order.seed.rotate_left(16))).map(|(it, settings)| {
-                plan.tuning.engine.archive = Some(settings);
-                it
-            });
+        let offsite = Offsite::draw(
+            Random::new(order.seed.rotate_left(16)),
+            &mut Random::new(order.seed.rotate_left(48)),
+        )
+        .map(|(it, settings)| {
+            plan.tuning.engine.archive = Some(settings);
+            it
+        });
         let mut stream = || Random::new(random.next());
         let mut dice = Dice {
             net: stream(),
@@ -241,6 +244,8 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Operator => self.operate(),
             Happening::Between { node } => self.ask_between(node),
+            Happening::Founds { node } => self.force(node),
+            Happening::Founded { node } => self.ask_for_receipts(node),
             Happening::Client { client } => self.client(client),
             Happening::GiveUp { client, step } => {
                 self.give_up(client, step);

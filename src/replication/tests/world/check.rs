@@ -11,7 +11,9 @@ impl World {
         };
         let last = records.last().map_or(Lsn::ZERO, Record::last_lsn);
         assert!(
-            last <= replica.commit() || replica.is_counted(to) || self.counted.contains(&to),
+            last <= replica.commit()
+                || replica.awaited().contains(&to)
+                || self.counted.contains(&to),
             "I6: n{from} sends {last} to n{to}, commit is {}",
             replica.commit()
         );

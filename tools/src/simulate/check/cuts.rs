@@ -4,7 +4,7 @@
 //! Each cut is rehearsed on a copy of the disks that stops after some operation and loses power;
 //! and so is each start after a process that had died within its disk's work.
 
-use crate::simulate::node::opening_of;
+use crate::simulate::starter::opening_of;
 use crate::simulate::world::World;
 use standfast::node::directory::sim::SimDir;
 use standfast::node::open::{self, Opened};

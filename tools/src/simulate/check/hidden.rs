@@ -1,58 +1,120 @@
-//! I6: nothing uncommitted is sent to asynchronous backups, or offered as a snapshot.
+//! I6: nothing uncommitted is sent to whom nothing waits for, or offered as a snapshot.
+//!
+//! Who may have it follows from Configs: the sync set of the one that the primary knows to be
+//! chosen; those of the one that it has proposed and of the one before that, until it knows the
+//! outcome; and the one member that it is about to take in, which must be one that may come in.
 
 use super::super::plan::id;
 use super::log::Logs;
 use super::register::Configs;
 use standfast::node::wire::Piece;
-use standfast::replication::config::MemberRole;
-use standfast::replication::{Body, Message};
-use standfast_wal::Record;
+use standfast::replication::config::{MemberRole, Protection};
+use standfast::replication::{Body, Fence, Message, Replica};
+use standfast_wal::{History, NodeId, Record};
+use std::collections::BTreeSet;
+
+/// Whom a primary could send what is not committed, at the moments at which it was looked at.
+#[derive(Default)]
+pub struct Trusted {
+    reigns: BTreeSet<Fence>,
+    /// By history and version: whose sync sets.
+    versions: BTreeSet<(History, u64)>,
+    /// In the sync sets that were proposed.
+    proposed: BTreeSet<NodeId>,
+    joining: BTreeSet<NodeId>,
+}
+
+impl Trusted {
+    pub fn look_at(&mut self, replica: &Replica) {
+        if !replica.is_primary() {
+            return;
+        }
+        let config = replica.config();
+        self.reigns.insert(replica.fence());
+        self.versions.insert((config.history, config.version));
+        if let Some(next) = replica.proposed() {
+            // Others may have told it of its own Config: the register's answer is what ends both.
+            self.versions.insert((next.history, next.version - 1));
+            self.proposed.extend(&next.sync_set);
+        }
+        self.joining.extend(replica.joining());
+    }
+}
 
 pub struct Hidden {
     /// Nodes that a switchover was ordered to: they may have been put into the sync set.
     joined: Vec<bool>,
+    /// A switchover to anybody was ordered.
+    is_switched: bool,
 }
 
 impl Hidden {
     pub fn new(nodes: usize) -> Hidden {
         Hidden {
             joined: vec![false; nodes],
+            is_switched: false,
         }
     }
 
-    pub fn may_join(&mut self, node: usize) {
-        self.joined[node] = true;
+    pub fn may_join(&mut self, node: Option<usize>) {
+        self.is_switched = true;
+        if let Some(node) = node {
+            self.joined[node] = true;
+        }
     }
 
     pub fn records(
         &self,
         logs: &Logs,
         configs: &Configs,
-        (_, to): (usize, usize),
+        trusted: &Trusted,
+        to: usize,
         message: &Message,
         records: &[Record],
     ) -> Result<(), String> {
-        let (Body::Append { .. }, Some(last)) = (&message.body, records.last()) else {
+        let (Body::Append { epoch, .. }, Some(last)) = (&message.body, records.last()) else {
             return Ok(());
         };
-        let Some(config) = configs.newest(message.history) else {
+        let (history, lsn) = (message.history, last.last_lsn());
+        let commit = logs.true_commit(history);
+        let applied = logs.branch(history).and_then(|branch| branch.at(lsn));
+        let is_other = applied.is_some_and(|applied| applied.epoch() != last.epoch());
+        if lsn <= commit && !is_other {
             return Ok(());
+        }
+        let reign = Fence {
+            history,
+            epoch: *epoch,
         };
-        let role = config.members.get(&id(to)).map(|member| member.role);
-        let counts = config.sync_set.contains(&id(to)) || self.joined[to];
-        if role != Some(MemberRole::Asynchronous) || counts {
-            return Ok(());
+        match trusted.reigns.contains(&reign) && self.may_have(configs, trusted, id(to)) {
+            true => Ok(()),
+            false => Err(format!(
+                "I6: {last:?} of {reign} is sent to one that nothing waits for, commit {commit}"
+            )),
         }
-        let commit = logs.true_commit(message.history);
-        if last.last_lsn() > commit {
-            return Err(format!(
-                "I6: {last:?} is sent to an asynchronous backup, commit {commit}"
-            ));
-        }
-        Ok(())
     }
 
-    pub fn piece(&self, logs: &Logs, _: usize, piece: &Piece) -> Result<(), String> {
+    fn may_have(&self, configs: &Configs, trusted: &Trusted, to: NodeId) -> bool {
+        let versions = trusted.versions.iter();
+        let mut known = versions.filter_map(|(history, version)| configs.at(*history, *version));
+        trusted.proposed.contains(&to)
+            || known.any(|config| config.sync_set.contains(&to))
+            || trusted.joining.contains(&to) && self.may_come_in(configs, trusted, to)
+    }
+
+    /// Asynchronous members, and all in max-performance, come in for a switchover only.
+    fn may_come_in(&self, configs: &Configs, trusted: &Trusted, to: NodeId) -> bool {
+        let versions = trusted.versions.iter();
+        let mut known = versions.filter_map(|(history, version)| configs.at(*history, *version));
+        known.any(|config| {
+            let role = config.members.get(&to).map(|member| member.role);
+            let by_itself = config.protection != Protection::MaxPerformance || self.is_switched;
+            let is_ordered = self.joined[to.0 as usize];
+            is_ordered || by_itself && role == Some(MemberRole::Data)
+        })
+    }
+
+    pub fn piece(&self, logs: &Logs, piece: &Piece) -> Result<(), String> {
         let Piece::Offer { head, .. } = piece else {
             return Ok(());
         };

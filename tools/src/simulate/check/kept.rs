@@ -4,7 +4,7 @@
 //! each such message a copy of its meta file's disk loses power, and what is left is read; of the
 //! log, what its owner has synced counts, and now and then a copy of all disks is opened.
 
-use crate::simulate::node::opening_of;
+use crate::simulate::starter::opening_of;
 use crate::simulate::world::World;
 use standfast::node::directory::sim::SimDir;
 use standfast::node::meta::{self, MetaFile};

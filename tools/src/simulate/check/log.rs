@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use standfast::replication::{EpochTable, Fence, Replica};
 use standfast_wal::{Epoch, History, Lsn, NodeId, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One place of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +99,24 @@ impl Logs {
                 entry.primary
             )),
         }
+    }
+
+    /// Of which histories there was a reign of this number.
+    pub fn histories_of(&self, epoch: Epoch) -> BTreeSet<History> {
+        let reigns = self.built.keys().filter(|(_, reign, _)| *reign == epoch);
+        reigns.map(|(history, ..)| *history).collect()
+    }
+
+    /// What covers this LSN in the log of this table.
+    pub fn built_at(&self, table: &EpochTable, lsn: Lsn) -> Option<&Record> {
+        let entry = table.at(lsn)?;
+        let (history, epoch) = (entry.history, entry.epoch);
+        let first = (history, epoch, Lsn::ZERO);
+        let (_, record) = self
+            .built
+            .range(first..=(history, epoch, lsn))
+            .next_back()?;
+        (record.last_lsn() >= lsn).then_some(record)
     }
 
     pub fn branches(&self) -> &[Branch] {

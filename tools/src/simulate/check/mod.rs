@@ -5,8 +5,8 @@
 //! promised stays promised), `kept` (what is said is durable), `cuts` (a cut is all or nothing),
 //! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
 //! `reads` (what confirms a read), `reigns` (what a primary knows and does), `starts` (what a start
-//! believes), `time` (log time), `stale` (how old READONLY reads are), `told` (outcomes, receipts,
-//! loss statements are true), `offsite` and `restored` (the archive).
+//! believes), `time` (log time), `stale` (how old READONLY reads are), `told` (outcomes and what
+//! was seen), `receipts`, `losses` (what is lost is told), `offsite` and `restored` (the archive).
 
 mod commits;
 mod copies;
@@ -18,10 +18,12 @@ pub mod history;
 pub mod kept;
 pub mod ledger;
 mod log;
+mod losses;
 pub mod offsite;
 mod positions;
 mod promotion;
 mod reads;
+mod receipts;
 mod register;
 mod reigns;
 mod replay;
@@ -32,18 +34,19 @@ mod starts;
 mod time;
 mod told;
 
-use super::clients::Claim;
+use super::clients::Written;
 use super::node::{Process, Wants};
 use super::nodes::Node;
 use super::plan::Plan;
 use super::summary::Summary;
+pub use hidden::Trusted;
 use log::Place;
 pub use positions::meta_on_disk;
 use standfast::node::client::Answer;
 use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Meta, Replica};
-use standfast::state::Reply;
-use standfast_wal::{Epoch, History, Incarnation, Lsn};
+
+use standfast_wal::{History, Incarnation, Lsn};
 use std::collections::BTreeSet;
 
 /// Whose disk held a log durably up to where, and who had written it.
@@ -73,6 +76,10 @@ struct Seen {
     left: Option<Held>,
     /// Timestamps of the reign under way.
     time: time::Times,
+    /// The history that it followed at the end of its last turn, before the present one.
+    followed: Option<History>,
+    follows: Option<History>,
+    had: losses::Had,
 }
 
 /// Everything ever seen.
@@ -88,6 +95,9 @@ pub struct Observer {
     attempts: promotion::Attempts,
     rounds: reads::Rounds,
     told: told::Told,
+    losses: losses::Losses,
+    /// Somebody may be forced.
+    may_force: bool,
     archived: offsite::Archived,
     /// Of restored copies: no cluster takes one in.
     pub strangers: BTreeSet<Incarnation>,
@@ -123,6 +133,8 @@ impl Observer {
             attempts: promotion::Attempts::new(),
             rounds: reads::Rounds::default(),
             told: told::Told::default(),
+            losses: losses::Losses::default(),
+            may_force: plan.may_force,
             archived: offsite::Archived::new(plan),
             strangers: BTreeSet::new(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
@@ -175,6 +187,10 @@ impl Observer {
             let kept = process.engine.past_digests();
             self.digests.kept(lsn, kept, replica.epochs())?;
         }
+        let seen = &mut self.nodes[node];
+        seen.followed = seen.follows.replace(replica.history());
+        seen.had.look_at(replica);
+        seen.had.heard(replica, &wants.beats);
         reigns::serves_whom_it_reads_for(replica, wants)?;
         self.watch_held(node, replica)
     }
@@ -253,6 +269,7 @@ impl Observer {
             lost: std::mem::take(&mut seen.lost),
             ..Seen::default()
         };
+        seen.had.look_at(replica);
         self.watch_held(node, replica)
             .map_err(|story| format!("n{node} starts: {story}"))
     }
@@ -262,6 +279,7 @@ impl Observer {
         if let Some(meta) = meta_on_disk(disk) {
             self.note_vote(&meta);
         }
+        self.losses.harmed(node);
         self.lost_disk(node);
     }
 
@@ -314,10 +332,10 @@ impl Observer {
     /// A frame leaves a node.
     pub fn sent(
         &mut self,
-        from: usize,
-        to: usize,
+        (from, to): (usize, usize),
         nodes: &[Node],
         frame: &Frame,
+        trusted: &Trusted,
     ) -> Result<(), String> {
         self.offered(from, nodes, frame)?;
         match &frame.head {
@@ -329,12 +347,13 @@ impl Observer {
                 self.hidden.records(
                     &self.log,
                     &self.register,
-                    (from, to),
+                    trusted,
+                    to,
                     message,
                     &frame.records,
                 )
             }
-            Head::Copy(piece) => self.hidden.piece(&self.log, from, piece),
+            Head::Copy(piece) => self.hidden.piece(&self.log, piece),
             Head::Forward { .. } => {
                 self.rounds.passed_on(nodes[from].id);
                 Ok(())
@@ -345,16 +364,12 @@ impl Observer {
     }
 
     /// A switchover to this node was ordered: it may be sent what is not committed yet.
-    pub fn may_join(&mut self, node: usize) {
+    pub fn may_join(&mut self, node: Option<usize>) {
         self.hidden.may_join(node);
     }
 
-    /// A forced promotion was ordered here: a new history may begin.
-    pub fn forced(&mut self, node: usize) {
-        self.register.forced(node);
-    }
-
-    /// A client's command on data was answered by this node; says in which history.
+    /// A client's command on data was answered by this node; says in which history, and by which
+    /// reign it was written there.
     pub fn answered(
         &mut self,
         now: u64,
@@ -362,7 +377,7 @@ impl Observer {
         nodes: &[Node],
         id: history::Id,
         answer: &Answer,
-    ) -> Result<History, String> {
+    ) -> Result<Written, String> {
         let replica = process_of(nodes, node)?.engine.replica();
         let own = history_of(replica).unwrap_or_else(|| replica.history());
         // A former primary passes on what its successor answers, who may have founded a history.
@@ -385,70 +400,20 @@ impl Observer {
             ));
         }
         self.read_answered(id, &nodes[node], history, answer.lsn)?;
+        let lsn = answer.lsn;
+        let reign = self.reign_of(replica, history, answer.epoch, lsn);
         if is_write {
-            let entry = replica.epochs().at(answer.lsn);
-            let entry = entry.filter(|entry| entry.epoch == answer.epoch);
-            let reign = (entry.map_or(history, |entry| entry.history), answer.epoch);
-            self.log.acknowledged(now, history, reign, answer.lsn);
+            let at = (reign.history, reign.epoch);
+            self.log.acknowledged(now, history, at, lsn);
+            self.note_holders(nodes, reign, lsn);
         } else if self.history.is_stale(id) {
             self.stale_answered(now, history, replica, id, answer.lsn)?;
         }
-        Ok(history)
-    }
-
-    /// OUTCOME was answered; true when that settles it.
-    pub fn outcome(&mut self, node: usize, nodes: &[Node], claim: Claim, reply: &Reply) -> bool {
-        let Ok(process) = process_of(nodes, node) else {
-            return false;
-        };
-        let history = process.engine.replica().history();
-        self.told.outcome(history, claim, reply)
-    }
-
-    pub fn receipt(
-        &mut self,
-        node: usize,
-        nodes: &[Node],
-        epoch: Epoch,
-        lsn: Lsn,
-        reply: &Reply,
-    ) -> Result<(), String> {
-        let replica = process_of(nodes, node)?.engine.replica();
-        let Some(place) = Place::of(replica.epochs(), lsn).filter(|place| place.epoch == epoch)
-        else {
-            return Ok(());
-        };
-        let holders = (0..nodes.len()).filter(|node| self.holds(nodes, *node, place));
-        told::receipt(place, holders.count(), reply)
-    }
-
-    /// SEEN was answered.
-    pub fn seen(&mut self, node: usize, nodes: &[Node], point: History, lsn: Lsn, reply: &Reply) {
-        let Ok(process) = process_of(nodes, node) else {
-            return;
-        };
-        if let Some(history) = history_of(process.engine.replica()) {
-            self.told.seen(history, point, lsn, reply);
-        }
-    }
-
-    /// A forced promotion said that at least so many acknowledged commands are not here.
-    pub fn force_said(&self, node: usize, nodes: &[Node], least: u64) -> Result<(), String> {
-        let replica = process_of(nodes, node)?.engine.replica();
-        let Some((past, fork)) = replica.config().ancestors.last() else {
-            return Ok(());
-        };
-        let lost = self.log.true_commit(*past).0.saturating_sub(*fork);
-        if least > lost {
-            return Err(format!(
-                "a forced promotion says that {least} commands at least are lost; {lost} are"
-            ));
-        }
-        Ok(())
-    }
-
-    pub fn loss_statement(&mut self, text: &str) -> Result<(), String> {
-        self.told.loss_statement(&self.log, text)
+        Ok(Written {
+            history,
+            reign,
+            lsn,
+        })
     }
 
     pub fn committed_through(&self) -> Vec<(History, Lsn)> {
@@ -467,7 +432,11 @@ impl Observer {
             }
         }
         self.history.session_order()?;
-        self.told.end(&self.log, &self.history)?;
+        self.told.end(&self.log)?;
+        self.losses.deny_nothing(&self.log, &self.history)?;
+        if summary.beyond_promises == 0 {
+            self.nothing_is_lost_silently(nodes)?;
+        }
         if summary.histories == 1 {
             let gave_up = search::check(&self.log, &self.history)?;
             summary.searches_given_up += gave_up;

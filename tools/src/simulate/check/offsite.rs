@@ -1,8 +1,9 @@
 //! I6: what is in the archive was committed, and is what the nodes have applied. A snapshot comes
 //! after its segments, a manifest after what it names; in the end all of it proves sound.
 
-use super::Observer;
 use super::restored::There;
+use super::{Observer, process_of};
+use crate::simulate::nodes::Node;
 use crate::simulate::plan::Plan;
 use crate::simulate::world::{CLUSTER, MS};
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub struct Archived {
     /// Of the store, when it was looked at last.
     changes: u64,
     pub there: There,
+    /// How far the log of each history was ever put.
+    put: BTreeMap<History, Lsn>,
     /// Nanoseconds between attestations that close a piece of log.
     interval: u64,
     /// What was said to be restorable of each history.
@@ -111,9 +114,32 @@ impl Observer {
         }
         let before = branch.at(Lsn(head.first_lsn.0 - 1)).map(Record::link);
         self.archived.ends_attested(before, &records)?;
+        let put = self.archived.put.entry(head.history).or_default();
+        *put = head.last_lsn().max(*put);
         let there = &mut self.archived.there;
         there.add_log(name, head.history, head.first_lsn, head.last_lsn());
         Ok(())
+    }
+
+    /// Where the archive is required no log is dropped that it lacks; but a disk that was damaged
+    /// has lost it anyhow.
+    pub fn may_trim(&self, node: usize, nodes: &[Node], through: Lsn) -> Result<(), String> {
+        let replica = process_of(nodes, node)?.engine.replica();
+        let config = replica.config();
+        let past = config.ancestors.iter();
+        let past = past.map(|(history, fork)| self.put_of(*history).min(Lsn(*fork)));
+        let put = past.chain([self.put_of(config.history)]).max();
+        let put = put.unwrap_or_default();
+        match through > put && !self.losses.was_harmed(node) {
+            true => Err(format!(
+                "n{node} drops log up to {through}, and the archive, which is required, has {put}"
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn put_of(&self, history: History) -> Lsn {
+        self.archived.put.get(&history).copied().unwrap_or_default()
     }
 
     fn snapshot_archived(&mut self, name: &str, bytes: &Bytes) -> Result<(), String> {

@@ -6,6 +6,7 @@
 
 use super::Observer;
 use super::history::Id;
+use super::positions::meta_on_disk;
 use crate::simulate::nodes::Node;
 use standfast::replication::register::Body as Vote;
 use standfast::replication::{Body, Config, Fence, Message, Replica};
@@ -20,7 +21,8 @@ struct Waiting {
     reign: Fence,
     history: History,
     commit: Lsn,
-    version: u64,
+    /// The newest Config of the reign that was chosen then, known to anybody or not.
+    chosen: Config,
     /// The last round that this reign had sent.
     round: u64,
     /// How many answers of voters had been seen.
@@ -77,6 +79,7 @@ impl Rounds {
         *highest = round.max(*highest);
     }
 
+    /// Whether enough have shown the reign since by this Config.
     fn is_shown(&self, read: &Waiting, own: NodeId, config: &Config) -> bool {
         let shows = |id: &&NodeId| {
             let shown = self.shown.get(&(read.reign, **id)).copied();
@@ -92,14 +95,31 @@ impl Rounds {
     }
 }
 
+/// A majority of the voters of `by` has voted for this Config with one ballot, each on its disk.
+fn is_voted_for(nodes: &[Node], by: &Config, next: &Config) -> bool {
+    let ballot_of = |id: &NodeId| {
+        let meta = meta_on_disk(nodes.get(id.0 as usize)?)?;
+        let named = by.members.get(id).map(|member| member.incarnation);
+        let vote = meta.acceptor.accepted?;
+        let is_it = *vote.proposal.value == *next && Some(meta.incarnation) == named;
+        is_it.then_some(vote.ballot)
+    };
+    let ballots: Vec<_> = by.voters.iter().filter_map(ballot_of).collect();
+    let votes = |ballot| ballots.iter().filter(|one| *one == ballot).count();
+    ballots
+        .iter()
+        .any(|ballot| votes(ballot) * 2 > by.voters.len())
+}
+
 impl Observer {
     /// A read comes in at a primary: it will be answered from what is committed there, or later.
-    pub fn read_came_in(&mut self, id: Id, node: &Node) {
+    pub fn read_came_in(&mut self, id: Id, node: &Node, nodes: &[Node]) {
         let process = node.process.as_ref();
         let replica = process.map(|process| process.engine.replica());
         let Some(replica) = replica.filter(|replica| replica.is_serving()) else {
             return;
         };
+        let chosen = self.chosen_by_now(replica, nodes);
         let (rounds, reign) = (&mut self.rounds, replica.fence());
         let waiting = Waiting {
             node: node.id,
@@ -107,11 +127,23 @@ impl Observer {
             reign,
             history: replica.history(),
             commit: replica.commit(),
-            version: replica.config().version,
+            chosen,
             round: rounds.sent.get(&reign).copied().unwrap_or_default(),
             votes: rounds.votes,
         };
         rounds.waiting.insert(id, waiting);
+    }
+
+    /// The newest Config of this primary's reign: what it has proposed, if that is chosen already.
+    fn chosen_by_now(&self, replica: &Replica, nodes: &[Node]) -> Config {
+        let own = replica.config();
+        let proposed = replica.proposed().filter(|next| next.version > own.version);
+        let is_chosen = |next: &&Config| {
+            let learned = self.register.at(next.history, next.version);
+            learned == Some(*next)
+                || is_voted_for(nodes, own, next) && is_voted_for(nodes, next, next)
+        };
+        proposed.filter(is_chosen).unwrap_or(own).clone()
     }
 
     /// What came in at a primary is answered, in this history, at this LSN.
@@ -139,13 +171,13 @@ impl Observer {
         if replica.fence() != read.reign {
             return self.outlived_its_reign(id, &read, replica, lsn);
         }
-        // Since it was confirmed the Config may have changed: any of those that held will do.
-        let mut versions = read.version..=replica.config().version;
-        let is_shown = |version| {
-            let config = self.register.at(read.reign.history, version);
-            config.is_some_and(|config| self.rounds.is_shown(&read, node.id, config))
-        };
-        if versions.any(is_shown) {
+        // Since it was confirmed the Config may have changed: any of those that held will do. One
+        // that held before it came in does not: by a newer one, which its primary may not know to
+        // be chosen, a successor may have been voted for whom the older set does not meet.
+        let newer = read.chosen.version + 1..=replica.config().version;
+        let newer = newer.filter_map(|version| self.register.at(read.reign.history, version));
+        let mut held = std::iter::once(&read.chosen).chain(newer);
+        if held.any(|config| self.rounds.is_shown(&read, node.id, config)) {
             return Ok(());
         }
         let (reign, round, asked) = (read.reign, read.round, self.history.get(id));

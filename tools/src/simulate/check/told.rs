@@ -1,11 +1,12 @@
-//! What nodes said of what became of things is true: OUTCOME, RECEIPT, SEEN, loss statements.
+//! What nodes said of what became of things is true: OUTCOME, SEEN.
 
-use super::history::{End, Histories};
-use super::log::{Logs, Place};
-use crate::simulate::clients::Claim;
+use super::log::Logs;
+use super::{Observer, history_of, process_of};
+use crate::simulate::clients::{Claim, Written};
+use crate::simulate::nodes::Node;
 use standfast::state::Reply;
 use standfast_wal::{Epoch, History, Lsn};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Fate {
@@ -20,8 +21,6 @@ pub struct Told {
     outcomes: Vec<(History, Claim, Fate)>,
     /// SEEN: (history there, point) was contained.
     contained: Vec<(History, History, Lsn)>,
-    /// Places that loss statements name, and whether they are said never to have been acknowledged.
-    lost: BTreeMap<(Epoch, Lsn), bool>,
 }
 
 impl Told {
@@ -62,31 +61,7 @@ impl Told {
         }
     }
 
-    /// A log was cut: what it says of each command must be true.
-    pub fn loss_statement(&mut self, logs: &Logs, text: &str) -> Result<(), String> {
-        let wrong = |what: &str| format!("a loss statement {what}: {text}");
-        let facts: serde_json::Value =
-            serde_json::from_str(text).map_err(|_| wrong("is no JSON"))?;
-        let commands = facts["commands"]
-            .as_array()
-            .ok_or_else(|| wrong("lists nothing"))?;
-        for command in commands {
-            let number = |name: &str| {
-                command[name]
-                    .as_u64()
-                    .ok_or_else(|| wrong("lacks a number"))
-            };
-            let (epoch, lsn) = (Epoch(number("epoch")?), Lsn(number("lsn")?));
-            let is_denied = command["acknowledged"] == "no";
-            if is_denied && logs.is_acknowledged(epoch, lsn) {
-                return Err(wrong(&format!("denies {lsn} of epoch {epoch}")));
-            }
-            *self.lost.entry((epoch, lsn)).or_insert(true) &= is_denied;
-        }
-        Ok(())
-    }
-
-    pub fn end(&self, logs: &Logs, histories: &Histories) -> Result<(), String> {
+    pub fn end(&self, logs: &Logs) -> Result<(), String> {
         for (history, claim, fate) in &self.outcomes {
             if claim.generation > history.generation {
                 return Err(format!(
@@ -118,52 +93,35 @@ impl Told {
                 ));
             }
         }
-        self.nothing_is_lost_silently(logs, histories)
-    }
-
-    /// Whatever was acknowledged in a history that has ended, and is not in the last one, stands in
-    /// a loss statement that does not deny it.
-    fn nothing_is_lost_silently(&self, logs: &Logs, histories: &Histories) -> Result<(), String> {
-        let Some(last) = logs
-            .branches()
-            .iter()
-            .max_by_key(|branch| branch.history.generation)
-        else {
-            return Ok(());
-        };
-        let denied: BTreeSet<_> = self.lost.iter().filter(|(_, denied)| **denied).collect();
-        for operation in &histories.operations {
-            let End::Answered { lsn, epoch, .. } = operation.end else {
-                continue;
-            };
-            if epoch == Epoch(0) || last.at(lsn).is_some_and(|record| record.epoch() == epoch) {
-                continue;
-            }
-            if denied.contains(&(&(epoch, lsn), &true)) {
-                return Err(format!(
-                    "a loss statement denies what was done: {operation:?}"
-                ));
-            }
-        }
         Ok(())
     }
 }
 
-/// A receipt never counts a copy that is not there.
-pub fn receipt(place: Place, holders: usize, reply: &Reply) -> Result<(), String> {
-    let Reply::Map(pairs) = reply else {
-        return Ok(());
-    };
-    let copies = pairs
-        .iter()
-        .find(|(name, _)| *name == Reply::Bulk("copies".into()));
-    let Some((_, Reply::Int(copies))) = copies else {
-        return Err(format!("a receipt without copies: {reply:?}"));
-    };
-    if usize::try_from(*copies).unwrap_or(usize::MAX) > holders {
-        return Err(format!(
-            "a receipt for {place:?} says {copies} copies, there are {holders}"
-        ));
+impl Observer {
+    /// OUTCOME was answered; true when that settles it.
+    pub fn outcome(&mut self, node: usize, nodes: &[Node], claim: Claim, reply: &Reply) -> bool {
+        let Ok(process) = process_of(nodes, node) else {
+            return false;
+        };
+        let history = process.engine.replica().history();
+        self.told.outcome(history, claim, reply)
     }
-    Ok(())
+
+    /// SEEN was answered.
+    pub fn seen(
+        &mut self,
+        node: usize,
+        nodes: &[Node],
+        seen: &Written,
+        reply: &Reply,
+    ) -> Result<(), String> {
+        let Ok(process) = process_of(nodes, node) else {
+            return Ok(());
+        };
+        let (replica, point) = (process.engine.replica(), seen.history);
+        if let Some(history) = history_of(replica) {
+            self.told.seen(history, point, seen.lsn, reply);
+        }
+        self.is_not_contained(replica, (point, seen.reign), seen.lsn, reply)
+    }
 }

@@ -3,7 +3,6 @@
 use super::{CONNECTION_BITS, Claim, Script, What};
 use crate::simulate::world::World;
 use standfast::node::client::{Answer, SessionId};
-use standfast::replication::Fence;
 use standfast::state::Reply;
 use standfast_wal::{Epoch, Lsn};
 
@@ -71,26 +70,34 @@ impl World {
                 self.take_outcome(number, claim, &answer);
                 Ok(true)
             }
-            What::Receipt { epoch, lsn } => {
-                self.clients.list[number].script = Script::Nothing;
-                let at = self.clients.list[number].at;
-                let observer = &mut self.observer;
-                observer.receipt(at, &self.nodes, epoch, lsn, &answer.reply)?;
+            What::Receipt(_) | What::Copies(_) | What::Seen(_) | What::WaitLsn(_) => {
+                self.take_word(number, &what, &answer)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// What a node says of what was written.
+    fn take_word(&mut self, number: usize, what: &What, answer: &Answer) -> Result<(), String> {
+        let client = &mut self.clients.list[number];
+        let (at, reply, nodes) = (client.at, &answer.reply, &self.nodes);
+        match what {
+            What::Receipt(write) => {
+                client.script = Script::Nothing;
                 self.summary.receipts += 1;
-                Ok(true)
+                let place = (write.reign, write.lsn);
+                self.observer.receipt(at, nodes, place, reply)
             }
-            What::Seen(point, lsn) => {
-                let at = self.clients.list[number].at;
-                self.observer
-                    .seen(at, &self.nodes, point.history, lsn, &answer.reply);
-                Ok(true)
+            What::Copies(write) => {
+                client.script = Script::Nothing;
+                let place = (write.reign, write.lsn);
+                self.observer.waited_for_copies(at, nodes, place, reply)
             }
-            What::WaitLsn(lsn) => {
-                if answer.reply == Reply::Int(1) && answer.lsn < lsn {
-                    return Err(format!("WAITLSN {lsn} was answered at {}", answer.lsn));
-                }
-                Ok(true)
-            }
+            What::Seen(write) => self.observer.seen(at, nodes, write, reply),
+            What::WaitLsn(lsn) => self
+                .observer
+                .waited_for(at, nodes, (*lsn, answer.lsn), reply),
+            _ => unreachable!("the caller has looked"),
         }
     }
 
@@ -103,7 +110,7 @@ impl World {
     ) -> Result<(), String> {
         let at = self.clients.list[number].at;
         let (lsn, epoch) = (answer.lsn, answer.epoch);
-        let history = self
+        let written = self
             .observer
             .answered(self.now, at, &self.nodes, id, &answer)?;
         let is_write = self.observer.history.is_write(id);
@@ -112,7 +119,7 @@ impl World {
         let client = &mut self.clients.list[number];
         // A read names no epoch, and no point therefore.
         if epoch != Epoch(0) {
-            client.seen = Some((Fence { history, epoch }, lsn));
+            client.seen = Some(written);
         }
         match (what, &mut client.script) {
             (What::Once(_, token), script) => {
@@ -142,9 +149,12 @@ impl World {
                 *script = Script::Nothing;
             }
             (What::Data(_), script @ Script::Nothing)
-                if is_write && self.dice.clients.one_in(40) =>
+                if is_write && self.dice.clients.one_in(30) =>
             {
-                *script = Script::Receipt { epoch, lsn };
+                *script = match self.dice.clients.one_in(3) {
+                    true => Script::Copies(written),
+                    false => Script::Receipt(written),
+                };
             }
             _ => {}
         }

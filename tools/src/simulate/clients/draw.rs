@@ -5,7 +5,7 @@
 //! together, `once` a number that only tokens raise; `l` is written with the ledger only
 //! (`ledger.rs`).
 
-use super::{Claim, Script, What, control, read, text};
+use super::{Claim, Script, What, Written, control, read, text};
 use crate::simulate::check::history::{Asks, Id};
 use crate::simulate::world::World;
 use bytes::{Bytes, BytesMut};
@@ -94,10 +94,15 @@ impl World {
                 let claim = *claim;
                 return vec![(What::Outcome(claim), outcome(claim))];
             }
-            Script::Receipt { epoch, lsn } => {
-                let (epoch, lsn) = (*epoch, *lsn);
-                let op = control(Control::Receipt { epoch, lsn });
-                return vec![(What::Receipt { epoch, lsn }, op)];
+            Script::Receipt(write) => return vec![(What::Receipt(*write), receipt(*write))],
+            Script::Copies(write) => {
+                let write = *write;
+                let op = control(Control::Wait {
+                    lsn: write.lsn,
+                    copies: self.dice.clients.between(0, 4) as u32,
+                    timeout_ms: self.dice.clients.between(1, 300),
+                });
+                return vec![(What::Copies(write), op)];
             }
             Script::Transfer {
                 revisions: Some(_),
@@ -160,7 +165,7 @@ impl World {
             encoded.clone(),
         );
         if asks == Asks::Read {
-            self.observer.read_came_in(id, &self.nodes[at]);
+            self.observer.read_came_in(id, &self.nodes[at], &self.nodes);
         }
         match is_write {
             true => (id, Op::Write(encoded)),
@@ -307,23 +312,28 @@ impl World {
 
     /// Asks a node whether it contains, or has reached, a point that was seen.
     fn point(&mut self, number: usize) -> (What, Op) {
-        let Some((point, lsn)) = self.clients.list[number].seen else {
+        let Some(seen) = self.clients.list[number].seen else {
             return self.plain_read(number, false);
         };
         if self.dice.clients.one_in(2) {
-            let lsn = Lsn(lsn.0 + self.dice.clients.below(20));
+            let lsn = Lsn(seen.lsn.0 + self.dice.clients.below(20));
             let timeout_ms = self.dice.clients.between(1, 300);
             let op = control(Control::WaitLsn { lsn, timeout_ms });
             return (What::WaitLsn(lsn), op);
         }
         let op = control(Control::Seen {
-            generation: point.history.generation,
-            history_id: point.history.id,
-            epoch: point.epoch,
-            lsn,
+            generation: seen.history.generation,
+            history_id: seen.history.id,
+            epoch: seen.reign.epoch,
+            lsn: seen.lsn,
         });
-        (What::Seen(point, lsn), op)
+        (What::Seen(seen), op)
     }
+}
+
+fn receipt(write: Written) -> Op {
+    let (epoch, lsn) = (write.reign.epoch, write.lsn);
+    control(Control::Receipt { epoch, lsn })
 }
 
 fn outcome(claim: Claim) -> Op {

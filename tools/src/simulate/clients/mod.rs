@@ -17,7 +17,7 @@ use standfast::node::client::{Control, Op, Request, SessionId};
 use standfast::node::engine::Event;
 use standfast::replication::Fence;
 use standfast::state::Command;
-use standfast_wal::{Epoch, Lsn};
+use standfast_wal::{Epoch, History, Lsn};
 
 /// A client gives up on an answer after this.
 const TIMEOUT: u64 = 8 * SECOND;
@@ -47,7 +47,7 @@ struct Client {
     /// It has heard of another primary and looks what is there.
     looks: bool,
     /// Of its last write.
-    seen: Option<(Fence, Lsn)>,
+    seen: Option<Written>,
 }
 
 /// One request without an answer.
@@ -66,12 +66,19 @@ enum What {
     /// All accounts, read as one.
     Accounts(Id),
     Outcome(Claim),
-    Receipt {
-        epoch: Epoch,
-        lsn: Lsn,
-    },
-    Seen(Fence, Lsn),
+    Receipt(Written),
+    /// How many others hold it.
+    Copies(Written),
+    Seen(Written),
     WaitLsn(Lsn),
+}
+
+/// Where a write stands: in which history it was acknowledged, and the reign that had written it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    pub history: History,
+    pub reign: Fence,
+    pub lsn: Lsn,
 }
 
 /// What UNKNOWN names.
@@ -102,10 +109,8 @@ enum Script {
         tries: u32,
     },
     /// Of the write that was just acknowledged, on the connection that it went through.
-    Receipt {
-        epoch: Epoch,
-        lsn: Lsn,
-    },
+    Receipt(Written),
+    Copies(Written),
 }
 
 impl Clients {
@@ -134,12 +139,16 @@ impl Clients {
     /// What the clients wrote last.
     pub fn last_writes(&self) -> Vec<Claim> {
         let seen = self.list.iter().filter_map(|client| client.seen);
-        let claim = |(reign, lsn): (Fence, Lsn)| Claim {
-            generation: reign.history.generation,
-            epoch: reign.epoch,
-            lsn,
+        let claim = |seen: Written| Claim {
+            generation: seen.history.generation,
+            epoch: seen.reign.epoch,
+            lsn: seen.lsn,
         };
         seen.map(claim).collect()
+    }
+
+    pub fn last_places(&self) -> Vec<Written> {
+        self.list.iter().filter_map(|client| client.seen).collect()
     }
 }
 
@@ -149,7 +158,7 @@ impl Client {
         self.at = node;
         self.connection += 1;
         self.seq = 0;
-        if let Script::Transfer { .. } | Script::Receipt { .. } = self.script {
+        if let Script::Transfer { .. } | Script::Receipt(_) | Script::Copies(_) = self.script {
             self.script = Script::Nothing;
         }
     }
@@ -209,7 +218,11 @@ impl World {
                     self.observer.history.unknown(id, None);
                     self.summary.unknown += 1;
                 }
-                What::Outcome(_) | What::Receipt { .. } | What::Seen(..) | What::WaitLsn(_) => {}
+                What::Outcome(_)
+                | What::Receipt(_)
+                | What::Copies(_)
+                | What::Seen(_)
+                | What::WaitLsn(_) => {}
             }
         }
         self.move_on(number);

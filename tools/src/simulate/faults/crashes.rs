@@ -47,9 +47,10 @@ impl World {
         if self.nodes[node].is_up() {
             let operations = random.below(12);
             let disks = &self.nodes[node].disks;
-            match random.one_in(3) {
-                true => disks.root.halt_after(operations),
-                false => disks.wal.halt_after(operations),
+            match random.below(5) {
+                0 => disks.snapshots.halt_after(operations),
+                1 => disks.root.halt_after(operations),
+                _ => disks.wal.halt_after(operations),
             }
             self.nodes[node].dying = true;
         }

@@ -187,12 +187,15 @@ impl World {
         self.mend_later(place, random);
     }
 
-    /// Little or nothing is left of the space for log and snapshots.
+    /// Little or nothing is left of the space: for log and snapshots, now and then for the meta
+    /// file, too, where all are on one disk.
     pub(super) fn fill_disk(&mut self, place: usize, random: &mut Random) -> bool {
         let left = random.pick(&[0, 4 << 10, 64 << 10, 300 << 10]);
         self.say(|| format!("n{place}: {left} bytes of space are left"));
         let disks = &self.nodes[place].disks;
-        for disk in [&disks.wal, &disks.snapshots] {
+        let all = [&disks.wal, &disks.snapshots, &disks.root];
+        let many = if random.one_in(4) { 3 } else { 2 };
+        for disk in &all[..many] {
             let used: u64 = disk.files().iter().map(|(_, len)| len).sum();
             disk.set_capacity(used + left);
         }

@@ -55,6 +55,7 @@ impl World {
             return;
         }
         self.come_back(node);
+        self.trouble_in_lag(node);
         let Some(process) = &self.nodes[node].process else {
             return;
         };
@@ -105,6 +106,21 @@ impl World {
         let place = (node, replica.history());
         if !replica.has_own_log() && self.faults.moments.between.insert(place) {
             self.after(0, Happening::Between { node });
+        }
+    }
+
+    /// A node has heard of more than it holds: an operator may found a history on that, while
+    /// nobody who holds it can be heard.
+    fn trouble_in_lag(&mut self, node: usize) {
+        if !self.may_found() || !self.observer.lags(node, &self.nodes) {
+            return;
+        }
+        if self.dice.nodes.one_in(20) {
+            let ways = self.ways(|from, to| from == node || to == node);
+            let partition = self.net.cut(ways);
+            let wait = self.failover_ns() * self.dice.nodes.between(3, 8);
+            self.after(wait, Happening::Heal { partition });
+            self.after(0, Happening::Founds { node });
         }
     }
 

@@ -3,10 +3,11 @@
 //! and the cluster goes on as if it were not there.
 
 use crate::simulate::clock::Clock;
-use crate::simulate::node::{Process, Starter, Wants};
+use crate::simulate::node::{Process, Wants};
 use crate::simulate::plan;
 use crate::simulate::queue::Happening;
 use crate::simulate::random::Random;
+use crate::simulate::starter::Starter;
 use crate::simulate::world::{CLUSTER, MS, World};
 use bytes::BytesMut;
 use standfast::cli::restore::{Past, make};

@@ -13,6 +13,7 @@ use standfast::replication::Config;
 use standfast_snapshot::retention::{Policy, expire};
 use standfast_snapshot::store::Memory;
 use standfast_snapshot::{Shared, archive, catalogue};
+use standfast_wal::Lsn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct Offsite {
 
 impl Offsite {
     /// One run in four has one.
-    pub fn draw(mut random: Random) -> Option<(Offsite, ArchiveSettings)> {
+    pub fn draw(mut random: Random, of_rules: &mut Random) -> Option<(Offsite, ArchiveSettings)> {
         if !random.one_in(4) {
             return None;
         }
@@ -52,7 +53,7 @@ impl Offsite {
             interval: Duration::from_millis(random.scaled(20, 2000)),
             verify_interval: Duration::ZERO,
             drill_interval: Duration::ZERO,
-            required: false,
+            required: of_rules.one_in(3),
         };
         let offsite = Offsite {
             store: Arc::default(),
@@ -135,6 +136,23 @@ impl World {
         self.observer.archived(&store)?;
         self.observer.archive_is_sound(&store)?;
         self.restore_last()
+    }
+
+    /// A node is about to drop log up to here.
+    pub fn trims(&mut self, node: usize, through: Option<Lsn>) -> Result<(), String> {
+        let Some(through) = through else {
+            return Ok(());
+        };
+        let settings = self.plan.tuning.engine.archive.as_ref();
+        let Some(offsite) = self
+            .offsite
+            .as_ref()
+            .filter(|_| settings.is_some_and(|a| a.required))
+        else {
+            return Ok(());
+        };
+        self.observer.archived(&offsite.store)?;
+        self.observer.may_trim(node, &self.nodes, through)
     }
 
     /// The store gets into trouble, or out of it.

@@ -266,6 +266,13 @@ impl SimDisk {
         shared.halt_after = Some(shared.operations + operations);
     }
 
+    /// Every further changing operation of this life fails: it was told to stop here.
+    pub fn has_stopped(&self) -> bool {
+        let shared = self.shared();
+        let halt = shared.halt_after;
+        halt.is_some_and(|halt| shared.operations >= halt)
+    }
+
     /// Changing operations of this life so far.
     pub fn operations(&self) -> u64 {
         self.shared().operations
