@@ -45,17 +45,17 @@ pub enum Control {
         lsn: Lsn,
         timeout_ms: u64,
     },
-    /// WAIT: how many other members hold `lsn` durably, once `copies` do or after the timeout.
+    /// WAIT: how many other members hold this write durably, once `copies` do or after the timeout;
+    /// `None`: nothing was written.
     Wait {
-        lsn: Lsn,
+        write: Option<Place>,
         copies: u32,
         timeout_ms: u64,
     },
     /// RECEIPT of a write that was ordered here: a map of generation, history, epoch, lsn, copies
     /// (members that hold it durably, this node included) and protection.
     Receipt {
-        epoch: Epoch,
-        lsn: Lsn,
+        write: Place,
     },
     /// Refuse to serve this session from a history that does not contain this point.
     Seen {
@@ -131,7 +131,18 @@ pub struct Answer {
     pub lsn: Lsn,
     /// The epoch a write was ordered in; 0 otherwise.
     pub epoch: Epoch,
+    /// That of the history in which a write was ordered, or which a read saw.
+    pub generation: u64,
     pub reply: Reply,
+}
+
+/// Where a write was ordered. A founder may count epochs from one that an old primary used as well,
+/// of which it had not heard: only the generation tells the two apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub generation: u64,
+    pub epoch: Epoch,
+    pub lsn: Lsn,
 }
 
 /// What reaches the engine from its sessions. Calls of one session arrive in the order they were

@@ -321,8 +321,7 @@ impl Engine {
         self.copies.room = limits::SNAPSHOT_BLOCKS_PER_TURN;
         for client in std::mem::take(&mut self.copies.asked) {
             let text = Reply::Simple("Background saving started");
-            self.pending
-                .answer(client, begun.lsn, Default::default(), text);
+            self.pending.answer(client, begun.lsn, text);
         }
         self.emit(Output::Snapshot(CopyOutput::Begin(Box::new(header))));
     }
@@ -371,8 +370,7 @@ impl Engine {
                 match result {
                     Ok(json) => {
                         let reply = Reply::Bulk(json.into());
-                        self.pending
-                            .answer(client, Lsn::ZERO, Default::default(), reply);
+                        self.pending.answer(client, Lsn::ZERO, reply);
                     }
                     Err(why) => self.pending.refuse(client, Refusal::Operator(why)),
                 }

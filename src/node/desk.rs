@@ -9,7 +9,7 @@ mod forward;
 mod questions;
 
 use crate::limits;
-use crate::node::client::{Answer, Control, SessionId};
+use crate::node::client::{Answer, Control, Place, SessionId};
 use crate::node::engine::{Engine, Output};
 use crate::node::pending::{Client, Pending};
 use crate::node::refusal::Refusal;
@@ -28,7 +28,7 @@ enum Wait {
     /// WAITLSN: until applied.
     Applied { lsn: Lsn },
     /// WAIT: until so many other members hold it.
-    Copies { lsn: Lsn, copies: u32 },
+    Copies { write: Option<Place>, copies: u32 },
 }
 
 #[derive(Debug)]
@@ -205,14 +205,14 @@ impl Engine {
                 self.wait(client, timeout_ms, Wait::Applied { lsn });
             }
             Control::Wait {
-                lsn,
+                write,
                 copies,
                 timeout_ms,
             } => {
-                self.wait(client, timeout_ms, Wait::Copies { lsn, copies });
+                self.wait(client, timeout_ms, Wait::Copies { write, copies });
             }
-            Control::Receipt { epoch, lsn } => {
-                let reply = self.receipt(epoch, lsn);
+            Control::Receipt { write } => {
+                let reply = self.receipt(write);
                 self.tell(client, reply);
             }
             Control::Seen {
@@ -264,7 +264,7 @@ impl Engine {
 
     fn tell(&mut self, client: Client, reply: Reply) {
         let lsn = self.state.applied().lsn;
-        self.pending.answer(client, lsn, Epoch(0), reply);
+        self.pending.answer(client, lsn, reply);
     }
 
     fn back_up(&mut self, client: Client, to: String, who: String) {
@@ -402,8 +402,8 @@ impl Engine {
                     let done = is_own && self.state.applied().lsn >= lsn;
                     (done, i64::from(done))
                 }
-                Wait::Copies { lsn, copies } => {
-                    let others = self.replica.copies(lsn).saturating_sub(1);
+                Wait::Copies { write, copies } => {
+                    let others = self.other_copies(write);
                     (others >= copies, i64::from(others))
                 }
             };
@@ -436,6 +436,7 @@ impl Engine {
                 ticket: answer.seq,
                 lsn: answer.lsn,
                 epoch: answer.epoch.0,
+                generation: answer.generation,
                 reply: reply.into(),
             });
             false

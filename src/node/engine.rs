@@ -289,7 +289,6 @@ impl Engine {
         is_witness: bool,
     ) -> Engine {
         let is_log_suspect = replica.meta().suspect;
-        let attested = Attested::since(state.applied().lsn);
         let mut engine = Engine {
             settings,
             identity,
@@ -315,7 +314,7 @@ impl Engine {
             tick: Lsn::ZERO,
             events_ns: 0,
             digests: VecDeque::new(),
-            attested,
+            attested: Attested::since(Lsn::ZERO),
             disk_full: false,
             damage: None,
             damaged_through: Lsn::ZERO,
@@ -334,6 +333,7 @@ impl Engine {
             stopping: None,
             replies: Vec::new(),
         };
+        engine.state_begins();
         engine.tell_peers();
         engine
     }

@@ -48,6 +48,7 @@ struct Unconfirmed {
     round: u64,
     since: Time,
     lsn: Lsn,
+    generation: u64,
     reply: Reply,
 }
 
@@ -62,10 +63,17 @@ pub struct Pending {
     /// The highest of these LSNs by session: its later reads must see as much.
     waits: BTreeMap<SessionId, Lsn>,
     unconfirmed: VecDeque<Unconfirmed>,
+    /// Of the history that the state is of.
+    generation: u64,
     answers: Vec<(SessionId, Answer)>,
 }
 
 impl Pending {
+    /// The state is one of this generation's history from now on.
+    pub fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
     /// Notes who waits for the commands of a record that was just ordered.
     pub fn ordered(&mut self, now: Time, generation: u64, record: &Record, clients: Vec<Client>) {
         assert_eq!(
@@ -115,7 +123,7 @@ impl Pending {
             let clients = front.clients.into_iter().zip(replies);
             for (i, (client, reply)) in clients.enumerate() {
                 let lsn = Lsn(front.first_lsn.0 + i as u64);
-                self.answer(client, lsn, front.epoch, reply.clone());
+                self.answer_of(client, generation, front.epoch, lsn, reply.clone());
             }
         }
     }
@@ -128,7 +136,8 @@ impl Pending {
                 epoch: ordered.epoch,
                 lsn,
             };
-            self.answer(*client, lsn, ordered.epoch, refusal.into());
+            let (generation, epoch) = (ordered.generation, ordered.epoch);
+            self.answer_of(*client, generation, epoch, lsn, refusal.into());
         }
     }
 
@@ -210,7 +219,7 @@ impl Pending {
         reply: Reply,
     ) {
         if round <= confirmed {
-            self.answer(client, lsn, Epoch(0), reply);
+            self.answer(client, lsn, reply);
         } else {
             let waiting = Unconfirmed {
                 client,
@@ -218,6 +227,7 @@ impl Pending {
                 round,
                 since,
                 lsn,
+                generation: self.generation,
                 reply,
             };
             self.unconfirmed.push_back(waiting);
@@ -237,7 +247,8 @@ impl Pending {
             let Some(read) = self.unconfirmed.remove(i) else {
                 break;
             };
-            self.answer(read.client, read.lsn, Epoch(0), read.reply);
+            let (generation, lsn) = (read.generation, read.lsn);
+            self.answer_of(read.client, generation, Epoch(0), lsn, read.reply);
         }
     }
 
@@ -260,7 +271,7 @@ impl Pending {
         let mut taken = Vec::new();
         for (lsn, client, command) in waiting.chain(unconfirmed) {
             match last_write(client.session).is_some_and(|written| written > lsn) {
-                true => self.answer(client, Lsn::ZERO, Epoch(0), refusal.clone().into()),
+                true => self.answer(client, Lsn::ZERO, refusal.clone().into()),
                 false => taken.push((client, command)),
             }
         }
@@ -294,11 +305,11 @@ impl Pending {
         self.waits.clear();
         for (_, reads) in std::mem::take(&mut self.reads) {
             for read in reads {
-                self.answer(read.client, Lsn::ZERO, Epoch(0), refusal.clone().into());
+                self.answer(read.client, Lsn::ZERO, refusal.clone().into());
             }
         }
         for read in std::mem::take(&mut self.unconfirmed) {
-            self.answer(read.client, Lsn::ZERO, Epoch(0), refusal.clone().into());
+            self.answer(read.client, Lsn::ZERO, refusal.clone().into());
         }
     }
 
@@ -349,20 +360,31 @@ impl Pending {
             .map(|since| since.after(timeout))
     }
 
-    pub fn answer(&mut self, client: Client, lsn: Lsn, epoch: Epoch, reply: Reply) {
-        self.answers.push((
-            client.session,
-            Answer {
-                seq: client.seq,
-                lsn,
-                epoch,
-                reply,
-            },
-        ));
+    /// Of what is no write: as of `lsn` of the history that the state is of.
+    pub fn answer(&mut self, client: Client, lsn: Lsn, reply: Reply) {
+        self.answer_of(client, self.generation, Epoch(0), lsn, reply);
+    }
+
+    pub fn answer_of(
+        &mut self,
+        client: Client,
+        generation: u64,
+        epoch: Epoch,
+        lsn: Lsn,
+        reply: Reply,
+    ) {
+        let answer = Answer {
+            seq: client.seq,
+            lsn,
+            epoch,
+            generation,
+            reply,
+        };
+        self.answers.push((client.session, answer));
     }
 
     pub fn refuse(&mut self, client: Client, refusal: Refusal) {
-        self.answer(client, Lsn::ZERO, Epoch(0), refusal.into());
+        self.answer(client, Lsn::ZERO, refusal.into());
     }
 
     /// The answers of this turn, in the order in which they came to be.

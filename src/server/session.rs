@@ -16,13 +16,13 @@ use super::command::{self, Context, Id, Parsed};
 use super::resp::{Decoder, Protocol};
 use super::{Client, Front};
 use crate::limits;
-use crate::node::client::{Answer, Control, Op, Request};
+use crate::node::client::{Answer, Control, Op, Place, Request};
 use crate::node::refusal::Refusal;
 use crate::state::{Command, Reply};
 use bytes::{Bytes, BytesMut};
 use pubsub::Subscription;
 use replies::{Purpose, Replies, Settled};
-use standfast_wal::{Epoch, Lsn};
+use standfast_wal::Lsn;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -66,13 +66,6 @@ struct Mark {
     last_command: &'static str,
 }
 
-/// The last write of this connection that was ordered.
-#[derive(Clone, Copy)]
-struct LastWrite {
-    epoch: Epoch,
-    lsn: Lsn,
-}
-
 /// How far the connection is on its way to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -111,7 +104,8 @@ pub struct Session {
     watches: Vec<(Bytes, Lsn)>,
     /// WATCH commands whose answer has not come.
     watches_in_flight: usize,
-    last_write: Option<LastWrite>,
+    /// The last write of this connection that was ordered.
+    last_write: Option<Place>,
     subscription: Option<Subscription>,
     context: Context,
 }
@@ -488,14 +482,15 @@ impl Session {
             Purpose::Read => self.reads_in_flight -= 1,
             Purpose::Write => {
                 if answer.lsn > Lsn::ZERO {
-                    self.last_write = Some(LastWrite {
+                    self.last_write = Some(Place {
+                        generation: answer.generation,
                         epoch: answer.epoch,
                         lsn: answer.lsn,
                     });
                 }
             }
             Purpose::Watch(keys) => reply = self.on_watched(keys, reply),
-            Purpose::Token => reply = local::token(reply, self.front.handle.view().history),
+            Purpose::Token => reply = local::token(reply, answer.generation),
             Purpose::WaitAof => {
                 if let Reply::Int(copies) = reply {
                     // What is acknowledged here is durable here.

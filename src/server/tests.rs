@@ -234,11 +234,14 @@ async fn a_connection_knows_its_last_write_and_a_key_its_token() {
         ("SET k v", "+OK|"),
         ("SET l v", "+OK|"),
         ("GET k", "$1|v|"),
-        ("TOKEN k", "$32|00000000000000020000000000000001|"),
+        ("TOKEN k", "$32|00000000000000070000000000000001|"),
         ("WAIT 1 0", ":2|"),
         ("WAITAOF 1 1 0", "*2|:1|:2|"),
         ("WAITAOF 2 1 0", "-ERR numlocal is 0 or 1|"),
-        ("RECEIPT", "$40|Receipt { epoch: Epoch(3), lsn: Lsn(2) }|"),
+        (
+            "RECEIPT",
+            "$72|Receipt { write: Place { generation: 7, epoch: Epoch(3), lsn: Lsn(2) } }|",
+        ),
         (
             "WAITLSN 2 50",
             "$39|WaitLsn { lsn: Lsn(2), timeout_ms: 50 }|",
@@ -256,8 +259,10 @@ async fn a_connection_knows_its_last_write_and_a_key_its_token() {
     .await;
     // In a pipeline, too: RECEIPT looks at the write before it.
     talk.say(b"SET k w\r\nRECEIPT\r\nSET k x\r\n").await;
-    talk.hear("+OK|$40|Receipt { epoch: Epoch(3), lsn: Lsn(3) }|+OK|")
-        .await;
+    talk.hear(
+        "+OK|$72|Receipt { write: Place { generation: 7, epoch: Epoch(3), lsn: Lsn(3) } }|+OK|",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -116,6 +116,7 @@ impl Engine {
             ticket,
             lsn,
             epoch,
+            generation,
             reply,
         } in replies
         {
@@ -125,7 +126,10 @@ impl Engine {
             };
             assert_eq!(to, from, "a reply comes from where the command went");
             match Reply::decode(reply) {
-                Some(reply) => self.pending.answer(client, lsn, Epoch(epoch), reply),
+                Some(reply) => {
+                    self.pending
+                        .answer_of(client, generation, Epoch(epoch), lsn, reply);
+                }
                 None => {
                     let text = "the successor's reply is not readable".to_string();
                     self.pending.refuse(client, Refusal::Operator(text));

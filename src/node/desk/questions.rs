@@ -1,10 +1,11 @@
 //! Answers out of what was ordered and applied: outcomes, receipts, what was seen, digests.
 
+use crate::node::client::Place;
 use crate::node::clock::utc;
 use crate::node::engine::Engine;
 use crate::node::outcomes::Known;
 use crate::node::refusal::Refusal;
-use crate::replication::{Contained, Fence};
+use crate::replication::{Contained, EpochEntry, Fence};
 use crate::state::Reply;
 use standfast_wal::{Epoch, Lsn, Mark};
 
@@ -60,14 +61,34 @@ impl Engine {
         }
     }
 
-    pub(super) fn receipt(&self, epoch: Epoch, lsn: Lsn) -> Reply {
-        let epochs = self.replica.epochs();
-        if epochs.last().is_none_or(|last| last.epoch < epoch) {
+    /// The reign at this place, if it is the one in which the write was ordered.
+    fn reign_of(&self, write: Place) -> Option<EpochEntry> {
+        let reign = self.replica.epochs().at(write.lsn)?;
+        let own = (reign.history.generation, reign.epoch);
+        (own == (write.generation, write.epoch)).then_some(*reign)
+    }
+
+    /// Members besides this node that hold the write durably: where it was cut, none does.
+    pub(super) fn other_copies(&self, write: Option<Place>) -> u32 {
+        let held = match write {
+            None => self.replica.copies(Lsn::ZERO),
+            Some(write) => match self.reign_of(write) {
+                Some(_) => self.replica.copies(write.lsn),
+                None => 0,
+            },
+        };
+        held.saturating_sub(1)
+    }
+
+    pub(super) fn receipt(&self, write: Place) -> Reply {
+        let Place { epoch, lsn, .. } = write;
+        let newest = self.replica.epochs().last();
+        let newest = newest.map(|last| (last.history.generation, last.epoch));
+        if newest < Some((write.generation, epoch)) {
             // It was forwarded, and its reign has not come here yet.
             return Refusal::Loading.into();
         }
-        let reign = epochs.at(lsn);
-        let Some(reign) = reign.filter(|reign| reign.epoch == epoch) else {
+        let Some(reign) = self.reign_of(write) else {
             // What this connection wrote is not in this history.
             return self.time_travel();
         };

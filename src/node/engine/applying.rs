@@ -77,6 +77,9 @@ impl Engine {
         );
         let mut replies = std::mem::take(&mut self.replies);
         replies.clear();
+        let reign = self.replica.epochs().at(record.first_lsn());
+        let generation = reign.map_or(0, |reign| reign.history.generation);
+        self.pending.set_generation(generation);
         let (pending, confirmed) = (&mut self.pending, self.confirmed);
         self.state
             .apply_each(record, record.last_lsn(), |state, lsn, reply| {
@@ -94,8 +97,6 @@ impl Engine {
             let state = &self.state;
             pending.evaluate(last, confirmed, |command| state.read(command));
         }
-        let reign = self.replica.epochs().at(record.first_lsn());
-        let generation = reign.map_or(0, |reign| reign.history.generation);
         self.pending.applied(generation, record, &replies);
         self.outcomes.push(record, &mut replies);
         self.replies = replies;
@@ -119,11 +120,20 @@ impl Engine {
         }
     }
 
+    /// Of what was loaded nothing is known yet but where it stands.
+    pub(super) fn state_begins(&mut self) {
+        let applied = self.state.applied().lsn;
+        self.attested = Attested::since(applied);
+        let reign = self.replica.epochs().at(applied);
+        let generation = reign.map_or(0, |reign| reign.history.generation);
+        self.pending.set_generation(generation);
+    }
+
     /// What is kept of the old state's past goes with it: the new one's may have had the same LSNs.
     pub(in crate::node) fn replace_state(&mut self, state: State) {
         self.state = state;
         self.digests.clear();
-        self.attested = Attested::since(self.state.applied().lsn);
         self.outcomes.clear();
+        self.state_begins();
     }
 }

@@ -62,8 +62,7 @@ impl Engine {
         let age = self.staleness();
         if age.is_some_and(|age| age <= limit) {
             let reply = self.state.read(command);
-            self.pending
-                .answer(client, self.state.applied().lsn, Default::default(), reply);
+            self.pending.answer(client, self.state.applied().lsn, reply);
             return;
         }
         Mark::TooStale.hit();

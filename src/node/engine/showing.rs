@@ -14,8 +14,7 @@ use std::collections::BTreeMap;
 impl Engine {
     pub(super) fn on_shutdown(&mut self, client: Option<Client>) {
         if let Some(client) = client {
-            self.pending
-                .answer(client, Lsn::ZERO, Default::default(), Reply::Ok);
+            self.pending.answer(client, Lsn::ZERO, Reply::Ok);
         }
         if self.stopping.is_some() {
             return;

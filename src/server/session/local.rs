@@ -7,7 +7,6 @@ use crate::server::operator::{self, positive};
 use crate::server::{info, sentinel, text, wall_clock};
 use crate::state::{Command, Reply};
 use bytes::Bytes;
-use standfast_wal::{History, Lsn};
 
 impl Session {
     /// A command that is not on data; false if it must wait until all before it is answered.
@@ -145,10 +144,7 @@ impl Session {
 
     fn receipt(&mut self) {
         match self.last_write {
-            Some(write) => self.control(Control::Receipt {
-                epoch: write.epoch,
-                lsn: write.lsn,
-            }),
+            Some(write) => self.control(Control::Receipt { write }),
             None => self.reply(Reply::error("ERR this connection has not written anything")),
         }
     }
@@ -164,7 +160,7 @@ impl Session {
             Err(error) => return self.reply(error.clone()),
         };
         let control = Control::Wait {
-            lsn: self.last_write.map_or(Lsn::ZERO, |write| write.lsn),
+            write: self.last_write,
             copies: u32::try_from(*copies).unwrap_or(u32::MAX),
             timeout_ms: *timeout_ms,
         };
@@ -210,11 +206,11 @@ impl Session {
 
 /// The fencing token of a key's last change: generation and LSN as 32 hex digits, so that tokens
 /// of one cluster compare as strings. Nil where there is no key.
-pub fn token(revisions: Reply, history: History) -> Reply {
+pub fn token(revisions: Reply, generation: u64) -> Reply {
     match revisions {
         Reply::Array(revisions) => match revisions.first() {
             Some(Reply::Int(revision)) if *revision > 0 => {
-                text(format!("{:016x}{revision:016x}", history.generation))
+                text(format!("{generation:016x}{revision:016x}"))
             }
             _ => Reply::Nil,
         },

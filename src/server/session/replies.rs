@@ -91,6 +91,7 @@ impl Replies {
             seq: 0,
             lsn: Lsn::ZERO,
             epoch: Epoch(0),
+            generation: 0,
             reply,
         };
         self.push(Purpose::Control, is_silent, Some(answer));
@@ -167,6 +168,7 @@ mod tests {
             seq,
             lsn: Lsn(seq),
             epoch: Epoch(1),
+            generation: 1,
             reply: Reply::Int(value),
         }
     }

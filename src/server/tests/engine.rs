@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::mpsc::UnboundedSender;
 
+/// What this engine says of the history that it answers from; the view says another.
+const GENERATION: u64 = 7;
+
 pub const HISTORY: History = History {
     generation: 2,
     id: 0xabc,
@@ -193,7 +196,10 @@ impl Engine {
     fn control(&self, control: Control) -> Reply {
         match control {
             Control::Status => Reply::Bulk("{\"node\":1}".into()),
-            Control::Wait { lsn, .. } => Reply::Int(i64::try_from(lsn.0).expect("small")),
+            Control::Wait { write, .. } => {
+                let lsn = write.map_or(0, |write| write.lsn.0);
+                Reply::Int(i64::try_from(lsn).expect("small"))
+            }
             Control::Snapshot => Reply::Simple("Background saving started"),
             other => Reply::Bulk(format!("{other:?}").into()),
         }
@@ -204,6 +210,7 @@ impl Engine {
             seq,
             lsn: Lsn::ZERO,
             epoch: Epoch(0),
+            generation: GENERATION,
             reply,
         };
         self.answers.entry(session).or_default().push(answer);
@@ -227,6 +234,7 @@ impl Engine {
                 seq,
                 lsn,
                 epoch,
+                generation: GENERATION,
                 reply,
             };
             answers.entry(session).or_default().push(answer);

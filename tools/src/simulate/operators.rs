@@ -124,8 +124,9 @@ impl World {
     /// Receipts of what the clients wrote last; of older histories, too.
     pub fn ask_for_receipts(&mut self, node: usize) -> Result<(), String> {
         for write in self.clients.last_places() {
-            let (epoch, lsn) = (write.reign.epoch, write.lsn);
-            let receipt = Control::Receipt { epoch, lsn };
+            let receipt = Control::Receipt {
+                write: write.place(),
+            };
             self.question(node, Asked::Receipt(write), receipt)?;
         }
         Ok(())
@@ -174,8 +175,6 @@ impl World {
                 self.summary.outcomes += u64::from(told);
                 Ok(())
             }
-            // The order names no generation: of two reigns with this number it cannot tell.
-            Asked::Receipt(write) if self.observer.has_led_twice(write.reign.epoch) => Ok(()),
             Asked::Receipt(write) => {
                 let place = (write.reign, write.lsn);
                 self.observer.receipt(node, nodes, place, reply)

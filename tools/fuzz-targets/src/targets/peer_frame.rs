@@ -291,6 +291,7 @@ fn frames() -> Vec<Frame> {
                 ticket: 1,
                 lsn: Lsn(3),
                 epoch: 2,
+                generation: 3,
                 reply: reply.into(),
             }],
         },

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use standfast::replication::{EpochTable, Fence, Replica};
 use standfast_wal::{Epoch, History, Lsn, NodeId, Record};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One place of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,12 +99,6 @@ impl Logs {
                 entry.primary
             )),
         }
-    }
-
-    /// Of which histories there was a reign of this number.
-    pub fn histories_of(&self, epoch: Epoch) -> BTreeSet<History> {
-        let reigns = self.built.keys().filter(|(_, reign, _)| *reign == epoch);
-        reigns.map(|(history, ..)| *history).collect()
     }
 
     /// What covers this LSN in the log of this table.

@@ -58,11 +58,6 @@ impl Observer {
         (0..nodes.len()).filter(move |node| self.holds(nodes, *node, place))
     }
 
-    /// Two histories have had an epoch of this number.
-    pub fn has_led_twice(&self, epoch: Epoch) -> bool {
-        self.log.histories_of(epoch).len() > 1
-    }
-
     /// RECEIPT was answered, of a write that is committed at this place.
     pub fn receipt(
         &self,

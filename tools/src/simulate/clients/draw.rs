@@ -98,7 +98,7 @@ impl World {
             Script::Copies(write) => {
                 let write = *write;
                 let op = control(Control::Wait {
-                    lsn: write.lsn,
+                    write: Some(write.place()),
                     copies: self.dice.clients.between(0, 4) as u32,
                     timeout_ms: self.dice.clients.between(1, 300),
                 });
@@ -332,8 +332,9 @@ impl World {
 }
 
 fn receipt(write: Written) -> Op {
-    let (epoch, lsn) = (write.reign.epoch, write.lsn);
-    control(Control::Receipt { epoch, lsn })
+    control(Control::Receipt {
+        write: write.place(),
+    })
 }
 
 fn outcome(claim: Claim) -> Op {

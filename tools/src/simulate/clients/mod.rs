@@ -13,7 +13,7 @@ use super::queue::Happening;
 use super::random::Random;
 use super::world::{MS, SECOND, World};
 use bytes::Bytes;
-use standfast::node::client::{Control, Op, Request, SessionId};
+use standfast::node::client::{Control, Op, Place, Request, SessionId};
 use standfast::node::engine::Event;
 use standfast::replication::Fence;
 use standfast::state::Command;
@@ -79,6 +79,17 @@ pub struct Written {
     pub history: History,
     pub reign: Fence,
     pub lsn: Lsn,
+}
+
+impl Written {
+    /// As an order names it.
+    pub fn place(self) -> Place {
+        Place {
+            generation: self.reign.history.generation,
+            epoch: self.reign.epoch,
+            lsn: self.lsn,
+        }
+    }
 }
 
 /// What UNKNOWN names.
