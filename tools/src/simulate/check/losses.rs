@@ -23,6 +23,8 @@ pub struct Had {
     heard: Option<(History, Lsn)>,
     /// A forced promotion was ordered and is not answered yet; what was heard before.
     forcing: Option<Option<(History, Lsn)>>,
+    /// Cuts that were ordered and of which no statement has come.
+    untold: u64,
 }
 
 impl Had {
@@ -35,6 +37,10 @@ impl Had {
         if self.tables.len() > LOGS_KEPT {
             self.tables.pop_front();
         }
+    }
+
+    pub fn cuts(&mut self, cuts: u64) {
+        self.untold += cuts;
     }
 
     /// So many tables, the present one first.
@@ -95,6 +101,8 @@ pub struct Losses {
     acknowledged: Vec<Acknowledged>,
     /// Nodes whose disk was damaged in this run.
     harmed: BTreeSet<usize>,
+    /// Nodes whose process died between a cut and its statement.
+    interrupted: BTreeSet<usize>,
 }
 
 fn number(facts: &serde_json::Value, name: &str) -> Option<u64> {
@@ -130,6 +138,13 @@ impl Losses {
 
     pub fn harmed(&mut self, node: usize) {
         self.harmed.insert(node);
+    }
+
+    /// Its process dies.
+    pub fn dies(&mut self, node: usize, had: &Had) {
+        if had.untold > 0 {
+            self.interrupted.insert(node);
+        }
     }
 
     pub fn was_harmed(&self, node: usize) -> bool {
@@ -207,6 +222,10 @@ impl Observer {
         let facts: serde_json::Value =
             serde_json::from_str(text).map_err(|_| wrong("is no JSON".to_string()))?;
         self.losses.take(&self.log, &facts).map_err(wrong)?;
+        if facts["what"] == "cut" {
+            let untold = &mut self.nodes[node].had.untold;
+            *untold = untold.saturating_sub(1);
+        }
         match nodes[node].harmed {
             None if facts["what"] == "cut" => self.lists_all(node, &facts).map_err(wrong),
             _ => Ok(()),
@@ -248,6 +267,11 @@ impl Observer {
         let Some(last) = branches.max_by_key(|branch| branch.history.generation) else {
             return Ok(());
         };
+        let had = self.nodes.iter().map(|node| &node.had);
+        let mut all = had.zip(nodes).enumerate();
+        if let Some((node, _)) = all.find(|(_, (had, node))| node.is_up() && had.untold > 0) {
+            return Err(format!("n{node} has cut its log and states no loss"));
+        }
         let mut aside: BTreeMap<usize, Vec<Record>> = BTreeMap::new();
         for one in &self.losses.acknowledged {
             let (epoch, lsn) = (one.reign.epoch, one.lsn);
@@ -272,7 +296,8 @@ impl Observer {
                     record.epoch() == epoch
                         && (record.first_lsn()..=record.last_lsn()).contains(&lsn)
                 };
-                if !kept.iter().any(is_it) {
+                let is_interrupted = self.losses.interrupted.contains(node);
+                if !(is_interrupted && kept.iter().any(is_it)) {
                     return Err(format!(
                         "{lsn} of {} was acknowledged, is not in {}, and n{node}, who held it, \
                          states no loss",

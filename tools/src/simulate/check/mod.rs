@@ -190,6 +190,7 @@ impl Observer {
         let seen = &mut self.nodes[node];
         seen.followed = seen.follows.replace(replica.history());
         seen.had.look_at(replica);
+        seen.had.cuts(wants.cuts);
         seen.had.heard(replica, &wants.beats);
         reigns::serves_whom_it_reads_for(replica, wants)?;
         self.watch_held(node, replica)
@@ -314,6 +315,7 @@ impl Observer {
         let replica = process.engine.replica();
         let (meta, durable) = (replica.meta(), replica.durable());
         let held = (meta.incarnation, durable, replica.epochs().clone());
+        self.losses.dies(node, &self.nodes[node].had);
         self.nodes[node].left = Some(held.clone());
         self.nodes[node].down = Some(held);
         self.note_vote(meta);
