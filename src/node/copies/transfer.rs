@@ -266,9 +266,12 @@ impl Engine {
             state,
             lost,
         });
+        // Of the history that wrote what it stands at: log of that may follow, from before the
+        // fork at which the newer one that the snapshot was offered in begins.
+        let reign = head.epochs.at(head.link.position.lsn);
         self.emit(Output::ToLog(Command::Reset {
             base: head.link,
-            history: head.history,
+            history: reign.map_or(head.history, |reign| reign.history),
             verified,
         }));
     }

@@ -337,6 +337,13 @@ impl Observer {
         link: Link,
         mut state: State,
     ) -> Result<(), String> {
+        // Founded by who had nothing, and nothing has been archived of it yet.
+        if lsn == Lsn::ZERO {
+            return match state.digest() == Digest::default() {
+                true => Ok(()),
+                false => Err("of the beginning, and not empty".into()),
+            };
+        }
         let branch = self.log.branch(history).ok_or("of an unknown history")?;
         let record = branch.at(lsn).ok_or("of what nobody has applied")?;
         let position = link.position;
