@@ -181,6 +181,9 @@ pub trait LogSource: Send {
     /// Records after `after`, at least one, about `max_bytes`; `None`: that part is gone.
     fn read(&self, after: Lsn, max_bytes: usize) -> Result<Option<Vec<Record>>, LogFault>;
 
+    /// What is before has been dropped; `None` on a witness.
+    fn first_lsn(&self) -> Option<Lsn>;
+
     /// Where a segment begins behind this LSN: its place in the chain, though the record itself
     /// may be gone.
     fn base_at(&self, lsn: Lsn) -> Option<Link>;

@@ -107,6 +107,10 @@ impl<S: Storage> LogSource for LogFiles<S> {
         }
     }
 
+    fn first_lsn(&self) -> Option<Lsn> {
+        self.0.as_ref().map(Reader::first_lsn)
+    }
+
     fn base_at(&self, lsn: Lsn) -> Option<Link> {
         let segments = self.0.as_ref()?.segments();
         let mut bases = segments.iter().map(|segment| segment.base);

@@ -214,7 +214,9 @@ impl Engine {
     /// Everything that this node's log holds from `first` on, for a loss statement.
     pub(in crate::node) fn records_from(&self, first: Lsn) -> Vec<Record> {
         let mut records = Vec::new();
-        let mut after = Lsn(first.0 - 1);
+        // What a snapshot covers may have been dropped: what is left is listed all the same.
+        let there = self.log.first_lsn().unwrap_or_default();
+        let mut after = Lsn(first.max(there).0.saturating_sub(1));
         while after < self.replica.tip().position.lsn {
             let more = match self.replica.records_after(after) {
                 Some(more) => more.cloned().collect(),

@@ -138,6 +138,16 @@ impl Observer {
         }
     }
 
+    /// Of a history that has only been founded nothing is committed but what it has inherited.
+    fn committed_in(&self, history: History) -> Lsn {
+        let config = self.register.newest(history).into_iter();
+        let past = config.flat_map(|config| &config.ancestors);
+        let past = past.map(|(past, fork)| self.log.true_commit(*past).min(Lsn(*fork)));
+        past.chain([self.log.true_commit(history)])
+            .max()
+            .unwrap_or_default()
+    }
+
     fn put_of(&self, history: History) -> Lsn {
         self.archived.put.get(&history).copied().unwrap_or_default()
     }
@@ -146,7 +156,7 @@ impl Observer {
         let reader = Reader::new(bytes.clone(), name).map_err(|error| error.to_string())?;
         let header = reader.header();
         let lsn = header.link.position.lsn;
-        let commit = self.log.true_commit(header.history);
+        let commit = self.committed_in(header.history);
         if lsn > commit {
             return Err(format!("I6: it is of {lsn}, and committed is {commit}"));
         }
