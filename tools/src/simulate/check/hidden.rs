@@ -118,7 +118,11 @@ impl Hidden {
         let Piece::Offer { head, .. } = piece else {
             return Ok(());
         };
-        let (lsn, commit) = (head.link.position.lsn, logs.true_commit_of(&head.epochs));
+        let lsn = head.link.position.lsn;
+        // What a founder inherited is committed with the history that it founded, whatever it was
+        // in the one before.
+        let in_its_past = logs.true_commit_of(&head.epochs);
+        let commit = in_its_past.max(logs.true_commit(head.history));
         if lsn > commit {
             return Err(format!(
                 "I6: a snapshot at {lsn} is offered, commit {commit}"
@@ -131,6 +135,7 @@ impl Hidden {
                 "I6: a snapshot behind {:?} is offered, committed is {record:?}",
                 head.link
             )),
+            None if lsn > in_its_past => Err(format!("I6: nobody has built {lsn} of {head:?}")),
             _ => Ok(()),
         }
     }

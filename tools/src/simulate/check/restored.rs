@@ -324,7 +324,14 @@ impl Observer {
                     ));
                 }
                 let rebuilt = past.rebuilt;
-                self.is_state_of(wish.of, lsn, rebuilt.link, rebuilt.state)
+                // Of a history that has only been founded nothing is known but what it inherited.
+                let has_own = self
+                    .log
+                    .branch(wish.of)
+                    .is_some_and(|own| own.at(lsn).is_some());
+                let reign = rebuilt.epochs.at(lsn).filter(|_| !has_own);
+                let of = reign.map_or(wish.of, |reign| reign.history);
+                self.is_state_of(of, lsn, rebuilt.link, rebuilt.state)
                     .map_err(|story| format!("{wish:?}: {story}"))
             }
         }
@@ -337,13 +344,6 @@ impl Observer {
         link: Link,
         mut state: State,
     ) -> Result<(), String> {
-        // Founded by who had nothing, and nothing has been archived of it yet.
-        if lsn == Lsn::ZERO {
-            return match state.digest() == Digest::default() {
-                true => Ok(()),
-                false => Err("of the beginning, and not empty".into()),
-            };
-        }
         let branch = self.log.branch(history).ok_or("of an unknown history")?;
         let record = branch.at(lsn).ok_or("of what nobody has applied")?;
         let position = link.position;
