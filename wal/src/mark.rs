@@ -93,7 +93,6 @@ marks! {
     ArchivePresent "archive-present" "An object that was to be put into the archive was there already.";
     ArchivePutAgain "archive-put-again" "A name in the archive was taken by a put that came to nothing: it was put again.";
     ArchiveCaughtUp "archive-caught-up" "An archiver that slept went on where another one had come to.";
-    ArchiveBroken "archive-broken" "Something that had been shipped was not in the archive any more.";
     ArchiveGap "archive-gap" "Log was dropped before it was shipped: the archive got a hole.";
     ArchiveUnattested "archive-unattested" "A piece of log was shipped without an attestation, for none came.";
     ArchiveHanded "archive-handed" "A primary named another node to archive.";

@@ -6,7 +6,7 @@ use crate::limits;
 use crate::node::clock::Now;
 use standfast_snapshot::survey::{self, Missing};
 use standfast_snapshot::{Shared, catalogue, store};
-use standfast_wal::{ClusterId, History, Mark};
+use standfast_wal::{ClusterId, History};
 use std::time::Duration;
 
 impl Archiver {
@@ -41,7 +41,6 @@ impl Archiver {
         match missing {
             None => {}
             Some(Missing::Between(before, behind)) => {
-                Mark::ArchiveBroken.hit();
                 course.survey.is_whole = false;
                 self.standing.gap = Some((before, behind));
             }
