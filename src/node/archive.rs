@@ -330,6 +330,7 @@ impl Engine {
             Note::Able(able) => {
                 let now = self.time();
                 let is_archiver = self.archive.duty.is_some_and(|(id, _)| id == from);
+                self.learn_of_proofs(&able.standing);
                 if is_archiver && self.replica.is_primary() {
                     self.learn_of_archive(Standing::clone(&able.standing));
                 }
@@ -350,11 +351,8 @@ impl Engine {
     /// reached the store yet knows nothing.
     fn learn_of_archive(&mut self, standing: Standing) {
         let (history, now) = (self.replica.history(), self.time());
-        let wall = self.fair_wall();
+        self.learn_of_proofs(&standing);
         let known = &mut self.archive.known;
-        if known.history != history {
-            *known = Standing::default();
-        }
         if standing.history != history || standing.through < known.through {
             known.error = standing.error;
             return;
@@ -363,20 +361,34 @@ impl Engine {
             self.archive.risen = Some(now);
         }
         let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
-        let verified = match follows(&standing.verified, &known.verified, wall) {
-            true => standing.verified.clone(),
-            false => known.verified.take(),
-        };
-        let drilled = match follows(&standing.drilled, &known.drilled, wall) {
-            true => standing.drilled.clone(),
-            false => known.drilled.take(),
-        };
         *known = Standing {
             restorable_ns,
-            verified,
-            drilled,
+            verified: known.verified.take(),
+            drilled: known.drilled.take(),
             ..standing
         };
+    }
+
+    /// Of proofs and drills the newest counts, whoever has done it: what was begun on duty may end
+    /// when another node archives.
+    fn learn_of_proofs(&mut self, standing: &Standing) {
+        let (history, wall) = (self.replica.history(), self.fair_wall());
+        let known = &mut self.archive.known;
+        if known.history != history {
+            *known = Standing {
+                history,
+                ..Standing::default()
+            };
+        }
+        if standing.history != history {
+            return;
+        }
+        if follows(&standing.verified, &known.verified, wall) {
+            known.verified = standing.verified.clone();
+        }
+        if follows(&standing.drilled, &known.drilled, wall) {
+            known.drilled = standing.drilled.clone();
+        }
     }
 
     /// The archiver of this node has done a round.
@@ -409,6 +421,7 @@ impl Engine {
             }
         }
         self.archive.own = standing.clone();
+        self.learn_of_proofs(&standing);
         if !self.is_on_duty() {
             return;
         }

@@ -86,6 +86,7 @@ impl Worker {
         if let Some(result) = words.uploaded {
             self.archiver.uploaded(result);
         }
+        let has_ended = words.proved.is_some() || words.drilled.is_some();
         if let Some(result) = words.proved {
             self.archiver.proved(result);
         }
@@ -101,17 +102,28 @@ impl Worker {
             Some(order) if self.failing.as_ref().is_none_or(may_try) => {
                 self.round(&order, log, now)
             }
+            // It may have been begun on duty, and another node archives by now.
+            _ if has_ended => Done {
+                standing: Some(self.standing(now().boot)),
+                ..Done::default()
+            },
             _ => Done::default(),
         }
     }
 
+    fn standing(&self, boot: u64) -> Box<Standing> {
+        let failing = self.failing.as_ref();
+        let failing_for = failing.map_or(0, |failing| boot.saturating_sub(failing.since));
+        Box::new(Standing {
+            is_failing: Duration::from_nanos(failing_for) > limits::ARCHIVE_FAILING_AFTER,
+            ..self.archiver.standing().clone()
+        })
+    }
+
     fn round(&mut self, order: &Order, log: &impl Committed, now: &dyn Fn() -> Now) -> Done {
         let is_done = self.archiver.round(order, log, now());
-        let mut standing = Box::new(self.archiver.standing().clone());
         self.mind(!is_done, now().boot);
-        let failing = self.failing.as_ref();
-        let failing_for = failing.map_or(0, |failing| now().boot.saturating_sub(failing.since));
-        standing.is_failing = Duration::from_nanos(failing_for) > limits::ARCHIVE_FAILING_AFTER;
+        let standing = self.standing(now().boot);
         let is_well = self.failing.is_none();
         Done {
             standing: Some(standing),

@@ -1,6 +1,7 @@
 //! Proofs of all of an archive, and what is removed behind them.
 
 use super::*;
+use crate::node::archiver::worker::{Words, Worker};
 use crate::state::{self, Segment};
 use standfast_snapshot::retention::Policy;
 use standfast_snapshot::{Header, Options, SegmentRef, Writer, segment};
@@ -160,4 +161,35 @@ fn what_need_not_be_kept_goes_behind_a_sound_proof_and_an_unsound_archive_loses_
             .all(|(now, before)| *now >= before)
     );
     assert_eq!(archiver.standing().removed, removed);
+}
+
+/// Another node archives by the time at which it ends.
+#[test]
+fn what_was_begun_on_duty_is_told_when_it_ends_off_duty() {
+    let memory = Arc::new(Memory::default());
+    let log = Log::new(20);
+    let mut worker = Worker::new(archiver(&memory), true);
+    let now = || at(log.now());
+    let mut words = Words::default();
+    words.order(Some(Box::new(Order {
+        is_drill_due: true,
+        ..order(&log)
+    })));
+    assert!(worker.turn(words, &log, &now).drill.is_some());
+    let mut words = Words::default();
+    words.order(None);
+    assert_eq!(worker.turn(words, &log, &now).standing, None);
+    let drilled = Drilled {
+        at_ns: log.now(),
+        passed: true,
+        rto_ms: Some(7),
+        rpo_ms: Some(0),
+        reason: None,
+    };
+    let words = Words {
+        drilled: Some(Ok((drilled.clone(), None))),
+        ..Words::default()
+    };
+    let standing = worker.turn(words, &log, &now).standing.unwrap();
+    assert_eq!(standing.drilled, Some(drilled));
 }
