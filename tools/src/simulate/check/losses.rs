@@ -228,7 +228,31 @@ impl Observer {
         }
         match nodes[node].harmed {
             None if facts["what"] == "cut" => self.lists_all(node, &facts).map_err(wrong),
+            None => self.had_nothing_more(node, nodes, &facts).map_err(wrong),
             _ => Ok(()),
+        }
+    }
+
+    /// It makes a loss final: what this disk held of that history goes on in the newer one.
+    fn had_nothing_more(
+        &self,
+        node: usize,
+        nodes: &[Node],
+        facts: &serde_json::Value,
+    ) -> Result<(), String> {
+        if facts["what"] != "nothing_more" || self.losses.was_harmed(node) {
+            return Ok(());
+        }
+        let beyond = Lsn(number(facts, "first_lsn").ok_or("lacks a number")?);
+        let this = (node, nodes[node].incarnation);
+        let more = self.losses.acknowledged.iter().find(|one| {
+            one.lsn >= beyond
+                && facts["history"] == one.reign.history.to_string()
+                && one.holders.contains(&this)
+        });
+        match more {
+            Some(one) => Err(format!("forgets {} of {}", one.lsn, one.reign)),
+            None => Ok(()),
         }
     }
 
@@ -244,16 +268,22 @@ impl Observer {
             ));
         }
         let stated = self.losses.stated.last().ok_or("is lost itself")?;
+        // What came in the place of the cut may have come in the same turn.
+        let is_before = |table: &&EpochTable| {
+            let mut reigns = table.entries().iter();
+            reigns.all(|reign| facts["replaced_by"] != reign.fence().to_string())
+        };
+        let tables = self.nodes[node].had.tables.iter();
+        let tables: Vec<&EpochTable> = tables.filter(is_before).collect();
         for lsn in (first.max(gone + 1)..=last).map(Lsn) {
             if stated.listed.iter().any(|(_, listed)| *listed == lsn) {
                 continue;
             }
-            let tables = self.nodes[node].had.tables.iter();
-            let mut there = tables.map(|table| self.log.built_at(table, lsn));
-            let is_command = |record: Option<&Record>| {
+            let is_command = |table: &&EpochTable| {
+                let record = self.log.built_at(table, lsn);
                 record.is_some_and(|record| record.kind() == Kind::Commands)
             };
-            if there.all(is_command) {
+            if !tables.is_empty() && tables.iter().all(is_command) {
                 return Err(format!("does not list the command at {lsn}"));
             }
         }

@@ -405,6 +405,12 @@ impl Observer {
         let lsn = answer.lsn;
         let reign = self.reign_of(replica, history, answer.epoch, lsn);
         if is_write {
+            if answer.generation != reign.history.generation {
+                return Err(format!(
+                    "{answer:?} is of {reign}: {:?}",
+                    self.history.get(id)
+                ));
+            }
             let at = (reign.history, reign.epoch);
             self.log.acknowledged(now, history, at, lsn);
             self.note_holders(nodes, reign, lsn);

@@ -68,7 +68,8 @@ impl Observer {
     ) -> Result<(), String> {
         let replica = process_of(nodes, node)?.engine.replica();
         let (table, end) = (replica.epochs(), replica.tip().position.lsn);
-        let is_here = is_at(table, reign, lsn) && lsn <= end;
+        let stays = lsn <= replica.shared_through();
+        let is_here = is_at(table, reign, lsn) && lsn <= end && stays;
         let wrong = |what: &str| {
             let here = table.at(lsn);
             format!("n{node}: a receipt of {lsn} of {reign} {what}: {reply:?}; there is {here:?}")

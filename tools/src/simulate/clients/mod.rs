@@ -151,7 +151,7 @@ impl Clients {
     pub fn last_writes(&self) -> Vec<Claim> {
         let seen = self.list.iter().filter_map(|client| client.seen);
         let claim = |seen: Written| Claim {
-            generation: seen.history.generation,
+            generation: seen.reign.history.generation,
             epoch: seen.reign.epoch,
             lsn: seen.lsn,
         };
