@@ -12,6 +12,7 @@ use crate::replication::EpochEntry;
 use crate::state::{self, Attestation, Block, Command, State};
 use bytes::{Bytes, BytesMut};
 use standfast_snapshot::store::{Scratch, open};
+use standfast_snapshot::verify::{Report, verify};
 use standfast_snapshot::{
     Card, Header, Identities, Options, Recipients, Shipper, Target, Writer, archive,
 };
@@ -139,6 +140,12 @@ impl Primary {
         writer.publish().unwrap();
         path
     }
+}
+
+/// What a proof of all of the archive there finds.
+fn proved(dir: &Path) -> Report {
+    let (store, contents) = (stored(dir), Contents::of(CLUSTER));
+    verify(&store, CLUSTER, 2, &Identities::default(), &contents).unwrap()
 }
 
 fn card(history: History, ancestors: &[(History, u64)]) -> Card {
@@ -546,7 +553,6 @@ fn a_list_of_what_has_a_hole_or_cannot_be_read_is_no_success() {
 #[test]
 fn a_backup_directory_is_listed_and_proved() {
     use crate::cli::backup::{is_whole, list_json, list_text, report_json, report_text};
-    use standfast_snapshot::verify::verify;
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("archive");
     let failure = choose_cluster(&stored(scratch.path()), None).unwrap_err();
@@ -571,33 +577,16 @@ fn a_backup_directory_is_listed_and_proved() {
                 1970-01-01T00:00:00.042000001Z";
     assert!(text.contains(line), "{text}");
 
-    let report = verify(
-        &stored(&dir),
-        CLUSTER,
-        2,
-        &Identities::default(),
-        &Contents::of(CLUSTER),
-    )
-    .unwrap();
-    let proved = report_json(&report);
-    assert_eq!(
-        (&proved["sound"], &proved["files"]),
-        (&true.into(), &4.into())
-    );
-    assert_eq!(proved["histories"][0]["attested_lsn"], 41);
+    let report = proved(&dir);
+    let json = report_json(&report);
+    assert_eq!((&json["sound"], &json["files"]), (&true.into(), &4.into()));
+    assert_eq!(json["histories"][0]["attested_lsn"], 41);
     assert!(
         report_text(&report).ends_with("sound: every restore point reaches the newest record\n")
     );
     fs::remove_file(dir.join(&catalogue.histories[0].logs[2].path)).unwrap();
     fs::remove_file(dir.join(&catalogue.histories[0].snapshots[0].path)).unwrap();
-    let report = verify(
-        &stored(&dir),
-        CLUSTER,
-        2,
-        &Identities::default(),
-        &Contents::of(CLUSTER),
-    )
-    .unwrap();
+    let report = proved(&dir);
     let told = report_text(&report);
     assert_eq!(
         told.matches("it is not there, and manifest-").count(),
@@ -609,24 +598,10 @@ fn a_backup_directory_is_listed_and_proved() {
         let name = catalogue::manifest_name(manifest.id);
         fs::remove_file(dir.join(&home).join(name)).unwrap();
     }
-    let report = verify(
-        &stored(&dir),
-        CLUSTER,
-        2,
-        &Identities::default(),
-        &Contents::of(CLUSTER),
-    )
-    .unwrap();
+    let report = proved(&dir);
     assert!(report.is_sound(), "what is left is a shorter log, whole");
     fs::remove_file(dir.join(&catalogue.histories[0].logs[0].path)).unwrap();
-    let report = verify(
-        &stored(&dir),
-        CLUSTER,
-        2,
-        &Identities::default(),
-        &Contents::of(CLUSTER),
-    )
-    .unwrap();
+    let report = proved(&dir);
     assert_eq!(report_json(&report)["sound"], false);
     assert!(report_text(&report).contains("FINDING    no snapshot, and no log from LSN 1"));
     let left = catalogue::read(&stored(&dir), CLUSTER).unwrap();
