@@ -88,8 +88,8 @@ pub enum Missing {
     Between(Lsn, Lsn),
 }
 
-/// Whether log goes on unbroken to `end` from the newest snapshot at or below it, or from the
-/// history's beginning; by names alone, so that it may be asked often.
+/// Whether log goes on unbroken to `end` from the newest snapshot at or below it, or from LSN 1; by
+/// names alone, so that it may be asked often. What an object holds, and segments, are for a proof.
 pub fn missing(store: &Shared, card: &Card, end: Lsn) -> Result<Option<Missing>> {
     if !catalogue::has_card(&**store, card.cluster, card.history)? {
         return Ok(Some(Missing::Everything));
@@ -97,11 +97,7 @@ pub fn missing(store: &Shared, card: &Card, end: Lsn) -> Result<Option<Missing>>
     let dir = catalogue::history_dir(card.cluster, card.history);
     let mut snapshots = catalogue::snapshots_in(&**store, &dir)?;
     snapshots.retain(|lsn| *lsn <= end);
-    let fork = card
-        .ancestors
-        .last()
-        .map_or(Lsn::ZERO, |(_, last)| Lsn(*last));
-    let base = snapshots.iter().copied().max().unwrap_or(fork);
+    let base = snapshots.iter().copied().max().unwrap_or(Lsn::ZERO);
     let mut pieces = catalogue::pieces_reaching(&**store, &dir, base, &snapshots)?;
     pieces.sort_unstable();
     let mut reached = base;

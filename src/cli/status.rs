@@ -140,7 +140,10 @@ fn archive_line(archive: &Value) -> Option<String> {
     };
     let verified = &archive["verified"];
     let verified = match (verified["age_s"].as_f64(), verified["findings"].as_u64()) {
-        (Some(age), Some(0)) => format!("verified {} ago: sound", span(age)),
+        (Some(age), Some(0)) => match verified["unopened"].as_u64() {
+            None | Some(0) => format!("verified {} ago: sound", span(age)),
+            Some(_) => format!("verified {} ago: as it was put, not opened", span(age)),
+        },
         (Some(age), Some(findings)) => format!("verified {} ago: {findings} FINDINGS", span(age)),
         _ => "never verified".to_owned(),
     };

@@ -360,7 +360,10 @@ impl Engine {
         if standing.restorable_ns > known.restorable_ns {
             self.archive.risen = Some(now);
         }
-        let restorable_ns = standing.restorable_ns.max(known.restorable_ns);
+        let restorable_ns = match standing.is_lost {
+            true => standing.restorable_ns,
+            false => standing.restorable_ns.max(known.restorable_ns),
+        };
         *known = Standing {
             restorable_ns,
             verified: known.verified.take(),

@@ -283,6 +283,7 @@ impl Archiver {
         // Log time may be ahead of this clock: nobody's future can be restored.
         let time = there.attested_since().min(now.wall).max(as_of_ns);
         self.standing.restorable_ns = self.standing.restorable_ns.max(time);
+        self.standing.is_lost = false;
         Ok(())
     }
 

@@ -81,13 +81,18 @@ impl Pending {
             record.count() as usize,
             "one client per command"
         );
-        if let Some(last) = self.ordered.back() {
+        // What this node had ordered at these LSNs in an earlier reign was cut: it never happened.
+        let is_cut = |last: &Ordered| last.last_lsn >= record.first_lsn();
+        while self.ordered.back().is_some_and(is_cut) {
+            let last = self.ordered.pop_back().expect("it was looked at");
             assert!(
-                record.first_lsn() > last.last_lsn
-                    || (generation, record.epoch()) > (last.generation, last.epoch),
+                (generation, record.epoch()) > (last.generation, last.epoch),
                 "an LSN is ordered once per epoch: {record:?} after {last:?}"
             );
+            Mark::UnknownReplaced.hit();
+            self.tell_unknown(&last);
         }
+        self.told = self.told.min(self.ordered.len());
         self.ordered.push_back(Ordered {
             first_lsn: record.first_lsn(),
             last_lsn: record.last_lsn(),
@@ -402,6 +407,40 @@ impl Pending {
 mod tests {
     use super::*;
     use standfast_wal::{Kind, Link, Position};
+
+    #[test]
+    fn who_is_primary_again_answers_above_what_of_its_first_reign_was_cut() {
+        let mut pending = Pending::default();
+        let client = |seq| Client {
+            session: SessionId(1),
+            seq,
+        };
+        let record = |first, epoch| {
+            let before = Position {
+                epoch: Epoch(epoch),
+                lsn: Lsn(first - 1),
+            };
+            let before = Link {
+                position: before,
+                ..Link::default()
+            };
+            Record::build(before, Kind::Commands, Epoch(epoch), 9, 1, &[7; 10])
+        };
+        for lsn in 101..=140 {
+            pending.ordered(Time::ZERO, 1, &record(lsn, 5), vec![client(lsn)]);
+        }
+        let second = record(105, 7);
+        pending.ordered(Time::ZERO, 1, &second, vec![client(200)]);
+        pending.applied(1, &second, &[Reply::Ok]);
+        let answers = pending.take_answers();
+        let of = |seq| answers.iter().filter(move |(_, answer)| answer.seq == seq);
+        assert!(of(200).map(|(_, answer)| &answer.reply).eq([&Reply::Ok]));
+        for seq in 101..=140 {
+            assert_eq!(of(seq).count(), 1, "{seq}");
+            assert!(of(seq).all(|(_, answer)| matches!(answer.reply, Reply::Error(_))));
+        }
+        assert!(!pending.has_ordered());
+    }
 
     /// An old primary has written in epoch 7 of generation 1; who has founded generation 2 had
     /// not heard of it, and counts its epochs from 7 on, too.

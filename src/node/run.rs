@@ -333,7 +333,9 @@ impl Shell {
                     self.leave();
                     // Sessions and links run on this thread, too, and are to end now.
                     let keeping = tokio::task::spawn_blocking(move || self.keep_evidence());
-                    let _ = keeping.await;
+                    if let Err(error) = keeping.await {
+                        tracing::error!(%error, "the evidence is not whole");
+                    }
                     return Err(error);
                 }
             }

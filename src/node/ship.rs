@@ -9,9 +9,9 @@ use crate::node::engine::Event;
 use crate::node::rehearsal::Rehearsal;
 use crate::node::run::{now, random};
 use standfast_snapshot::Shared;
-use standfast_wal::{ClusterId, Disk, History, Reader};
+use standfast_wal::{ClusterId, Disk, History, Reader, durable};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -67,23 +67,20 @@ pub fn spawn(
         data: DataDir(data.to_path_buf()),
         orders: orders.clone(),
     };
-    let file = data.join(PLACE_FILE);
     crate::node::files::spawn("archive", move || {
-        let mut is_noted = fs::read(&file).is_ok_and(|place| place == home.place.as_bytes());
-        let mut worker = Worker::new(archiver.founded(is_noted), rehearsal.is_some());
+        let mut noted = Noted::read(&thread.data.0, home.place);
+        let archiver = archiver.founded(noted.is_done);
+        let mut worker = Worker::new(archiver, rehearsal.is_some());
         // The engine is gone only when the process ends.
         let tell = |standing| drop(events.send(Event::Archived(standing)));
         if let Some(standing) = worker.look_around(home.cluster, home.history) {
             tell(standing);
         }
         loop {
-            let done = worker.turn(thread.orders.next(), &log, &now);
-            if worker.archiver().is_founded() && !is_noted {
-                // Lost in a crash it is written again after the next start.
-                is_noted = fs::write(&file, &home.place)
-                    .inspect_err(|error| tracing::warn!(%error, "{PLACE_FILE} is not written"))
-                    .is_ok();
+            if worker.archiver().is_founded() {
+                noted.write();
             }
+            let done = worker.turn(thread.orders.next(), &log, &now);
             if let Some(standing) = done.standing {
                 tell(standing);
             }
@@ -95,6 +92,36 @@ pub fn spawn(
         }
     });
     orders
+}
+
+/// The place in the file of that name.
+struct Noted {
+    dir: PathBuf,
+    place: String,
+    is_done: bool,
+}
+
+impl Noted {
+    fn read(dir: &Path, place: String) -> Noted {
+        let there = fs::read(dir.join(PLACE_FILE));
+        Noted {
+            dir: dir.to_path_buf(),
+            is_done: there.is_ok_and(|there| there == place.as_bytes()),
+            place,
+        }
+    }
+
+    fn write(&mut self) {
+        if std::mem::replace(&mut self.is_done, true) {
+            return;
+        }
+        // Durable here: after a crash, too, this node knows an archive that is not mounted.
+        let written = Disk::open(&self.dir)
+            .and_then(|disk| durable::replace(&disk, PLACE_FILE, self.place.as_bytes()));
+        if let Err(error) = written {
+            tracing::warn!(%error, "{PLACE_FILE} is not written before the next start");
+        }
+    }
 }
 
 struct Thread {

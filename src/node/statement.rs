@@ -100,6 +100,9 @@ pub struct Statement {
     /// From the first LSN up to here the records were gone before: the list lacks them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted_through: Option<u64>,
+    /// From here on the records could not be read: the list lacks them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread_from: Option<u64>,
     /// The log's end had been damaged before: what stood there the list lacks, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub end_was_damaged: bool,
@@ -129,6 +132,7 @@ impl Statement {
             at_least: None,
             sync_set: Vec::new(),
             unlisted_through: None,
+            unread_from: None,
             end_was_damaged: false,
             commands: Vec::new(),
             made: None,
@@ -178,6 +182,7 @@ impl Statement {
             at_least: None,
             sync_set: Vec::new(),
             unlisted_through: None,
+            unread_from: None,
             end_was_damaged: false,
             commands: Vec::new(),
             made: None,
@@ -192,6 +197,8 @@ impl Statement {
             .first()
             .map_or(self.last_lsn + 1, |first| first.first_lsn().0);
         self.unlisted_through = (begin > self.first_lsn).then(|| begin - 1);
+        let end = removed.last().map(|last| last.last_lsn().0);
+        self.unread_from = end.filter(|end| *end < self.last_lsn).map(|end| end + 1);
         // The state is attested as it was applied, and only what is committed is.
         let attested = removed
             .iter()

@@ -124,11 +124,7 @@ impl Backup {
                 ));
             }
         }
-        // A log that lost its end cannot say that it had no more.
-        if node.left.take().is_some() && agreed == node.end() && !node.meta.suspect {
-            let loss = node.log.loss(agreed, reign);
-            node.out.push(Effect::NothingLost(loss));
-        }
+        say_if_nothing_is_lost(node, agreed, reign);
         let kept = self.following.take();
         let commit = kept.as_ref().map_or(Lsn::ZERO, |f| f.received_commit);
         let following = Following {
@@ -475,5 +471,16 @@ fn standing_delay(node: &mut Node, registered: bool) -> Duration {
     match u32::try_from(better.count()).unwrap_or(u32::MAX) {
         0 => Duration::ZERO,
         rank => stagger * rank + node.draw_wait(stagger / 2),
+    }
+}
+
+/// Of a log that was brought from the history before: nothing of it goes.
+fn say_if_nothing_is_lost(node: &mut Node, agreed: Lsn, reign: Fence) {
+    let own = node.log.epochs.last().map(|last| last.history);
+    let has_left = node.left.take().is_some_and(|left| Some(left) == own);
+    // A log that lost its end cannot say that it had no more.
+    if has_left && agreed == node.end() && !node.meta.suspect {
+        let loss = node.log.loss(agreed, reign);
+        node.out.push(Effect::NothingLost(loss));
     }
 }

@@ -71,7 +71,8 @@ pub(super) struct Node {
     /// The operator has given up this node's history, until the new one has taken it in.
     pub rejoining: bool,
     /// The history whose log this process brought into the one it has been told to follow, until
-    /// the two logs are compared. A member that joins anew brings none.
+    /// the two logs are compared. A member that joins anew brings none; and who starts in between
+    /// does not know what an earlier process has cut.
     pub left: Option<History>,
     pub(super) random: VecDeque<u128>,
     pub out: Vec<Effect>,

@@ -36,6 +36,7 @@ pub use error::{Error, ErrorKind};
 pub use inspect::layouts;
 pub use log::{Cut, DamagedRange, End, Identity, Log, Options, Reach, Recovered, Space};
 pub use mark::Mark;
+pub use open::BY_ORDER as CUT_BY_ORDER;
 pub use reader::{ReadError, Reader};
 pub use record::{
     Chain, ClusterId, Damage, Epoch, Field, Head, History, Incarnation, Kind, Link, Lsn, NodeId,

@@ -208,7 +208,7 @@ pub(crate) fn recover<S: Storage>(
     if !survey.damaged.is_empty() {
         end = End::Unjudged;
     } else if matches!(survey.verdict, Verdict::Torn | Verdict::Suspect) {
-        let kept = cut_end(storage, &survey, &newest, &file)?;
+        let kept = cut_end(storage, &survey, &newest, &file, options.cut_damaged_end)?;
         Mark::TornEnd.hit();
         if survey.verdict == Verdict::Suspect {
             Mark::SuspectLog.hit();
@@ -255,6 +255,9 @@ fn suspicion<S: Storage>(storage: &S) -> Result<Option<String>, Error> {
     }
 }
 
+/// What a damaged end is called that was cut because somebody said so.
+pub const BY_ORDER: &str = "cut-by-order";
+
 /// Cuts the newest segment behind its last good record, in an order that survives a crash after
 /// every step: 1 the bytes are kept aside; 2 the suspicion is noted; 3 the cut is announced;
 /// 4 it is made; 5 the announcement goes. A crash before 3 finds the same end again; a crash
@@ -264,6 +267,7 @@ fn cut_end<S: Storage>(
     survey: &Survey,
     newest: &Header,
     file: &S::File,
+    by_order: bool,
 ) -> Result<String, Error> {
     let name = segment::name(newest.first_lsn());
     let len = file.len().map_err(Error::io(&name, "read the segment"))?;
@@ -271,7 +275,8 @@ fn cut_end<S: Storage>(
     let mut bytes = vec![0; usize::try_from(used).expect("a segment fits memory")];
     file.read_at(survey.offset, &mut bytes)
         .map_err(Error::io(&name, "read the segment"))?;
-    let stem = format!("torn-{:020}-{}", newest.first_lsn().0, survey.offset);
+    let what = if by_order { BY_ORDER } else { "torn" };
+    let stem = format!("{what}-{:020}-{}", newest.first_lsn().0, survey.offset);
     let kept = kept::keep_bytes_aside(storage, &stem, &bytes)?;
     if survey.verdict == Verdict::Suspect {
         let note = Note::Suspect {

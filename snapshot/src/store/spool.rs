@@ -1,14 +1,17 @@
 //! What is fetched piece by piece: in memory while it is short, then in a file that has no name, so
 //! that neither a long object fills the memory nor a crash leaves anything behind.
 
+use crate::archive::LOG_CLOSE_BYTES;
 use bytes::Bytes;
 use standfast_wal::Disk;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
-/// Longer objects go through a file.
-const MEMORY_BYTES: usize = 4 << 20;
+/// Longer objects go through a file: snapshots and large segments. A piece of log never does, so
+/// that a disk with little room keeps nobody from reading back what was archived.
+const MEMORY_BYTES: usize = 16 << 20;
+const _: () = assert!(MEMORY_BYTES >= LOG_CLOSE_BYTES * 2);
 
 /// Where such files lie.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ pub fn doubt(found: &[Found]) -> Option<String> {
     };
     let promotions: Vec<&Statement> = of_what(What::ForcedPromotion).collect();
     let returned: Vec<&Statement> = of_what(What::Cut)
-        .filter(|cut| is_across_histories(cut))
+        .filter(|cut| is_across_histories(cut) && was_written(cut))
         .chain(of_what(What::NothingMore))
         .collect();
     if promotions.is_empty() && returned.is_empty() {
@@ -39,6 +39,12 @@ pub fn doubt(found: &[Found]) -> Option<String> {
 /// promotion has lost.
 fn is_across_histories(cut: &Statement) -> bool {
     cut.rest_acknowledged != Acknowledged::No
+}
+
+/// By the node that cut. What was made again of records that a crash left says nothing of the rest
+/// that the node had.
+fn was_written(cut: &Statement) -> bool {
+    !cut.replaced_by.is_empty()
 }
 
 /// The members of the lost sync set that have not told what they had.
@@ -65,10 +71,15 @@ fn incomplete(one: &Statement) -> Option<String> {
     let node = one.node;
     let trimmed = one.unlisted_through.map(|through| {
         let first = one.first_lsn;
-        format!("node {node} had trimmed its log from LSN {first} to {through} before")
+        format!("node {node} did not have LSN {first} to {through} any more, or could not read it")
     });
+    let unread = one
+        .unread_from
+        .map(|from| format!("node {node} could not read its log from LSN {from} on"));
     let damaged = || format!("the end of node {node}'s log had been damaged before");
-    trimmed.or_else(|| one.end_was_damaged.then(damaged))
+    trimmed
+        .or(unread)
+        .or_else(|| one.end_was_damaged.then(damaged))
 }
 
 #[cfg(test)]
@@ -160,6 +171,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_crash_left_is_no_word_of_the_node() {
+        let made_again = Statement {
+            replaced_by: String::new(),
+            ..cut(0)
+        };
+        assert!(why(&[promoted(&[0]), made_again]).contains("node 0"));
+    }
+
+    #[test]
     fn a_log_that_was_not_whole_leaves_a_doubt() {
         let trimmed = Statement {
             unlisted_through: Some(7),
@@ -167,6 +187,11 @@ mod tests {
         };
         let told = why(&[promoted(&[0]), trimmed]);
         assert!(told.contains("LSN 6 to 7"), "{told}");
+        let unread = Statement {
+            unread_from: Some(8),
+            ..cut(0)
+        };
+        assert!(why(&[promoted(&[0]), unread]).contains("from LSN 8 on"));
         let damaged = Statement {
             end_was_damaged: true,
             ..cut(0)

@@ -37,6 +37,10 @@ pub fn read(dirs: &[PathBuf]) -> Result<Vec<Found>, Failure> {
                 });
             }
         }
+        let is_cut = has_lost_its_end(dir)?;
+        for one in here.iter_mut().filter(|_| is_cut) {
+            one.statement.end_was_damaged = true;
+        }
         found.append(&mut here);
     }
     found.sort_by_key(|one| one.statement.when_ns);
@@ -105,6 +109,13 @@ pub fn kept(dir: &Path) -> Result<Vec<(PathBuf, Kept)>, Failure> {
         found.push((file, kept));
     }
     Ok(found)
+}
+
+/// A damaged end was cut by order (`--cut-damaged-end`): acknowledged commands may have been in it.
+fn has_lost_its_end(dir: &Path) -> Result<bool, Failure> {
+    let kept = files(&wal_dir(dir).join(DIVERGENT), "raw")?;
+    let mut names = kept.iter().filter_map(|path| path.file_name()?.to_str());
+    Ok(names.any(|name| name.starts_with(standfast_wal::CUT_BY_ORDER)))
 }
 
 /// Whether the statement lists what was kept.

@@ -218,6 +218,7 @@ impl Engine {
                 "bytes": v.bytes,
                 "findings": v.findings,
                 "first_finding": v.first,
+                "unopened": v.unopened,
                 "expired": v.expired.as_ref().map(|e| json!({
                     "snapshots": e.snapshots,
                     "log_pieces": e.logs,

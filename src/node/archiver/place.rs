@@ -13,14 +13,19 @@ impl Archiver {
     /// Before anything is shipped: whether this node could. That the store does not answer now says
     /// nothing.
     pub fn look_around(&mut self, cluster: ClusterId, history: History) -> Result<(), String> {
-        let Ok(store) = store::open(&self.place, &self.scratch) else {
+        let opened = match &self.store {
+            Some(store) => Ok(store.clone()),
+            None => store::open(&self.place, &self.scratch),
+        };
+        let Ok(store) = opened else {
             return Ok(());
         };
-        let store = self.store.insert(store).clone();
-        match catalogue::clusters(&*store) {
-            Ok(_) => check_belongs(&store, &self.place, cluster, history, self.is_founded),
-            Err(_) => Ok(()),
-        }
+        self.store = Some(store.clone());
+        let Ok(is_there) = has_archive(&store, cluster) else {
+            return Ok(());
+        };
+        self.is_founded |= is_there;
+        check_belongs(&store, &self.place, cluster, history, self.is_founded)
     }
 
     /// Whether what was shipped is still there: the newest piece says nothing of those before it.
@@ -38,18 +43,21 @@ impl Archiver {
         let missing = survey::missing(store, &order.card, end.position.lsn);
         let missing = missing.map_err(|error| error.to_string())?;
         course.looked = now.boot;
-        match missing {
-            None => {}
-            Some(Missing::Between(before, behind)) => {
-                course.survey.is_whole = false;
-                self.standing.gap = Some((before, behind));
-            }
-            Some(Missing::Everything) => {
-                self.course = None;
-                return Err(gone(&self.place));
-            }
-        }
-        Ok(())
+        let Some(missing) = missing else {
+            return Ok(());
+        };
+        // What was said to be restorable is not; what is there is looked at from the beginning.
+        self.course = None;
+        self.standing.restorable_ns = 0;
+        self.standing.is_lost = true;
+        let Missing::Between(before, behind) = missing else {
+            return Err(gone(&self.place));
+        };
+        self.standing.gap = Some((before, behind));
+        Err(format!(
+            "log between LSN {before} and {behind} that had been shipped, or a snapshot behind it, \
+             is not in the archive any more"
+        ))
     }
 }
 
@@ -70,13 +78,7 @@ pub(super) fn check_belongs(
         ));
     }
     let histories = catalogue::histories(&**store, cluster).map_err(text)?;
-    let mut known = histories.iter();
-    let mut is_there = || {
-        known.try_fold(false, |any, one| {
-            Ok(any || catalogue::has_card(&**store, cluster, *one)?)
-        })
-    };
-    if is_founded && !is_there().map_err(text)? {
+    if is_founded && !has_archive(store, cluster).map_err(text)? {
         return Err(gone(place));
     }
     let newer = histories
@@ -91,10 +93,19 @@ pub(super) fn check_belongs(
     }
 }
 
+/// Whether the card of any history of this cluster is there.
+fn has_archive(store: &Shared, cluster: ClusterId) -> standfast_snapshot::Result<bool> {
+    let histories = catalogue::histories(&**store, cluster)?;
+    let mut all = histories.iter();
+    all.try_fold(false, |any, one| {
+        Ok(any || catalogue::has_card(&**store, cluster, *one)?)
+    })
+}
+
 fn gone(place: &str) -> String {
     format!(
         "what this node has seen in {place} of this cluster's archive is not there any more: is \
          its file system mounted, is it the right bucket? To begin another archive there, stop the \
-         node and remove archive.place in its data directory"
+         nodes and remove archive.place in their data directories"
     )
 }

@@ -14,6 +14,8 @@ pub struct Standing {
     pub through: Lsn,
     /// Everything up to this time (ns since 1970) was read back and can be restored; 0: nothing.
     pub restorable_ns: u64,
+    /// More was said to be, and has gone from the archive since.
+    pub is_lost: bool,
     /// Log that was dropped before it was shipped, until a snapshot behind it is in the archive.
     pub gap: Option<(Lsn, Lsn)>,
     /// A snapshot would help, and this node has none that does.
@@ -39,6 +41,7 @@ impl Default for Standing {
             history: NO_HISTORY,
             through: Lsn::ZERO,
             restorable_ns: 0,
+            is_lost: false,
             gap: None,
             wants_snapshot: false,
             error: None,

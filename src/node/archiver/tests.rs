@@ -354,11 +354,19 @@ fn what_goes_behind_the_archivers_back_no_longer_counts() {
     let oldest = names.find(|name| name.contains("/log-")).unwrap();
     memory.delete(&oldest).unwrap();
     log.grow(160);
+    assert!(!archiver.round(&order(&log), &log, at(log.now())), "told");
+    assert!(archiver.standing().is_lost);
     assert!(archiver.round(&order(&log), &log, at(log.now())));
     let standing = archiver.standing().clone();
     assert_eq!(standing.gap, Some((Lsn::ZERO, Lsn(21))));
-    assert_eq!(standing.restorable_ns, 4 * SECOND);
+    assert_eq!(standing.restorable_ns, 0, "from nothing to nowhere");
     assert!(standing.wants_snapshot);
+    let with_snapshot = Order {
+        snapshot_lsn: Some(Lsn(200)),
+        ..order(&log)
+    };
+    let upload = archiver.upload(&with_snapshot, at(log.now()));
+    assert_eq!(upload.unwrap().lsn, Lsn(200), "its own newest will do");
 }
 
 /// A file system that is not mounted, or another's: no archive is begun in place of the one that
@@ -385,12 +393,17 @@ fn an_archive_that_is_not_there_any_more_is_not_begun_anew() {
         assert!(!first.round(&order(&log), &log, now));
         let error = first.standing().error.clone().unwrap();
         assert!(error.contains("is not there any more"), "{error}");
-        assert_eq!(first.standing().restorable_ns, 3 * SECOND);
+        assert_eq!(first.standing().restorable_ns, 0);
     }
     let mut second = archiver(&memory).founded(true);
     assert!(!second.round(&order(&log), &log, at(log.now())));
+    let mut looks = archiver(&memory);
+    assert_eq!(looks.look_around(CLUSTER, history(1)), Ok(()));
+    assert!(!looks.is_founded());
     let mut anew = archiver(&memory);
     assert!(anew.round(&order(&log), &log, at(log.now())), "by command");
+    assert_eq!(looks.look_around(CLUSTER, history(1)), Ok(()));
+    assert!(looks.is_founded(), "although it was never on duty");
 }
 
 #[test]

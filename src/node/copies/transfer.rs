@@ -327,5 +327,6 @@ impl Engine {
         self.note(format!("snapshot at {lsn} from node {from} installed"));
         self.tell_sender(from, Piece::Installed);
         self.step(Input::SnapshotInstalled(head));
+        self.state_begins();
     }
 }

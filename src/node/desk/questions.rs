@@ -61,11 +61,13 @@ impl Engine {
         }
     }
 
-    /// The reign at this place, if it is the one in which the write was ordered.
+    /// The reign at this place, if it is the one in which the write was ordered; of what goes when
+    /// the history that is followed comes, nothing is said.
     fn reign_of(&self, write: Place) -> Option<EpochEntry> {
         let reign = self.replica.epochs().at(write.lsn)?;
         let own = (reign.history.generation, reign.epoch);
-        (own == (write.generation, write.epoch)).then_some(*reign)
+        let stays = write.lsn <= self.replica.shared_through();
+        (stays && own == (write.generation, write.epoch)).then_some(*reign)
     }
 
     /// Members besides this node that hold the write durably: where it was cut, none does.

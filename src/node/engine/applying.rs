@@ -120,8 +120,8 @@ impl Engine {
         }
     }
 
-    /// Of what was loaded nothing is known yet but where it stands.
-    pub(super) fn state_begins(&mut self) {
+    /// Of what was loaded nothing is known yet but where it stands, in the log that is here by now.
+    pub(in crate::node) fn state_begins(&mut self) {
         let applied = self.state.applied().lsn;
         self.attested = Attested::since(applied);
         let reign = self.replica.epochs().at(applied);
@@ -134,6 +134,5 @@ impl Engine {
         self.state = state;
         self.digests.clear();
         self.outcomes.clear();
-        self.state_begins();
     }
 }
