@@ -6,13 +6,13 @@ use rig::cluster::{PATIENCE, digest};
 use rig::{Spec, until};
 use std::path::{Path, PathBuf};
 
-/// The files below `dir` whose names begin with `what`.
+/// The objects below `dir` whose names begin with `what`; what a killed node was writing is none.
 fn count(dir: &Path, what: &str) -> usize {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     let is_one = |path: &&PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        path.is_file() && name.is_some_and(|name| name.starts_with(what))
+        path.is_file() && name.is_some_and(|name| name.starts_with(what) && !name.ends_with(".tmp"))
     };
     let below = paths.iter().filter(|path| path.is_dir());
     paths.iter().filter(is_one).count() + below.map(|dir| count(dir, what)).sum::<usize>()
