@@ -1,10 +1,10 @@
 //! Puts snapshots and committed log into an archive, where nothing is ever overwritten.
 //!
 //! `<cluster>/<generation>-<history id>/` holds `history` (the card), `snapshot-<lsn>` and
-//! `log-<first>-<last>`; `<cluster>/segments/` what the snapshots of all histories refer to
-//! (`segment.rs`), each segment once. What a name stands for follows from it: two nodes that ship
-//! the same history cannot spoil each other's work, whatever one of them slept through. An object
-//! whose bytes were damaged meanwhile is replaced.
+//! `log-<first>-<last>`; `<cluster>/segments/` what the snapshots of all histories refer to,
+//! segments (`segment.rs`) and parts (`part.rs`), each once. What a name stands for follows from
+//! it: two nodes that ship the same history cannot spoil each other's work, whatever one of them
+//! slept through. An object whose bytes were damaged meanwhile is replaced.
 //!
 //! Encrypted, the same contents are other bytes each time, and no node can read them. What has a
 //! name is held against one's own by what it says in clear: the place in the one log of its
@@ -35,7 +35,7 @@ use unlisted::Unlisted;
 pub use marks::MARK_FOR;
 pub use removal::{REMOVAL_FOR, remove};
 pub use unlisted::MANIFEST_PIECES;
-pub use upload::Upload;
+pub use upload::{Sent, Upload};
 
 /// A piece of log is closed when the next record would make it longer than this.
 pub const LOG_CLOSE_BYTES: usize = 8 << 20;
@@ -92,9 +92,9 @@ pub fn ship(
     let (mut shipper, _) = Shipper::open(store, head, &Recipients::default())?;
     let mut shipped = shipper.put_log(records)?;
     if let Some(path) = snapshot {
-        let (lsn, bytes) = shipper.put_snapshot(path)?;
+        let (lsn, sent) = shipper.put_snapshot(path)?;
         shipped.snapshot_lsn = Some(lsn);
-        shipped.stored_bytes += bytes;
+        shipped.stored_bytes += sent.put;
         shipper.note_snapshot(lsn)?;
     }
     shipper.put_manifest()?;
@@ -279,13 +279,13 @@ impl Shipper {
         Upload::begin(self, storage, name)
     }
 
-    /// Puts the snapshot file at `path`, having proved it, and those of its segments beside it that
-    /// are not there yet. Answers its LSN and the bytes put.
-    pub fn put_snapshot(&self, path: &Path) -> Result<(Lsn, u64)> {
+    /// Puts the snapshot file at `path`, having proved it, and those of its parts and segments that
+    /// are not there yet. Answers its LSN and what was put.
+    pub fn put_snapshot(&self, path: &Path) -> Result<(Lsn, Sent)> {
         let (disk, name) = place_of(path).map_err(|e| Error::io(path.display(), e))?;
         let mut upload = self.upload(disk, &name)?;
         while !upload.step()? {}
-        Ok((upload.lsn(), upload.bytes()))
+        Ok((upload.lsn(), upload.sent()))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod names;
 mod part;
+mod size;
 
 use crate::Result;
 use crate::card::Card;
@@ -23,6 +24,7 @@ use std::io::ErrorKind;
 
 pub use part::GivenUp;
 pub(crate) use part::{Window, pieces_reaching, read_starts, read_window};
+pub use size::Size;
 
 pub use names::{
     CARD_NAME, history_dir, log_name, manifest_name, marks_dir, named_name, segments_beside,
@@ -48,7 +50,7 @@ pub struct SnapshotEntry {
     pub file_bytes: u64,
     /// The BLAKE3 that the object itself has of its bytes.
     pub blake3: [u8; 32],
-    /// What it needs besides its own file, and where that lies.
+    /// What it needs besides its own file, segments and parts, and where that lies.
     pub segments: Vec<SegmentRef>,
     pub segments_dir: String,
 }
@@ -381,7 +383,7 @@ pub(crate) fn read_snapshot(
             let stored = (reader.file_bytes(), reader.blake3());
             let entry = SnapshotEntry {
                 state: Some((header.digest, header.counts)),
-                ..entry(path, header, None, stored, reader.segments()?)
+                ..entry(path, header, None, stored, reader.references()?)
             };
             return Ok((entry, whose(header)));
         }

@@ -153,7 +153,7 @@ mod tests {
             recipients: None,
         };
         let (recipient, identities) = key(0);
-        let (nobody, sealed) = (Recipients::default(), Recipients::new(&[recipient]));
+        let (nobody, sealed) = (Recipients::default(), Recipients::new(&[recipient], 7));
         let (old, new) = (
             drilled("20260131T120000.000Z", true),
             drilled("20260201T120000.000Z", false),

@@ -80,9 +80,9 @@ const _: () = assert!(is_gapless(&ANCESTOR, ANCESTOR_BYTES));
 const B_CRC: Field = field(0, 4, "head_crc", "CRC-32 of bytes 4..32");
 const B_STORED_CRC: Field = field(4, 4, "stored_crc", "CRC-32 of the zstd frame");
 const B_NUMBER: Field = field(8, 4, "number", "number of the block, from 0");
-const B_SECTION: Field = field(12, 4, "section", "which part of the state");
-const B_FIRST: Field = field(16, 4, "first", "first slot in it");
-const B_LAST: Field = field(20, 4, "last", "last slot in it");
+const B_SECTION: Field = field(12, 4, "section", "which part of the state; 0: of no range");
+const B_FIRST: Field = field(16, 4, "first", "first place of the range that it is of");
+const B_LAST: Field = field(20, 4, "last", "last place of that range");
 const B_RAW: Field = field(24, 4, "raw_bytes", "length before compression");
 const B_STORED: Field = field(
     28,

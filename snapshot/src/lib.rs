@@ -2,9 +2,10 @@
 //!
 //! One snapshot is the whole state at one LSN: `write` makes it, `read` refuses it or loads it,
 //! `format` is its layout; what never changes again lies beside it (`segment`) and is referred to.
-//! The archive holds snapshots and the committed log between them: `object` is the layout of one
-//! piece of log, `seal` encrypts, `store` is where objects lie (a directory, an object store),
-//! `archive` puts them there so that nobody overwrites them, `survey` finds where to go on,
+//! The archive holds snapshots and the committed log between them: `part` is what snapshots share
+//! of their blocks, `object` is the layout of one piece of log, `seal` encrypts, `store` is where
+//! objects lie (a directory, an object store), `archive` puts them there so that nobody overwrites
+//! them, `survey` finds where to go on,
 //! `catalogue` says what lies there and `manifest` what must, `plan` (pure) says what a restore to
 //! a target reads, `search` finds that plan without reading all, `verify` proves that all can be
 //! read, `retention` (pure) says what may go, `drills` keeps the reports of restores that were
@@ -23,6 +24,7 @@ pub mod layout;
 pub mod manifest;
 pub mod new_file;
 pub mod object;
+pub mod part;
 pub mod plan;
 pub mod read;
 pub mod retention;

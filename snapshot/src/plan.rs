@@ -8,7 +8,7 @@
 
 mod share;
 
-use crate::catalogue::{Catalogue, SnapshotEntry};
+use crate::catalogue::{Catalogue, HistoryEntry, SnapshotEntry};
 use crate::object::LogHead;
 use share::Segment;
 use standfast_wal::{History, Link, Lsn};
@@ -117,6 +117,9 @@ pub enum Unmet {
     Nothing,
     /// Several histories have the highest generation: somebody must choose.
     Ambiguous(Vec<History>),
+    /// Nothing says how far this history had come, which has ended: what is left of it may be what
+    /// a later one needs, the rest having expired.
+    Expired { newest: Point },
     /// The target is in a hole, or outside of what there is.
     Between {
         below: Option<Point>,
@@ -136,6 +139,11 @@ impl fmt::Display for Unmet {
                 )?;
                 histories.iter().try_for_each(|one| write!(f, " {one}"))
             }
+            Unmet::Expired { newest } => write!(
+                f,
+                "this history has ended, and nothing says how far it had come: what is left of it, \
+                 up to {newest}, may be what a later history needs, the rest having expired"
+            ),
             Unmet::Between {
                 below,
                 above,
@@ -344,6 +352,14 @@ pub fn newest_history(catalogue: &Catalogue) -> Result<History, Unmet> {
     }
 }
 
+/// Whether what is there of a history may end before it did: `retention` leaves of one that has
+/// ended what others need, and no manifest.
+fn is_cut_short(catalogue: &Catalogue, history: History) -> bool {
+    let own = catalogue.histories.iter().find(|e| e.history == history);
+    let has_ended = |one: &HistoryEntry| one.history.generation > history.generation;
+    own.is_some_and(|own| own.manifests.is_empty()) && catalogue.histories.iter().any(has_ended)
+}
+
 /// Says what a restore of `history` (the newest if `None`) to `target` reads.
 pub fn plan(
     catalogue: &Catalogue,
@@ -354,6 +370,9 @@ pub fn plan(
     let lineage = Lineage::of(catalogue, history).ok_or(Unmet::Nothing)?;
     let newest = lineage.newest().ok_or(Unmet::Nothing)?;
     let stop = match target {
+        Target::Latest if is_cut_short(catalogue, history) => {
+            return Err(Unmet::Expired { newest });
+        }
         Target::Latest => Stop::Lsn(newest.lsn),
         Target::Lsn(lsn) => Stop::Lsn(lsn),
         Target::Time(ns) => Stop::Time(ns),

@@ -10,6 +10,7 @@ use crate::format::{
     BLOCK_BYTES, BlockHead, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, INDEX_BYTES,
 };
 use crate::frame::unpack;
+use crate::part;
 use crate::segment::{self, SegmentRef};
 use crate::store::Shared;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// How much is read at once where the file is read from end to end.
 const STRIDE_BYTES: usize = 1 << 20;
@@ -68,19 +69,32 @@ impl<F: standfast_wal::File> Source for Stored<F> {
     }
 }
 
-/// An object of a store, read in parts.
+/// An object of a store, read in parts unless it is short.
 #[derive(Debug)]
 pub struct Object {
     store: Shared,
     name: String,
+    /// All of a short one.
+    whole: OnceLock<Bytes>,
 }
+
+/// An object that is no longer is fetched at once: each request costs as much.
+const SHORT_BYTES: u64 = 128 << 10;
 
 impl Source for Object {
     fn length(&self) -> io::Result<u64> {
-        self.store.length(&self.name)
+        let length = self.store.length(&self.name)?;
+        if length <= SHORT_BYTES {
+            let bytes = self.store.get(&self.name)?;
+            return Ok(self.whole.get_or_init(|| bytes).len() as u64);
+        }
+        Ok(length)
     }
 
     fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if let Some(whole) = self.whole.get() {
+            return whole.read_exact_at(offset, into);
+        }
         if into.is_empty() {
             return Ok(());
         }
@@ -121,6 +135,7 @@ impl Object {
         Object {
             store: Arc::clone(store),
             name: name.to_string(),
+            whole: OnceLock::new(),
         }
     }
 }
@@ -300,9 +315,9 @@ impl<S: Source> Reader<S> {
         Ok(bytes.into())
     }
 
-    /// Gives every block of the state to `decode`, on `threads` threads (on this one, in order, if
-    /// at most 1), and what it made of them back in the order of the blocks. The first error, of a
-    /// block or of `decode`, ends it.
+    /// Gives every block of the state in this file to `decode`, on `threads` threads (on this one,
+    /// in order, if at most 1), and what it made of them back in the order of the blocks. The first
+    /// error, of a block or of `decode`, ends it.
     pub fn load<T: Send>(
         &self,
         threads: usize,
@@ -315,8 +330,48 @@ impl<S: Source> Reader<S> {
         })
     }
 
+    /// As `load`, and behind them the blocks of the parts that an archived snapshot refers to,
+    /// which `open` reads and proves.
+    pub fn load_with<T: Send>(
+        &self,
+        threads: usize,
+        open: impl Fn(&SegmentRef) -> Result<Bytes> + Sync,
+        decode: impl Fn(&BlockHead, &[u8]) -> std::result::Result<T, String> + Sync,
+    ) -> Result<Vec<T>> {
+        let mut loaded = self.load(threads, &decode)?;
+        let parts: Vec<SegmentRef> = self.named(SegmentRef::is_part)?;
+        let of_parts = side_by_side(
+            threads,
+            &parts,
+            || (),
+            |(), reference| {
+                let bytes = open(reference)?;
+                part::load(&reference.name(), &bytes, &decode)
+            },
+        )?;
+        loaded.extend(of_parts.into_iter().flatten());
+        Ok(loaded)
+    }
+
+    /// The head of a block, and its zstd frame into `frame`; `at` counts the blocks.
+    pub(crate) fn read_block(&self, at: usize, frame: &mut Vec<u8>) -> Result<BlockHead> {
+        let entry = &self.index[at];
+        self.read_stored(entry, frame)?;
+        frame.drain(..BLOCK_BYTES);
+        Ok(entry.head)
+    }
+
     /// The segments that the state has besides its blocks.
     pub fn segments(&self) -> Result<Vec<SegmentRef>> {
+        self.named(|reference| !reference.is_part())
+    }
+
+    /// Everything that the file refers to: segments, and the parts of an archived snapshot.
+    pub fn references(&self) -> Result<Vec<SegmentRef>> {
+        self.named(|_| true)
+    }
+
+    fn named(&self, is_wanted: impl Fn(&SegmentRef) -> bool) -> Result<Vec<SegmentRef>> {
         let mut loader = Loader::default();
         let mut found = Vec::new();
         for entry in self.index.iter().filter(|entry| names_segments(entry)) {
@@ -329,6 +384,7 @@ impl<S: Source> Reader<S> {
                 segment::references(block).ok_or_else(|| "references that are none".to_string())
             })?);
         }
+        found.retain(is_wanted);
         Ok(found)
     }
 
@@ -340,19 +396,25 @@ impl<S: Source> Reader<S> {
     ) -> Result<T> {
         let refuse = |reason| Error::new(&self.file, entry.offset, reason);
         let head = &entry.head;
-        loader
-            .stored
-            .resize(BLOCK_BYTES + head.stored_bytes as usize, 0);
-        self.read(entry.offset, &mut loader.stored)?;
-        let (found, frame) = loader.stored.split_at(BLOCK_BYTES);
-        if BlockHead::decode(found).map_err(refuse)? != *head {
-            return Err(refuse(Reason::Field("the block that the index names")));
-        }
-        if crc32fast::hash(frame) != head.stored_crc {
-            return Err(refuse(Reason::Checksum("block")));
-        }
+        self.read_stored(entry, &mut loader.stored)?;
+        let frame = &loader.stored[BLOCK_BYTES..];
         unpack(frame, head.raw_bytes as usize, &mut loader.raw).map_err(refuse)?;
         decode(head, &loader.raw).map_err(|text| refuse(Reason::Contents(text)))
+    }
+
+    /// A block as it is stored, head and frame, and proved.
+    fn read_stored(&self, entry: &Entry, stored: &mut Vec<u8>) -> Result<()> {
+        let refuse = |reason| Error::new(&self.file, entry.offset, reason);
+        stored.resize(BLOCK_BYTES + entry.head.stored_bytes as usize, 0);
+        self.read(entry.offset, stored)?;
+        let (found, frame) = stored.split_at(BLOCK_BYTES);
+        if BlockHead::decode(found).map_err(refuse)? != entry.head {
+            return Err(refuse(Reason::Field("the block that the index names")));
+        }
+        if crc32fast::hash(frame) != entry.head.stored_crc {
+            return Err(refuse(Reason::Checksum("block")));
+        }
+        Ok(())
     }
 }
 

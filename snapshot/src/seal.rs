@@ -44,19 +44,35 @@ impl fmt::Display for Recipient {
 pub struct Recipients {
     all: Arc<[Recipient]>,
     id: Option<RecipientsId>,
+    salt: Salt,
 }
 
+/// What a part begins with, so that its name proves no guess of what is in it; zeros where all can
+/// read it.
+pub type Salt = [u8; 32];
+
 impl Recipients {
-    pub fn new(recipients: &[Recipient]) -> Recipients {
+    /// `secret`: what whoever can read the store does not know. It is the same for as long as parts
+    /// that have not changed are to be known again.
+    pub fn new(recipients: &[Recipient], secret: u128) -> Recipients {
         let mut texts: Vec<String> = recipients.iter().map(Recipient::to_string).collect();
         texts.sort_unstable();
         texts.dedup();
         let hash = blake3::hash(texts.join("\n").as_bytes());
         let id = hash.as_bytes().first_chunk().expect("thirty-two bytes");
+        let salt = match texts.is_empty() {
+            true => Salt::default(),
+            false => blake3::derive_key("standfast: salt of archived parts", &secret.to_le_bytes()),
+        };
         Recipients {
+            salt,
             id: (!texts.is_empty()).then(|| RecipientsId(u128::from_le_bytes(*id))),
             all: recipients.into(),
         }
+    }
+
+    pub(crate) fn salt(&self) -> &Salt {
+        &self.salt
     }
 
     /// `None` where nothing is encrypted.
@@ -149,7 +165,7 @@ mod tests {
     #[test]
     fn each_recipient_opens_and_nobody_else() {
         let (one, two, other) = (key(1), key(2), key(3));
-        let recipients = Recipients::new(&[one.0.clone(), two.0.clone()]);
+        let recipients = Recipients::new(&[one.0.clone(), two.0.clone()], 0);
         let id = recipients.id().unwrap();
         let sealed = recipients.seal(b"books");
         assert_ne!(sealed, recipients.seal(b"books"));
@@ -171,7 +187,7 @@ mod tests {
     #[test]
     fn the_order_of_recipients_does_not_matter_and_nobody_is_no_recipient() {
         let (one, two) = (key(1).0, key(2).0);
-        let id = |all: &[Recipient]| Recipients::new(all).id();
+        let id = |all: &[Recipient]| Recipients::new(all, 0).id();
         assert_eq!(
             id(&[one.clone(), two.clone()]),
             id(&[two.clone(), one.clone(), two.clone()])

@@ -58,7 +58,7 @@ pub(crate) const LAYOUT: Layout = Layout {
 /// What is sealed, as far as it is told in clear.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Clear {
-    /// The header without what speaks of the state, and the segments.
+    /// The header without what speaks of the state, and what the snapshot refers to.
     Snapshot(Box<Header>, Vec<SegmentRef>),
     Segment(SegmentRef),
 }
@@ -230,7 +230,7 @@ pub fn fetch_snapshot(
     let opened = identities.open(head.recipients, &stored);
     let opened = opened.map_err(|reason| Error::new(&place, None, reason))?;
     let reader = Reader::new(Bytes::from(opened), &place)?;
-    let clear = Clear::Snapshot(Box::new(blank(reader.header())), reader.segments()?);
+    let clear = Clear::Snapshot(Box::new(blank(reader.header())), reader.references()?);
     if clear != head.clear {
         let reason = Reason::Field("what the head says in clear");
         return Err(Error::new(&place, 0, reason));

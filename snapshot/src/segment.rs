@@ -35,8 +35,13 @@ const BLOCK_REFERENCES: usize = 4096;
 const LEVEL: i32 = 3;
 pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_REFERENCES * REFERENCE_BYTES;
 
-const R_LIST: Field = field(0, 4, "list", "which list of the state");
-const R_NUMBER: Field = field(4, 4, "number", "the segment's number in it, from 0");
+const R_LIST: Field = field(0, 4, "list", "which list of the state; 2^31: a part");
+const R_NUMBER: Field = field(
+    4,
+    4,
+    "number",
+    "the segment's number in it, from 0; the part's first place",
+);
 const R_BYTES: Field = field(8, 8, "bytes", "length of the segment");
 const R_BLAKE3: Field = field(16, 32, "blake3", "BLAKE3 of its bytes");
 

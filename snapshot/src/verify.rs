@@ -11,6 +11,7 @@
 use crate::archive::read_log;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry, SnapshotEntry, Unreadable};
 use crate::manifest::Named;
+use crate::part;
 use crate::plan::{Gap, Lineage, Point, Reach};
 use crate::seal::{Identities, RecipientsId};
 use crate::sealed::fetch_snapshot;
@@ -309,17 +310,25 @@ impl Proof<'_> {
         report.files += 1;
         report.file_bytes += reference.bytes;
         let share = match segment::fetch(&*self.store, dir, reference, self.identities) {
-            Ok(bytes) => {
-                let share = self.contents.segment(reference, bytes);
-                let place = self.store.place(&path);
-                let refused = |why| crate::Error::new(&place, None, crate::Reason::Contents(why));
-                Some(share.map_err(refused)?)
-            }
+            Ok(bytes) => Some(self.share_of(&path, reference, bytes)?),
             Err(error) if self.is_locked(&error) => None,
             Err(error) => return Err(error),
         };
         self.sound.insert(path, share);
         Ok(share)
+    }
+
+    fn share_of(&self, path: &str, reference: &SegmentRef, bytes: Bytes) -> crate::Result<Share> {
+        let place = self.store.place(path);
+        if !reference.is_part() {
+            let share = self.contents.segment(reference, bytes);
+            let refused = |why| crate::Error::new(&place, None, crate::Reason::Contents(why));
+            return share.map_err(refused);
+        }
+        let shares = part::load(&place, &bytes, |_, block| self.contents.block(block))?;
+        let mut sum = Share::default();
+        shares.iter().for_each(|share| sum.add(*share));
+        Ok(sum)
     }
 
     /// Whether only a key is missing, which is noted.

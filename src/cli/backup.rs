@@ -7,7 +7,7 @@ use crate::node::shelf::Contents;
 use serde_json::{Value, json};
 use standfast_snapshot::Identities;
 use standfast_snapshot::archive::{self, REMOVAL_FOR};
-use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry, SnapshotEntry};
+use standfast_snapshot::catalogue::{self, Catalogue, HistoryEntry, Size, SnapshotEntry};
 use standfast_snapshot::drills;
 use standfast_snapshot::plan::{Lineage, Point};
 use standfast_snapshot::retention::{Expiry, Policy, expire};
@@ -216,7 +216,8 @@ fn holes(lineage: &Lineage<'_>) -> Vec<String> {
 }
 
 pub(super) fn list_json(catalogue: &Catalogue) -> Value {
-    let histories = catalogue.histories.iter().map(|entry| {
+    let sized = catalogue.histories.iter().zip(catalogue.snapshot_sizes());
+    let histories = sized.map(|(entry, sizes)| {
         let lineage = Lineage::of(catalogue, entry.history).expect("it is in this catalogue");
         let ranges = lineage.reaches().into_iter().map(|reach| {
             json!({
@@ -229,7 +230,7 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
             .ancestors
             .iter()
             .map(|(history, lsn)| json!({"history": history.to_string(), "lsn": lsn}));
-        let snapshots = entry.snapshots.iter().map(|s| {
+        let snapshots = entry.snapshots.iter().zip(sizes).map(|(s, size)| {
             json!({
                 "lsn": s.link.position.lsn,
                 "epoch": s.link.position.epoch,
@@ -239,7 +240,8 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
                 "node": s.node,
                 "keys": s.state.map(|(_, counts)| counts[0]),
                 "recipients": s.recipients.map(|id| id.to_string()),
-                "bytes": s.file_bytes,
+                "bytes": size.whole,
+                "new_bytes": size.new,
                 "path": s.path,
             })
         });
@@ -277,7 +279,8 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
         "cluster {} ({})\n",
         catalogue.cluster_name, catalogue.cluster
     );
-    for entry in &catalogue.histories {
+    let sized = catalogue.histories.iter().zip(catalogue.snapshot_sizes());
+    for (entry, sizes) in sized {
         let mut line = |text: String| {
             out.push_str(&text);
             out.push('\n');
@@ -286,13 +289,14 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
         for (ancestor, lsn) in &entry.ancestors {
             line(format!("  forked from {ancestor} behind LSN {lsn}"));
         }
-        for snapshot in &entry.snapshots {
+        for (snapshot, size) in entry.snapshots.iter().zip(sizes) {
             line(format!(
-                "  snapshot   LSN {:<14} {}  {}, {}",
+                "  snapshot   LSN {:<14} {}  {}, {}, {} of them new",
                 snapshot.link.position.lsn.0,
                 rfc3339(snapshot.link.timestamp),
                 contents(snapshot),
-                bytesize::ByteSize(snapshot.file_bytes),
+                bytesize::ByteSize(size.whole),
+                bytesize::ByteSize(size.new),
             ));
         }
         if !entry.logs.is_empty() {
@@ -320,6 +324,12 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
             line(format!("  UNREADABLE {}", bad.reason));
         }
     }
+    let sizes = catalogue.snapshot_sizes().concat();
+    let sum = |of: fn(&Size) -> u64| bytesize::ByteSize(sizes.iter().map(of).sum());
+    let (stored, whole) = (sum(|size| size.new), sum(|size| size.whole));
+    out.push_str(&format!(
+        "\nsnapshots  {stored} stored, which were {whole} if they shared nothing\n"
+    ));
     out
 }
 

@@ -22,7 +22,9 @@ use crate::limits;
 use crate::node::clock::Now;
 use crate::node::directory::Directory;
 use crate::node::shelf;
-use standfast_snapshot::archive::{LOG_CLOSE_BYTES, MANIFEST_PIECES, Put, Upload as Uploading};
+use standfast_snapshot::archive::{
+    LOG_CLOSE_BYTES, MANIFEST_PIECES, Put, Sent, Upload as Uploading,
+};
 use standfast_snapshot::retention::Policy;
 use standfast_snapshot::store::Scratch;
 use standfast_snapshot::{Card, LogHead, Recipients, Shared, Shipper, store};
@@ -92,6 +94,7 @@ pub(super) fn scratch_in(data: &Path) -> Scratch {
 pub struct Upload {
     shipper: Shipper,
     lsn: Lsn,
+    is_wary: bool,
 }
 
 impl Upload {
@@ -99,7 +102,8 @@ impl Upload {
     pub fn begin<D: Directory>(&self, dir: &D) -> Result<Uploading<D::Storage>, String> {
         let storage = dir.snapshots().map_err(|error| error.to_string())?;
         let begun = self.shipper.upload(storage, &shelf::name_of(self.lsn));
-        begun.map_err(|error| error.to_string())
+        let begun = begun.map_err(|error| error.to_string())?;
+        Ok(begun.wary(self.is_wary))
     }
 }
 
@@ -123,6 +127,8 @@ pub struct Archiver {
     upload_error: Option<String>,
     upload_after: u64,
     is_verifying: bool,
+    /// A proof found damage: the next snapshot mends what it would share with those before it.
+    is_wary: bool,
     /// Why the last proof broke off, and when (boot clock, ns) the next may be tried.
     verify_error: Option<String>,
     verify_after: u64,
@@ -153,6 +159,7 @@ impl Archiver {
             upload_error: None,
             upload_after: 0,
             is_verifying: false,
+            is_wary: false,
             verify_error: None,
             verify_after: 0,
             is_drilling: false,
@@ -266,8 +273,8 @@ impl Archiver {
         self.standing.history = order.card.history;
         self.standing.through = end;
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
-        self.standing.wants_snapshot =
-            !course.survey.is_whole && !helps && self.uploading.is_none();
+        let is_wanted = !course.survey.is_whole || self.is_wary;
+        self.standing.wants_snapshot = is_wanted && !helps && self.uploading.is_none();
         let Some(head) = newest else { return Ok(()) };
         let there = read_back(course, &head, &order.card, log)?;
         self.is_founded = true;
@@ -319,6 +326,7 @@ impl Archiver {
         if self.standing.history != history {
             self.standing = Standing {
                 stored_bytes: self.standing.stored_bytes,
+                sent: self.standing.sent,
                 failures: self.standing.failures,
                 removed: self.standing.removed,
                 verified: self.standing.verified.take(),
@@ -356,16 +364,19 @@ impl Archiver {
         Some(Upload {
             shipper: course.shipper.clone(),
             lsn,
+            is_wary: self.is_wary,
         })
     }
 
-    /// The snapshot that was to be put is there, or is not: answers how many bytes were put.
-    pub fn uploaded(&mut self, result: Result<u64, String>) {
+    /// The snapshot that was to be put is there, or is not.
+    pub fn uploaded(&mut self, result: Result<Sent, String>) {
         let uploading = self.uploading.take();
         match result {
-            Ok(bytes) => {
+            Ok(sent) => {
                 self.upload_error = None;
-                self.standing.stored_bytes += bytes;
+                self.is_wary = false;
+                self.standing.stored_bytes += sent.put;
+                self.standing.sent = Some(sent);
                 // Where it may have closed a hole the archive is looked at again.
                 let course = self.course.as_mut();
                 if !course.is_some_and(|course| course.has_snapshot(uploading)) {

@@ -51,8 +51,8 @@ pub fn back_up(
     let mut shipped = shipper
         .put_log(records(log, start(&shipper, &card, log), through))
         .map_err(text)?;
-    let (lsn, bytes) = shipper.put_snapshot(path).map_err(text)?;
-    shipped.stored_bytes += bytes;
+    let (lsn, sent) = shipper.put_snapshot(path).map_err(text)?;
+    shipped.stored_bytes += sent.put;
     shipper.note_snapshot(lsn).map_err(text)?;
     shipper.put_manifest().map_err(text)?;
     tracing::info!(%to, %lsn, %through, %who, "backup written");
@@ -64,6 +64,7 @@ pub fn back_up(
         "log_pieces": shipped.pieces,
         "records": shipped.records,
         "stored_bytes": shipped.stored_bytes,
+        "snapshot": json!({"bytes": sent.whole, "new_bytes": sent.put}),
         "gap": shipped.gap.map(|(before, behind)| [before.0, behind.0]),
     })
     .to_string())

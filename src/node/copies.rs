@@ -221,6 +221,7 @@ impl Engine {
     /// Begins, continues or ends the snapshot under way.
     pub(super) fn copies_turn(&mut self) {
         self.copies.poll = None;
+        self.stop_receiving_as_primary();
         if !self.replica.has_own_log() {
             self.refuse_snapshots();
         }

@@ -46,13 +46,14 @@ pub struct Files {
 impl Files {
     pub fn new(
         config: &Config,
-        cluster: ClusterId,
-        history: History,
+        (cluster, history): (ClusterId, History),
+        recipients: Recipients,
         events: mpsc::UnboundedSender<Event>,
         log: Option<Reader<Disk>>,
     ) -> Files {
         let dir = DataDir(config.data_dir.clone());
-        let archiver = start_archiver(config, (cluster, history), log.as_ref(), &events);
+        let of = (cluster, history);
+        let archiver = start_archiver(config, of, &recipients, log.as_ref(), &events);
         if let Some(log) = log.clone() {
             scrub(dir.clone(), log, events.clone());
         }
@@ -65,7 +66,7 @@ impl Files {
             receiving: None,
             sending: BTreeMap::new(),
             archiver,
-            recipients: Recipients::new(&config.archive_recipients),
+            recipients,
         }
     }
 
@@ -260,18 +261,18 @@ impl Files {
 fn start_archiver(
     config: &Config,
     (cluster, history): (ClusterId, History),
+    recipients: &Recipients,
     log: Option<&Reader<Disk>>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Option<ship::Orders> {
     let place = config.archive.as_ref()?;
     let log = log?.clone();
-    let recipients = Recipients::new(&config.archive_recipients);
     let data = &config.data_dir;
     let archiver = Archiver::new(
         place.as_str(),
         archiver::scratch_in(data),
         config.archive_interval,
-        recipients,
+        recipients.clone(),
     )
     .keeping(config.archive_policy());
     let rehearsal = Rehearsal::new(config);

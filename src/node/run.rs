@@ -21,6 +21,7 @@ use crate::node::wire::{Hello, WIRE_VERSION};
 use crate::replication::Introduction;
 use crate::replication::config::MemberRole;
 use crate::replication::{Replica, Settings, Time};
+use standfast_snapshot::Recipients;
 use standfast_wal::{Disk, Writer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -266,7 +267,11 @@ impl Shell {
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
         let meta_writer = files::spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;
-        let files = Files::new(config, identity.cluster, history, events.clone(), reader);
+        // No object of an archive has it.
+        let secret = identity.incarnation.0;
+        let recipients = Recipients::new(&config.archive_recipients, secret);
+        let of = (identity.cluster, history);
+        let files = Files::new(config, of, recipients, events.clone(), reader);
         Ok(Shell {
             engine,
             door,

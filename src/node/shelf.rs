@@ -108,9 +108,9 @@ pub fn begin<D: Directory>(
 /// A block of the state as the file holds it.
 pub fn file_block(block: Block) -> FileBlock {
     FileBlock {
-        section: 0,
-        first: u32::from(block.first_slot),
-        last: u32::from(block.last_slot),
+        section: block.range.section,
+        first: block.range.first,
+        last: block.range.last,
         bytes: block.bytes,
     }
 }
@@ -314,14 +314,14 @@ pub fn limits_of<D: Directory>(dir: &D, cluster: ClusterId) -> state::Limits {
     }
 }
 
-/// Loads and proves a snapshot of the cluster; `open` reads and proves a segment that it names.
+/// Loads and proves a snapshot of the cluster; `open` reads and proves what it refers to.
 pub fn load_checked<S: Source>(
     reader: &Reader<S>,
     open: impl Fn(&SegmentRef) -> standfast_snapshot::Result<Bytes> + Sync,
     limits: state::Limits,
     threads: usize,
 ) -> standfast_snapshot::Result<(Header, State)> {
-    let mut parts = reader.load(threads, |_, block| {
+    let mut parts = reader.load_with(threads, &open, |_, block| {
         state::load_block(&limits, block).map_err(|e| e.to_string())
     })?;
     let refuse = |error: state::LoadError| reader.refuse_contents(error.to_string());

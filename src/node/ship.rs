@@ -154,7 +154,7 @@ impl Thread {
             let put = || {
                 let mut put = upload.begin(&data)?;
                 while !put.step().map_err(|error| error.to_string())? {}
-                Ok(put.bytes())
+                Ok(put.sent())
             };
             let result = put();
             orders.tell(|words| words.uploaded = Some(result));
@@ -167,6 +167,7 @@ mod tests {
     use super::*;
     use crate::node::archive::NO_HISTORY;
     use standfast_snapshot::Card;
+    use standfast_snapshot::archive::Sent;
     use standfast_wal::Lsn;
 
     fn order(through: u64) -> Option<Box<Order>> {
@@ -192,11 +193,12 @@ mod tests {
         for through in 0..1000 {
             orders.give(order(through));
         }
-        orders.tell(|words| words.uploaded = Some(Ok(7)));
+        let sent = Sent { whole: 9, put: 7 };
+        orders.tell(|words| words.uploaded = Some(Ok(sent)));
         let words = orders.next();
         assert!(words.stand_down && words.proved.is_none());
         assert_eq!(words.order, order(999));
-        assert_eq!(words.uploaded, Some(Ok(7)));
+        assert_eq!(words.uploaded, Some(Ok(sent)));
         orders.give(order(1));
         orders.give(None);
         let words = orders.next();

@@ -21,7 +21,9 @@ pub(super) struct Change {
     pub ticket: Ticket,
     pub rule: Rule,
     next: Value,
-    /// Members taken out because writes waited for them: they are held down.
+    /// Members taken out because writes waited for them in vain.
+    lost: BTreeSet<NodeId>,
+    /// Those of them that did not only refuse: they are held down.
     timed_out: BTreeSet<NodeId>,
 }
 
@@ -117,8 +119,7 @@ impl Primary {
         self.joining = None;
         Mark::MemberEvicted.hit();
         let rule = self.rule_for(node, set);
-        let timed_out = lost.into_iter().filter(|id| !node.refused(*id)).collect();
-        self.propose_set(node, rule, timed_out)
+        self.propose_set(node, rule, lost)
     }
 
     /// In max-performance the set is the primary alone, but while a switchover is prepared.
@@ -149,20 +150,15 @@ impl Primary {
         self.propose_set(node, rule, BTreeSet::new())
     }
 
-    fn propose_set(&mut self, node: &mut Node, rule: Rule, timed_out: BTreeSet<NodeId>) -> bool {
+    fn propose_set(&mut self, node: &mut Node, rule: Rule, lost: BTreeSet<NodeId>) -> bool {
         let mut next = Config::clone(node.config());
         next.sync_set = rule.set;
         next.acks_needed = rule.needed;
-        self.propose(node, next, timed_out)
+        self.propose(node, next, lost)
     }
 
     /// Proposes this Config if the change rule allows it. True when it is under way.
-    pub fn propose(
-        &mut self,
-        node: &mut Node,
-        mut next: Config,
-        timed_out: BTreeSet<NodeId>,
-    ) -> bool {
+    pub fn propose(&mut self, node: &mut Node, mut next: Config, lost: BTreeSet<NodeId>) -> bool {
         assert!(
             self.change.is_none() && next.epoch == self.reign.epoch && next.primary == node.me,
             "I1: a second change in {}, or one of another epoch: {next:?}",
@@ -197,10 +193,13 @@ impl Primary {
         };
         self.joining = None;
         Mark::ChangeProposed.hit();
+        let all_lost = lost.iter().copied();
+        let timed_out = all_lost.filter(|id| !node.refused(*id)).collect();
         self.change = Some(Change {
             ticket,
             rule,
             next,
+            lost,
             timed_out,
         });
         true
@@ -229,16 +228,18 @@ impl Primary {
     }
 
     /// A proposal may wait long for the voters to be there. It is not made when members that it
-    /// counts on have lost their disks by then, or voters have fallen silent.
+    /// counts on have lost their disks by then, or voters have fallen silent; nor when one is back
+    /// that it takes out as lost, for that may be the one that holds what others have lost.
     fn revoke_if_forbidden(&mut self, node: &mut Node) {
-        let forbidden = |change: &&Change| !self.may_change(node, &change.next);
+        let is_back = |change: &Change| change.lost.iter().any(|id| !self.is_lost(node, *id));
+        let forbidden = |change: &&Change| is_back(change) || !self.may_change(node, &change.next);
         let Some(ticket) = self.change.as_ref().filter(forbidden).map(|c| c.ticket) else {
             return;
         };
         if node.revoke(ticket) {
             Mark::ChangeRevoked.hit();
             self.change = None;
-            node.event("a change is not made: what it counts on is gone".into());
+            node.event("a change is not made: what it counted on has changed".into());
             self.advance(node);
         }
     }

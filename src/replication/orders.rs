@@ -411,6 +411,16 @@ fn take_in(config: &Config, id: NodeId, member: &Member, voter: bool) -> Step {
     } else {
         next.voters.remove(&id);
     }
+    with_voters(next, id)
+}
+
+/// The register takes no Config that nobody could decide after.
+fn with_voters(next: Config, without: NodeId) -> Step {
+    if next.voters.is_empty() {
+        return Step::Refuse(format!(
+            "node {without} is the only voter: give another one a vote first"
+        ));
+    }
     Step::Propose(Box::new(next))
 }
 
@@ -433,7 +443,7 @@ fn remove(config: &Config, me: NodeId, id: NodeId) -> Step {
     let mut next = Config::clone(config);
     next.members.remove(&id);
     next.voters.remove(&id);
-    Step::Propose(Box::new(next))
+    with_voters(next, id)
 }
 
 fn protect(config: &Config, me: NodeId, protection: Protection) -> Step {

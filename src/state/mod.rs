@@ -43,7 +43,7 @@ pub use integer::parse_integer;
 pub use ledger::{BLAKE3_BYTES, SEGMENT_SHIFT, Segment};
 pub use place::slot_of;
 pub use reply::Reply;
-pub use snapshot::{BLOCK_HEADER, Block, LoadError, LoadedPart, SnapshotHead, Tally};
+pub use snapshot::{BLOCK_HEADER, Block, LoadError, LoadedPart, Range, SnapshotHead, Tally};
 pub use snapshot::{load_block, load_segment};
 
 use command::Multi;

@@ -10,7 +10,9 @@
 //! ([`State::keep_segment`]).
 //!
 //! A block is a header ([`BLOCK_HEADER`]), then for each entry its length (u32) and its bytes
-//! (`entry.rs`). Blocks may come back in any order.
+//! (`entry.rs`). Blocks may come back in any order. A block ends where its [`Range`] does, so that
+//! what has not changed between two snapshots is the same blocks in both: whoever keeps several
+//! keeps those once.
 
 mod load;
 
@@ -58,10 +60,47 @@ pub struct SnapshotHead {
 /// A piece of a snapshot. Loads in any order, on any thread.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Block {
-    /// Lowest and highest slot of its entries.
-    pub first_slot: u16,
-    pub last_slot: u16,
+    pub range: Range,
     pub bytes: Vec<u8>,
+}
+
+/// A part of the state by place, wherever its entries came to lie. The same in each snapshot as
+/// long as the state does not double.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Range {
+    /// Of which sort: the number in the blocks' header and 1; 0: of none.
+    pub section: u32,
+    /// First and last slot, or number of an account.
+    pub first: u32,
+    pub last: u32,
+}
+
+impl Range {
+    /// What is in no order of places.
+    pub(super) const NONE: Range = Range {
+        section: 0,
+        first: 0,
+        last: 0,
+    };
+
+    /// The range of 2^`shift` places that `at` is in.
+    pub(super) fn around(sort: u8, at: u32, shift: u32) -> Range {
+        let first = at >> shift << shift;
+        Range {
+            section: u32::from(sort) + 1,
+            first,
+            last: first | ((1 << shift) - 1),
+        }
+    }
+}
+
+/// Entries of about so many bytes make a range, as a power of two above that of a segment's items.
+const RANGE_SHIFT: u32 = 7;
+
+/// So many slots are a range of a store of so many bytes, as a power of two.
+fn slots_shift(store_bytes: u64, range_bytes: u64) -> u32 {
+    let slot_bytes = store_bytes / u64::from(SLOTS) + 1;
+    (range_bytes / slot_bytes).max(1).ilog2().min(SLOTS.ilog2())
 }
 
 /// A snapshot of one store in progress.
@@ -79,8 +118,12 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub fn new(sort: Sort, lsn: Lsn) -> Walk {
-        let (copied, saved) = (Filling::new(sort), Filling::new(sort));
+    /// Of a store of so many bytes, in ranges of about `range_bytes`.
+    fn new(sort: Sort, lsn: Lsn, store_bytes: u64, range_bytes: u64) -> Walk {
+        let shift = slots_shift(store_bytes, range_bytes);
+        let block_bytes = usize::try_from(range_bytes).map_or(BLOCK_BYTES, |b| b.min(BLOCK_BYTES));
+        let copied = Filling::new(sort, Some(shift), block_bytes);
+        let saved = Filling::new(sort, None, block_bytes);
         Walk {
             lsn,
             next: Place::start_of(0),
@@ -178,6 +221,10 @@ fn copy_chunk(table: &Table, from: Place, lsn: Lsn, seed: u64, into: &mut Fillin
 #[derive(Debug)]
 struct Filling {
     sort: Sort,
+    /// So many slots are a range, as a power of two; `None`: its entries come in no order.
+    shift: Option<u32>,
+    /// What a block takes memory for when it begins.
+    reserved: usize,
     open: Block,
     entries: u32,
     closed: Vec<Block>,
@@ -186,9 +233,11 @@ struct Filling {
 }
 
 impl Filling {
-    fn new(sort: Sort) -> Filling {
+    fn new(sort: Sort, shift: Option<u32>, block_bytes: usize) -> Filling {
         Filling {
             sort,
+            shift,
+            reserved: block_bytes + block_bytes / 8,
             open: empty_block(),
             entries: 0,
             closed: Vec::new(),
@@ -197,14 +246,19 @@ impl Filling {
     }
 
     fn push(&mut self, slot: u16, entry: &Entry) {
+        let range = self.shift.map_or(Range::NONE, |shift| {
+            Range::around(self.sort as u8, u32::from(slot), shift)
+        });
+        if self.open.range != range {
+            self.close();
+        }
         if self.entries == 0 {
-            self.open.bytes.reserve(BLOCK_BYTES + BLOCK_BYTES / 8);
+            self.open.range = range;
+            self.open.bytes.reserve(self.reserved);
             self.open
                 .bytes
                 .extend_from_slice(&[VERSION, self.sort as u8, 0, 0, 0, 0, 0, 0]);
         }
-        self.open.first_slot = self.open.first_slot.min(slot);
-        self.open.last_slot = self.open.last_slot.max(slot);
         let len = u32::try_from(entry.bytes().len()).expect("key and value are bounded");
         self.open.bytes.extend_from_slice(&len.to_le_bytes());
         self.open.bytes.extend_from_slice(entry.bytes());
@@ -228,8 +282,7 @@ impl Filling {
 
 fn empty_block() -> Block {
     Block {
-        first_slot: u16::MAX,
-        last_slot: 0,
+        range: Range::NONE,
         bytes: Vec::new(),
     }
 }
@@ -239,9 +292,11 @@ impl State {
     pub fn begin_snapshot(&mut self) -> SnapshotHead {
         assert!(self.keys.walk.is_none(), "one snapshot at a time");
         let lsn = self.applied.lsn;
-        self.keys.walk = Some(Walk::new(Sort::Key, lsn));
-        self.tokens.walk = Some(Walk::new(Sort::Token, lsn));
-        self.ledger.begin_walk();
+        let range_bytes = 1 << (self.limits.segment_shift + RANGE_SHIFT);
+        for store in [&mut self.keys, &mut self.tokens] {
+            store.walk = Some(Walk::new(store.sort, lsn, store.used_bytes(), range_bytes));
+        }
+        self.ledger.begin_walk(self.limits.segment_shift);
         SnapshotHead {
             lsn,
             timestamp: self.applied.timestamp,
@@ -257,8 +312,7 @@ impl State {
         let mut left = budget_bytes.max(1);
         let mut done = true;
         for store in [&mut self.keys, &mut self.tokens] {
-            let walk = store.walk.as_mut().expect("a snapshot was begun");
-            let mut walk = std::mem::replace(walk, Walk::new(store.sort, Lsn::ZERO));
+            let mut walk = store.walk.take().expect("a snapshot was begun");
             left = left.saturating_sub(walk.step(store.slots(), store.seed, left));
             done &= walk.is_done();
             walk.take_blocks(emit);

@@ -12,7 +12,7 @@ use crate::{sealed, segment};
 
 fn to(keys: &[usize]) -> Recipients {
     let all: Vec<_> = keys.iter().map(|n| key(*n).0).collect();
-    Recipients::new(&all)
+    Recipients::new(&all, 7)
 }
 
 /// Ships what the archive lacks of a log through `last`, and a snapshot at `lsn`.

@@ -1,39 +1,50 @@
-//! A snapshot on its way into the archive, with those of its segments that are not there.
+//! A snapshot on its way into the archive, with those of its segments and parts that are not there.
 //!
 //! One object a step, so that whoever takes the steps may be stopped between any two, and others
-//! may work in the same archive meanwhile. The snapshot comes after its segments.
+//! may work in the same archive meanwhile. The snapshot comes after all that it refers to.
 
 use super::marks::Mark;
 use super::{Shipper, put};
 use crate::catalogue;
 use crate::error::{Error, Reason};
 use crate::format::Header;
-use crate::new_file::TEMPORARY;
-use crate::read::Reader;
-use crate::seal::{Recipients, RecipientsId};
+use crate::part::{self, Blocks};
+use crate::read::{Reader, Stored};
 use crate::sealed::{self, Clear, SealedHead};
 use crate::segment::{self, SegmentRef};
 use crate::store::join;
 use crate::{Result, archive::Put};
-use bytes::Bytes;
-use standfast_wal::{File, Lsn, Storage};
+use serde::{Deserialize, Serialize};
+use standfast_wal::{Lsn, Storage};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufWriter, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A snapshot file of `storage`, and the segments beside it, on their way.
 pub struct Upload<S: Storage> {
     shipper: Shipper,
     storage: S,
     name: String,
-    header: Header,
+    snapshot: Reader<Stored<S::File>>,
+    /// What the snapshot's blocks are sent as.
+    parts: BTreeMap<SegmentRef, Blocks>,
+    /// All that it refers to: its segments, and these parts.
     named: Vec<SegmentRef>,
     /// Of those named: what was not there when it was looked.
     missing: Vec<SegmentRef>,
-    /// Keeps those that expire backups from removing its segments.
+    /// What is there may be damaged, and is read.
+    is_wary: bool,
+    /// Keeps those that expire backups from removing what it refers to.
     mark: Option<Mark>,
     done: Done,
-    bytes: u64,
+    sent: Sent,
+}
+
+/// How much of a snapshot was sent; bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct Sent {
+    /// The snapshot with everything that it refers to, as it lies on the disk.
+    pub whole: u64,
+    /// What had to be put: the rest was there already.
+    pub put: u64,
 }
 
 /// What of it is done.
@@ -52,34 +63,53 @@ impl<S: Storage> Upload<S> {
         let reader = Reader::open_in(&storage, name)?;
         let card = shipper.card();
         reader.check_cluster(card.cluster)?;
-        let header = reader.header().clone();
+        let header = reader.header();
         if header.history != card.history {
             let expected = Box::new(card.history);
             let found = Box::new(header.history);
             let reason = Reason::History { expected, found };
             return Err(Error::new(reader.file(), None, reason));
         }
-        let named = reader.segments()?;
+        reader.check_whole()?;
+        let mut named = reader.segments()?;
+        let of_segments: u64 = named.iter().map(|one| one.bytes).sum();
+        let parts = part::split(&reader, shipper.recipients.salt())?;
+        named.extend(parts.keys());
         Ok(Upload {
             shipper: shipper.clone(),
             storage,
             name: name.to_string(),
-            header,
+            parts,
             named,
             missing: Vec::new(),
+            is_wary: false,
             mark: None,
             done: Done::Nothing,
-            bytes: 0,
+            sent: Sent {
+                whole: reader.file_bytes() + of_segments,
+                put: 0,
+            },
+            snapshot: reader,
         })
     }
 
-    pub fn lsn(&self) -> Lsn {
-        self.header.link.position.lsn
+    /// Something in the archive is damaged: reads what it would share with other snapshots, and
+    /// puts again what is not sound.
+    pub fn wary(self, is_wary: bool) -> Upload<S> {
+        Upload { is_wary, ..self }
     }
 
-    /// Bytes that were put so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    fn header(&self) -> &Header {
+        self.snapshot.header()
+    }
+
+    pub fn lsn(&self) -> Lsn {
+        self.header().link.position.lsn
+    }
+
+    /// What was put so far.
+    pub fn sent(&self) -> Sent {
+        self.sent
     }
 
     /// Puts the next object that is not there; true once all are. After an error it is given up.
@@ -97,7 +127,7 @@ impl<S: Storage> Upload<S> {
 
     fn try_step(&mut self) -> Result<bool> {
         if let Some(reference) = self.missing.pop() {
-            self.put_segment(&reference)?;
+            self.put_named(&reference)?;
             return Ok(false);
         }
         match self.done {
@@ -131,7 +161,7 @@ impl<S: Storage> Upload<S> {
         catalogue::segments_beside(&self.shipper.dir, self.shipper.recipients.id())
     }
 
-    /// Marks the segments of the snapshot as needed, and looks whether any is being removed. After
+    /// Marks what the snapshot refers to as needed, and looks whether any is being removed. After
     /// a crash, and where the store did not answer, the mark is that of a dead one.
     fn put_mark(&self) -> Result<Option<Mark>> {
         if self.named.is_empty() {
@@ -153,8 +183,9 @@ impl<S: Storage> Upload<S> {
         }
     }
 
-    /// The segments that the archive lacks. What has the name and the length of one is taken for it
-    /// (an encrypted one has any length): `verify` reads it.
+    /// What the archive lacks of all that is referred to. What has the name and the length of one
+    /// is taken for it (an encrypted one has any length), unless there is reason to be wary:
+    /// `verify` reads it.
     fn find_missing(&self) -> Result<Vec<SegmentRef>> {
         if self.named.is_empty() {
             return Ok(Vec::new());
@@ -167,14 +198,29 @@ impl<S: Storage> Upload<S> {
             let found = there.get(&reference.name());
             found.is_none_or(|bytes| is_plain && *bytes != reference.bytes)
         };
-        let mut missing: Vec<SegmentRef> = self.named.iter().filter(lacks).copied().collect();
-        missing.reverse();
+        let mut missing = Vec::new();
+        for reference in self.named.iter().rev() {
+            if lacks(&reference) || self.is_wary && self.is_damaged(reference)? {
+                missing.push(*reference);
+            }
+        }
         Ok(missing)
     }
 
-    fn put_segment(&mut self, reference: &SegmentRef) -> Result<()> {
+    fn is_damaged(&self, reference: &SegmentRef) -> Result<bool> {
+        match segment::check(&*self.shipper.store, &self.segments_dir(), reference) {
+            Ok(()) => Ok(false),
+            Err(error) if error.is_damage() || error.is_absent() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put_named(&mut self, reference: &SegmentRef) -> Result<()> {
         let (store, recipients) = (&*self.shipper.store, &self.shipper.recipients);
-        let mut bytes = segment::open(&self.storage, reference)?;
+        let mut bytes = match self.parts.get(reference) {
+            Some(blocks) => part::join(&self.snapshot, blocks, recipients.salt())?,
+            None => segment::open(&self.storage, reference)?,
+        };
         if recipients.id().is_some() {
             bytes = segment::seal(reference, &bytes, recipients);
         }
@@ -182,13 +228,13 @@ impl<S: Storage> Upload<S> {
         put(store, &join(&dir, &reference.name()), &bytes, || {
             segment::check(store, &dir, reference).map(|()| true)
         })?;
-        self.bytes += bytes.len() as u64;
+        self.sent.put += bytes.len() as u64;
         Ok(())
     }
 
-    /// The snapshot itself, having proved it.
+    /// The snapshot itself: its header, and what it refers to.
     fn put_file(&mut self) -> Result<()> {
-        let (shipper, header) = (&self.shipper, &self.header);
+        let (shipper, header) = (&self.shipper, self.header());
         let target = join(&shipper.dir, &catalogue::snapshot_name(self.lsn()));
         let is_same = || {
             let (there, sealed_to) = sealed::check_snapshot(&*shipper.store, &target)?;
@@ -201,82 +247,20 @@ impl<S: Storage> Upload<S> {
         if catalogue::is_there(&*shipper.store, &target)? && matches!(is_same(), Ok(true)) {
             return Ok(());
         }
-        let bytes = self.map().map_err(|e| Error::io(&self.name, e))?;
-        let proved = Reader::new(bytes.clone(), &self.name)?;
-        proved.check_whole()?;
-        let bytes = match shipper.recipients.id() {
-            None => bytes,
-            Some(id) => self.seal(&proved, &bytes, &shipper.recipients, id)?,
-        };
-        if put(&*shipper.store, &target, &bytes, is_same)? != Put::Present {
-            self.bytes += bytes.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn map(&self) -> io::Result<Bytes> {
-        let file = self.storage.open(&self.name)?;
-        file.map(file.len()?)
-    }
-
-    /// Seals the snapshot into a file beside it that is gone when its bytes are: it may be larger
-    /// than the memory.
-    fn seal(
-        &self,
-        snapshot: &Reader<Bytes>,
-        bytes: &Bytes,
-        recipients: &Recipients,
-        id: RecipientsId,
-    ) -> Result<Bytes> {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}.sealed-{serial}{TEMPORARY}", self.name);
-        let mut head = SealedHead {
-            clear: Clear::Snapshot(Box::new(snapshot.header().clone()), snapshot.segments()?),
-            recipients: id,
-            stored_bytes: 0,
-            blake3: [0; 32],
-        };
-        let sealed = (|| {
-            let file = self.storage.create(&name)?;
-            let at = head.encode().len() as u64;
-            let out = Hashing {
-                file: &file,
-                at,
-                hasher: blake3::Hasher::new(),
+        let mut bytes = part::bare(&self.name, header, &self.named)?;
+        if let Some(recipients) = shipper.recipients.id() {
+            let stored = shipper.recipients.seal(&bytes);
+            let head = SealedHead {
+                clear: Clear::Snapshot(Box::new(header.clone()), self.named.clone()),
+                recipients,
+                stored_bytes: stored.len() as u64,
+                blake3: *blake3::hash(&stored).as_bytes(),
             };
-            let mut out = BufWriter::with_capacity(1 << 20, out);
-            recipients.seal_into(bytes, &mut out)?;
-            let out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-            head.stored_bytes = out.at - at;
-            head.blake3 = *out.hasher.finalize().as_bytes();
-            file.write_at(0, &head.encode())?;
-            file.map(at + head.stored_bytes)
-        })();
-        // Mapped, its bytes stay; a leftover goes at the node's next start.
-        let removed = self.storage.remove(&name);
-        let fail = |e| Error::io(&name, e);
-        let sealed = sealed.map_err(fail)?;
-        removed.map_err(fail)?;
-        Ok(sealed)
-    }
-}
-
-struct Hashing<'a, F> {
-    file: &'a F,
-    at: u64,
-    hasher: blake3::Hasher,
-}
-
-impl<F: File> Write for Hashing<'_, F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_at(self.at, bytes)?;
-        self.hasher.update(bytes);
-        self.at += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+            bytes = [head.encode(), stored].concat().into();
+        }
+        if put(&*shipper.store, &target, &bytes, is_same)? != Put::Present {
+            self.sent.put += bytes.len() as u64;
+        }
         Ok(())
     }
 }

@@ -232,6 +232,11 @@ fn a_history_owns_the_log_of_its_ancestors_up_to_the_forks() {
     let snapshots = vec![snapshot(link_at(&first, 20)), snapshot(link_at(&first, 28))];
     let one = entry(1, snapshots, pieces(1, &first, &[(1, 40)]));
     let all = catalogue(vec![one, two, three]);
+    // They have ended, and nothing says where.
+    for generation in [1, 2] {
+        let plan = plan(&all, Some(history(generation)), Target::Latest);
+        assert!(matches!(plan, Err(Unmet::Expired { .. })), "{plan:?}");
+    }
     let of = |generation, target| {
         let plan = plan(&all, Some(history(generation)), target).unwrap();
         let start = plan.snapshot.map(|s| s.link.position.lsn.0);
@@ -240,11 +245,11 @@ fn a_history_owns_the_log_of_its_ancestors_up_to_the_forks() {
     };
     let step = |path: &str, through| (path.to_string(), through);
     assert_eq!(
-        of(1, Target::Latest),
+        of(1, Target::Lsn(Lsn(40))),
         (Some(28), vec![step("1/log-1-40", 40)])
     );
     assert_eq!(
-        of(2, Target::Latest),
+        of(2, Target::Lsn(Lsn(50))),
         (
             Some(28),
             vec![step("1/log-1-40", 30), step("2/log-31-50", 50)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 fn sealed(memory: &Arc<Memory>) -> (String, String) {
     let scratch = tempfile::tempdir().unwrap();
     let store: Shared = memory.clone();
-    let recipients = Recipients::new(&[key(1).0]);
+    let recipients = Recipients::new(&[key(1).0], 7);
     let records = log(Link::default(), 2, 60);
     let path = snapshot_with(scratch.path(), link_at(&records, 20), &[&[7; 9000]]);
     let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &recipients).unwrap();

@@ -54,13 +54,15 @@ fn a_sound_archive_has_no_findings() {
     )
     .unwrap();
     assert!(report.is_sound());
-    assert_eq!((report.files, report.cluster_name.as_str()), (5, "bank"));
-    let on_disk: u64 = std::fs::read_dir(file(dir.path(), ""))
-        .unwrap()
-        .map(|entry| entry.unwrap())
+    assert_eq!((report.files, report.cluster_name.as_str()), (6, "bank"));
+    let segments = file(dir.path(), "").with_file_name("segments");
+    let listed = |dir: PathBuf| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let on_disk: u64 = listed(file(dir.path(), ""))
+        .chain(listed(segments))
         .filter(|entry| {
             let name = entry.file_name().into_string().unwrap();
-            name.starts_with("log-") || name.starts_with("snapshot-")
+            let read = ["log-", "snapshot-", "segment-"];
+            read.iter().any(|prefix| name.starts_with(prefix))
         })
         .map(|entry| entry.metadata().unwrap().len())
         .sum();

@@ -95,7 +95,8 @@ fn keep_in(
         passed: report.passed,
         recipients: None,
     };
-    let recipients = Recipients::new(&config.archive_recipients);
+    // A report has no parts.
+    let recipients = Recipients::new(&config.archive_recipients, 0);
     let put = drills::put(&**archive, cluster, &drilled, text, &recipients);
     let lost = |error: standfast_snapshot::Error| {
         let text = format!("the report was not put into the archive: {error}");

@@ -100,6 +100,10 @@ pub fn unmet(unmet: Unmet) -> Failure {
             let hint = "`standfast backup list` shows what an archive holds";
             (unmet.to_string(), hint.to_owned())
         }
+        Unmet::Expired { newest } => (
+            unmet.to_string(),
+            format!("--target lsn:{} for what is left of it", newest.lsn),
+        ),
         Unmet::Ambiguous(_) => (unmet.to_string(), "name one with --history".to_owned()),
         Unmet::Between {
             below,

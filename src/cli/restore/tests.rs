@@ -579,7 +579,7 @@ fn a_backup_directory_is_listed_and_proved() {
 
     let report = proved(&dir);
     let json = report_json(&report);
-    assert_eq!((&json["sound"], &json["files"]), (&true.into(), &4.into()));
+    assert_eq!((&json["sound"], &json["files"]), (&true.into(), &5.into()));
     assert_eq!(json["histories"][0]["attested_lsn"], 41);
     assert!(
         report_text(&report).ends_with("sound: every restore point reaches the newest record\n")
@@ -652,7 +652,7 @@ fn key() -> (Recipients, String) {
     let identity = age::x25519::Identity::generate();
     let recipient = identity.to_public().to_string().parse().unwrap();
     let secret = identity.to_string().expose_secret().to_string();
-    (Recipients::new(&[recipient]), secret)
+    (Recipients::new(&[recipient], 7), secret)
 }
 
 fn ship_sealed(dir: &Path, to: &Recipients, snapshot: Option<&Path>, records: &[Record]) {

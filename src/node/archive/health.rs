@@ -185,6 +185,16 @@ impl Engine {
                 value: own.stored_bytes as f64,
             },
             Metric {
+                name: "archive_snapshot_bytes",
+                help: "The last snapshot that this node has put, with all it refers to; NaN: none.",
+                value: own.sent.map_or(f64::NAN, |sent| sent.whole as f64),
+            },
+            Metric {
+                name: "archive_snapshot_new_bytes",
+                help: "What had to be put of it: the rest was in the archive already; NaN: none.",
+                value: own.sent.map_or(f64::NAN, |sent| sent.put as f64),
+            },
+            Metric {
                 name: "archive_removed_total",
                 help: "Objects that this node has removed from the archive by archive_keep_for.",
                 value: own.removed as f64,
@@ -211,6 +221,7 @@ impl Engine {
             "restorable_age_s": self.archive_age(),
             "gap": known.gap.map(|(before, behind)| [before.0, behind.0]),
             "error": known.error,
+            "snapshot": known.sent.map(|sent| json!({"bytes": sent.whole, "new_bytes": sent.put})),
             "drill": self.drill_interval().map(|_| self.drill_status()),
             "verified": known.verified.as_ref().map(|v| json!({
                 "age_s": self.verified_age(),

@@ -4,6 +4,7 @@ use crate::limits;
 use crate::node::archive::NO_HISTORY;
 use crate::node::archiver::{Drilled, Verified};
 use serde::{Deserialize, Serialize};
+use standfast_snapshot::archive::Sent;
 use standfast_wal::{History, Lsn};
 
 /// What an archiver knows of the archive.
@@ -25,6 +26,8 @@ pub struct Standing {
     /// Rounds have been failing for some time.
     pub is_failing: bool,
     pub stored_bytes: u64,
+    /// Of the last snapshot that it has put.
+    pub sent: Option<Sent>,
     pub failures: u64,
     /// Snapshots, pieces of log and segments that this archiver has removed.
     pub removed: u64,
@@ -47,6 +50,7 @@ impl Default for Standing {
             error: None,
             is_failing: false,
             stored_bytes: 0,
+            sent: None,
             failures: 0,
             removed: 0,
             verified: None,

@@ -409,7 +409,7 @@ fn an_archive_that_is_not_there_any_more_is_not_begun_anew() {
 #[test]
 fn an_encrypted_archive_is_read_back_put_again_and_taken_over_without_a_key() {
     let recipient = age::x25519::Identity::generate().to_public().to_string();
-    let recipients = Recipients::new(&[recipient.parse().unwrap()]);
+    let recipients = Recipients::new(&[recipient.parse().unwrap()], 7);
     let memory = Arc::new(Memory::default());
     let open = || {
         let second = Duration::from_secs(1);

@@ -5,6 +5,7 @@ use super::{Archiver, Committed, Order, Proof, Rehearsed, Standing, Upload, Veri
 use crate::limits;
 use crate::node::clock::Now;
 use standfast_snapshot::Shared;
+use standfast_snapshot::archive::Sent;
 use standfast_wal::{ClusterId, History};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub struct Words {
     /// Another node archives, or did before the order.
     pub stand_down: bool,
     pub order: Option<Box<Order>>,
-    pub uploaded: Option<Result<u64, String>>,
+    pub uploaded: Option<Result<Sent, String>>,
     pub proved: Option<Result<Verified, String>>,
     pub drilled: Option<Result<Rehearsed, String>>,
 }

@@ -60,12 +60,17 @@ impl Engine {
     pub(in crate::node) fn on_piece(&mut self, from: NodeId, piece: Piece) {
         match piece {
             Piece::Offer { head, total } => self.on_offer(from, head, total),
-            Piece::Accept { have } => {
-                if let Some(lsn) = self.copies.offered.get(&from).copied() {
+            Piece::Accept { have } => match self.copies.offered.get(&from).copied() {
+                Some(lsn) => {
                     let to = from;
                     self.emit(Output::Snapshot(CopyOutput::Stream { to, lsn, have }));
                 }
-            }
+                // It would wait for it, and take no snapshot of its own meanwhile.
+                None => {
+                    let why = "it is offered no more".to_string();
+                    self.send(from, Head::Copy(Piece::Refuse(why)));
+                }
+            },
             Piece::Refuse(why) if self.is_receiving_from(from) => {
                 // The sender cannot read it after all.
                 self.copies.incoming = None;
@@ -95,6 +100,15 @@ impl Engine {
                     self.emit(Output::Snapshot(receiving));
                 }
             }
+        }
+    }
+
+    /// Whoever leads takes in nothing, and needs snapshots of its own for others.
+    pub(super) fn stop_receiving_as_primary(&mut self) {
+        if let Some(Incoming::Receiving { from, .. }) = self.copies.incoming
+            && self.replica.is_primary()
+        {
+            self.refuse_snapshot(from, "this node is primary now");
         }
     }
 

@@ -278,6 +278,7 @@ scripts! {
     a_returning_primary_cuts_what_was_never_committed
     a_candidate_copies_what_the_better_log_has
     a_change_is_not_made_for_copies_that_are_lost
+    a_change_is_not_made_when_the_lost_are_back
     a_joining_member_that_loses_its_disk_is_not_taken_in
     a_change_of_voters_is_not_made_on_promises_of_the_lost
     a_suspect_log_counts_as_absent_until_it_is_verified
@@ -297,4 +298,5 @@ scripts! {
     an_empty_disk_is_taken_in_as_a_new_member
     all_other_disks_of_a_set_may_be_lost_at_once
     members_come_and_go_by_order
+    the_only_voter_keeps_its_vote
 }

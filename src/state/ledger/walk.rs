@@ -8,7 +8,7 @@
 //! A block is the header of every state block ([`super::super::BLOCK_HEADER`]), the position of
 //! its first item (u64; accounts name themselves), and items of one size ([`super::ITEMS`]).
 
-use super::super::snapshot::{BLOCK_BYTES, Block, HEADER, VERSION};
+use super::super::snapshot::{BLOCK_BYTES, Block, HEADER, Range, VERSION};
 use super::Ledger;
 use super::accounts::{SAVED_BYTES, Slot};
 use super::list::{Item, List};
@@ -91,6 +91,8 @@ pub(super) struct Walk {
     ends: Ends,
     /// Everything below is copied.
     next: Ends,
+    /// So many accounts are a range, as a power of two.
+    shift: u32,
     filling: Option<Filling>,
     /// Accounts that changed ahead of the walk.
     saved: Filling,
@@ -108,15 +110,21 @@ impl Walk {
         }
     }
 
-    /// Appends one item of a list that is being copied.
-    fn copy(&mut self, sort: Sorts, position: u64, item: &[u8]) {
+    /// Appends one account that is being copied.
+    fn copy_account(&mut self, number: u32, account: &[u8]) {
+        let range = Range::around(Sorts::Accounts as u8, number, self.shift);
+        self.copy(Sorts::Accounts, range, 0, account);
+    }
+
+    /// Appends one item of what is being copied.
+    fn copy(&mut self, sort: Sorts, range: Range, position: u64, item: &[u8]) {
         if self
             .filling
             .as_ref()
-            .is_none_or(|filling| filling.sort != sort)
+            .is_none_or(|filling| (filling.sort, filling.range) != (sort, range))
         {
             self.close();
-            self.filling = Some(Filling::new(sort));
+            self.filling = Some(Filling::new(sort, range));
         }
         let filling = self.filling.as_mut().expect("made above");
         filling.push(position, item);
@@ -134,14 +142,16 @@ impl Walk {
 #[derive(Debug)]
 struct Filling {
     sort: Sorts,
+    range: Range,
     bytes: Vec<u8>,
     items: u32,
 }
 
 impl Filling {
-    fn new(sort: Sorts) -> Filling {
+    fn new(sort: Sorts, range: Range) -> Filling {
         Filling {
             sort,
+            range,
             bytes: Vec::new(),
             items: 0,
         }
@@ -173,8 +183,7 @@ impl Filling {
         bytes[4..HEADER].copy_from_slice(&self.items.to_le_bytes());
         self.items = 0;
         closed.push(Block {
-            first_slot: 0,
-            last_slot: 0,
+            range: self.range,
             bytes,
         });
     }
@@ -182,7 +191,7 @@ impl Filling {
 
 impl Ledger {
     /// Starts a snapshot of the ledger as it is now; nothing is copied yet.
-    pub(in super::super) fn begin_walk(&mut self) {
+    pub(in super::super) fn begin_walk(&mut self, segment_shift: u32) {
         self.walks = match self.walks.checked_add(1) {
             Some(number) => number,
             None => {
@@ -208,8 +217,9 @@ impl Ledger {
                 rows: self.history.rows().closed_len(),
                 ..Ends::default()
             },
+            shift: segment_shift,
             filling: None,
-            saved: Filling::new(Sorts::Accounts),
+            saved: Filling::new(Sorts::Accounts, Range::NONE),
             closed: Vec::new(),
         });
     }
@@ -253,7 +263,7 @@ impl Ledger {
             let number = u32::try_from(next.accounts).expect("an account's number");
             let slot = self.accounts.slot(number);
             if slot.saved != walk.number {
-                walk.copy(Sorts::Accounts, 0, &slot.encode(next.accounts));
+                walk.copy_account(number, &slot.encode(next.accounts));
             }
             return SAVED_BYTES;
         }
@@ -275,7 +285,7 @@ impl Ledger {
         }
         if next.last_event < ends.last_event {
             walk.next.last_event = ends.last_event;
-            walk.copy(Sorts::Head, 0, &ends.encode());
+            walk.copy(Sorts::Head, Range::NONE, 0, &ends.encode());
             return Ends::BYTES;
         }
         0
@@ -283,6 +293,6 @@ impl Ledger {
 }
 
 fn copy_from<T: Item>(list: &List<T>, walk: &mut Walk, position: u64) -> usize {
-    walk.copy(T::SORT, position, list.bytes_at(position));
+    walk.copy(T::SORT, Range::NONE, position, list.bytes_at(position));
     T::BYTES
 }

@@ -1,10 +1,13 @@
 //! Snapshots: taken while the log goes on, loaded in any order, refused when damaged.
 
-use super::super::SnapshotHead;
 use super::super::command::*;
+use super::super::place::Place;
+use super::super::{Range, SnapshotHead};
 use super::logs::{build, steps, visible};
 use super::*;
 use proptest::prelude::*;
+use standfast_wal::Position;
+use std::collections::BTreeMap;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
@@ -140,11 +143,6 @@ fn no_step_costs_much_more_than_its_budget_even_if_all_keys_share_a_slot() {
         }
         assert!(steps >= 15, "{steps} steps");
         assert!(blocks.iter().all(|block| block.bytes.len() < 400 << 10));
-        assert!(
-            blocks
-                .iter()
-                .all(|block| block.first_slot <= block.last_slot)
-        );
         assert_eq!(taken.load().expect("intact").digest(), state.digest());
     }
 }
@@ -252,7 +250,11 @@ fn a_damaged_snapshot_is_refused() {
     );
     let taken = Taken::of(&mut state);
     let blocks = &taken.blocks;
-    assert_eq!(blocks.len(), 2, "one of keys, one of tokens");
+    assert_eq!(
+        blocks.len(),
+        3,
+        "two of keys, in two ranges, and one of tokens"
+    );
     assert!(taken.load().is_ok());
     for (at, block) in blocks.iter().enumerate() {
         let mut missing = taken.clone();
@@ -296,4 +298,52 @@ fn an_aborted_snapshot_leaves_nothing_behind() {
     assert!(!state.is_in_snapshot());
     let restored = Taken::of(&mut state).load().expect("intact");
     assert_eq!(restored.digest(), state.digest());
+}
+
+/// The blocks of a snapshot by their ranges.
+fn by_range(state: &mut State) -> BTreeMap<Range, Vec<Vec<u8>>> {
+    let mut found: BTreeMap<Range, Vec<Vec<u8>>> = BTreeMap::new();
+    for block in Taken::of(state).blocks {
+        found.entry(block.range).or_default().push(block.bytes);
+    }
+    found
+}
+
+#[test]
+fn a_range_that_has_not_changed_is_the_same_blocks_in_the_next_snapshot() {
+    let mut state = State::new(LIMITS);
+    apply_all(&mut state, &many_keys(3_000, ""));
+    let before = by_range(&mut state);
+    assert!(before.len() > 300, "{} ranges", before.len());
+    assert_eq!(by_range(&mut state), before);
+    let after = Link {
+        position: Position {
+            epoch: Epoch(1),
+            lsn: state.applied().lsn,
+        },
+        timestamp: state.applied().timestamp,
+        ..Link::default()
+    };
+    let key = text("one more");
+    state.apply(
+        &commands_record(
+            after,
+            after.timestamp + 1,
+            &[set(key.clone(), text("value"))],
+        ),
+        |_, _| (),
+    );
+    let slot = u32::from(Place::of_key(&key, LIMITS.seed).slot());
+    let now = by_range(&mut state);
+    let differing = now
+        .iter()
+        .filter(|(range, blocks)| before.get(range) != Some(blocks));
+    let differing: Vec<&Range> = differing.map(|(range, _)| range).collect();
+    let [range] = differing[..] else {
+        panic!("one key was written: {differing:?}")
+    };
+    assert!(
+        range.first <= slot && slot <= range.last && range.section == 1,
+        "{range:?} {slot}"
+    );
 }

@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 /// Changes an object of the archive whose name begins like this, the last of them; its path.
 pub fn spoil(dir: &Path, prefix: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
-    let home = dir.join("archive").join(history_home());
+    let home = match prefix {
+        "segment-" => catalogue::segments_beside(&history_home(), None),
+        _ => history_home(),
+    };
+    let home = dir.join("archive").join(home);
     let names = fs::read_dir(&home).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let name = names.filter(|name| name.starts_with(prefix)).max().unwrap();
@@ -29,11 +33,16 @@ pub fn flip_middle(bytes: &mut [u8]) {
 
 #[test]
 fn a_damaged_snapshot_is_passed_over_and_named() {
-    for target in [Target::Latest, Target::Lsn(Lsn(32))] {
+    let targets = [Target::Latest, Target::Lsn(Lsn(32))];
+    let targets = targets.into_iter().cycle();
+    for (prefix, target) in ["snapshot-", "snapshot-", "segment-", "segment-"]
+        .into_iter()
+        .zip(targets)
+    {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path();
         let primary = build(dir);
-        let name = spoil(dir, "snapshot-", |bytes| flip_middle(bytes));
+        let name = spoil(dir, prefix, |bytes| flip_middle(bytes));
         let restored = restore_to(dir, target).unwrap();
         assert_eq!(restored.tally.snapshot_lsn, None);
         let [reason] = &restored.passed_over[..] else {
@@ -125,7 +134,7 @@ fn where_no_other_way_leads_there_the_first_damage_is_told() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path();
     build(dir);
-    let first = spoil(dir, "snapshot-", |bytes| flip_middle(bytes));
+    let first = spoil(dir, "segment-", |bytes| flip_middle(bytes));
     // From nothing no way leads there, either.
     let home = dir.join("archive").join(history_home());
     fs::remove_file(home.join(oldest_log(dir))).unwrap();
@@ -213,7 +222,7 @@ fn a_store_that_does_not_answer_on_the_way_around_damage_is_none_either() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path();
     build(dir);
-    let damaged = spoil(dir, "snapshot-", |bytes| flip_middle(bytes));
+    let damaged = spoil(dir, "segment-", |bytes| flip_middle(bytes));
     let failure = restore_with(dir, &oldest_log(dir), ErrorKind::TimedOut).unwrap_err();
     assert_eq!(failure.code, ExitCode::Failed, "{failure}");
     assert!(failure.hint.contains(&damaged), "{failure}");

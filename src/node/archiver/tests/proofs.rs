@@ -99,7 +99,7 @@ fn snapshot(archiver: &mut Archiver, log: &Log) {
         ..order(log)
     };
     let upload = archiver.upload(&order, at(log.now())).unwrap();
-    let put = upload.shipper.put_snapshot(&path).map(|(_, bytes)| bytes);
+    let put = upload.shipper.put_snapshot(&path).map(|(_, sent)| sent);
     archiver.uploaded(put.map_err(|error| error.to_string()));
 }
 

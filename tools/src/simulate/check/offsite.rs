@@ -63,6 +63,13 @@ impl Archived {
     pub fn has(&self, name: &str) -> bool {
         self.seen.contains(name)
     }
+
+    /// Whether anything that is there says how far this history has come, beside its log itself.
+    pub fn tells_the_end_of(&self, history: History) -> bool {
+        let prefix = join(&catalogue::history_dir(CLUSTER, history), "manifest-");
+        let from = self.seen.range(prefix.clone()..);
+        from.take(1).any(|name| name.starts_with(&prefix))
+    }
 }
 
 /// Clocks begin so far apart (ns); beside that they drift.
@@ -164,7 +171,7 @@ impl Observer {
         if known.is_some_and(|known| known != Digest(header.digest)) {
             return Err(format!("I2: its digest is not {known:?}"));
         }
-        let named = reader.segments().map_err(|error| error.to_string())?;
+        let named = reader.references().map_err(|error| error.to_string())?;
         let dir = catalogue::segments_beside(parent(name), None);
         let named: Vec<String> = named.iter().map(|one| join(&dir, &one.name())).collect();
         if let Some(missing) = named.iter().find(|path| !self.archived.has(path)) {

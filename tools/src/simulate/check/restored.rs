@@ -305,8 +305,9 @@ impl Observer {
             _ => found.has(lsn),
         };
         let is_whole = self.is_one_log(wish.of);
+        let is_open = wish.target == Target::Latest && self.is_end_unknown(wish.of);
         match past {
-            Err(failure) if must && is_whole => {
+            Err(failure) if must && is_whole && !is_open => {
                 let message = failure.message;
                 Err(format!(
                     "{wish:?} is there up to {lsn} and is refused: {message}"
@@ -335,6 +336,17 @@ impl Observer {
                     .map_err(|story| format!("{wish:?}: {story}"))
             }
         }
+    }
+
+    /// Of a history that has ended nothing is left that says where: it may have expired.
+    fn is_end_unknown(&self, history: History) -> bool {
+        let has_ended = self
+            .archived
+            .there
+            .histories()
+            .iter()
+            .any(|h| h.generation > history.generation);
+        has_ended && !self.archived.tells_the_end_of(history)
     }
 
     fn is_state_of(

@@ -50,7 +50,7 @@ impl Shipping {
         };
         let ended = match upload.step() {
             Ok(false) => return true,
-            Ok(true) => Ok(upload.bytes()),
+            Ok(true) => Ok(upload.sent()),
             Err(error) => Err(error.to_string()),
         };
         self.words.uploaded = Some(ended);

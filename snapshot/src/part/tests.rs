@@ -1,0 +1,173 @@
+//! Parts are shared, mended, and refused.
+
+use super::*;
+use crate::archive::{Sent, Shipper};
+use crate::catalogue::{self, SnapshotEntry, read};
+use crate::fixtures::{CLUSTER, Opaque, card, header, key, link_at, log, stored};
+use crate::seal::{Identities, Recipients};
+use crate::sealed::fetch_snapshot;
+use crate::store::{Shared, join as path_of, last_part};
+use crate::verify::verify;
+use crate::write::Block;
+use standfast_wal::{Disk, Link};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The blocks of a state of four ranges, of two blocks each, and one of no range; `changed` names
+/// the ranges that have other contents than usual.
+fn state(changed: &[u32]) -> Vec<Block> {
+    let block = |i: u32| {
+        let range = i / 2;
+        let salt = if changed.contains(&range) { 97 } else { 1 };
+        Block {
+            section: 1 + range / 3,
+            first: range * 100,
+            last: range * 100 + 99,
+            bytes: (0..20_000u32)
+                .map(|b| (b.wrapping_mul(b).wrapping_mul((i + salt) * 40_503) >> 13) as u8)
+                .collect(),
+        }
+    };
+    let loose = Block {
+        section: 0,
+        first: 0,
+        last: 0,
+        bytes: vec![changed.len() as u8; 100],
+    };
+    (0..8).map(block).chain([loose]).collect()
+}
+
+fn file(dir: &Path, link: Link, blocks: &[Block]) -> PathBuf {
+    let path = dir.join(format!(
+        "{}.sfs",
+        catalogue::snapshot_name(link.position.lsn)
+    ));
+    let mut writer = Writer::create(&path, &header(link, 1), Options::default()).unwrap();
+    for block in blocks {
+        writer.push(block.clone()).unwrap();
+    }
+    writer.publish().unwrap();
+    path
+}
+
+fn sorted(mut blocks: Vec<Block>) -> Vec<Block> {
+    blocks.sort_by(|a, b| (a.section, a.first, &a.bytes).cmp(&(b.section, b.first, &b.bytes)));
+    blocks
+}
+
+/// The blocks of an archived snapshot.
+fn fetched(store: &Shared, one: &SnapshotEntry, identities: &Identities) -> Result<Vec<Block>> {
+    let reader = fetch_snapshot(&**store, &one.path, identities)?;
+    reader.check_whole()?;
+    let open = |part: &SegmentRef| segment::fetch(&**store, &one.segments_dir, part, identities);
+    reader.load_with(2, open, |head, bytes| {
+        Ok(Block {
+            section: head.section,
+            first: head.first,
+            last: head.last,
+            bytes: bytes.to_vec(),
+        })
+    })
+}
+
+#[test]
+fn what_has_not_changed_between_two_snapshots_is_sent_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (recipient, identities) = key(0);
+    let sealed = Recipients::new(&[recipient], 7);
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for (place, recipients) in [("plain", Recipients::default()), ("sealed", sealed)] {
+        let store = stored(&scratch.path().join(place));
+        let records = log(Link::default(), 2, 60);
+        let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &recipients).unwrap();
+        shipper.put_log(records.iter().cloned().map(Ok)).unwrap();
+        let states = [state(&[]), state(&[2]), state(&[2])];
+        let mut sent: Vec<Sent> = Vec::new();
+        for (lsn, blocks) in [10, 20, 30].into_iter().zip(&states) {
+            let path = file(scratch.path(), link_at(&records, lsn), blocks);
+            sent.push(shipper.put_snapshot(&path).unwrap().1);
+        }
+        assert!(sent[0].put > sent[0].whole * 9 / 10, "{sent:?}");
+        assert!(sent[1].put < sent[1].whole * 4 / 10, "{sent:?}");
+        assert!(sent[2].put < sent[2].whole / 20, "{sent:?}");
+        let catalogue = read(&store, CLUSTER).unwrap();
+        let snapshots = &catalogue.histories[0].snapshots;
+        for (one, blocks) in snapshots.iter().zip(&states) {
+            let back = fetched(&store, one, &identities).unwrap();
+            assert!(sorted(back) == sorted(blocks.clone()), "{}", one.path);
+        }
+        let sizes = catalogue.snapshot_sizes().concat();
+        assert!(sizes[2].new < sizes[2].whole / 20, "{sizes:?}");
+        assert_eq!(catalogue.segments.len(), 5 + 2);
+        // The name of what is sealed proves no guess of what it is.
+        let paths = catalogue.segments.iter();
+        names.extend(paths.map(|path| last_part(path).to_string()));
+    }
+    assert_eq!(names.len(), 2 * (5 + 2));
+}
+
+#[test]
+fn damage_in_what_snapshots_share_is_found_and_the_next_snapshot_mends_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let place = scratch.path().join("archive");
+    let store = stored(&place);
+    let records = log(Link::default(), 2, 60);
+    let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &Recipients::default()).unwrap();
+    shipper.put_log(records.iter().cloned().map(Ok)).unwrap();
+    let path = file(scratch.path(), link_at(&records, 20), &state(&[]));
+    shipper.put_snapshot(&path).unwrap();
+    let nobody = Identities::default();
+    let found = || {
+        let report = verify(&store, CLUSTER, 1, &nobody, &Opaque).unwrap();
+        report.histories[0]
+            .findings
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(), [""; 0]);
+    let one = read(&store, CLUSTER).unwrap().histories[0].snapshots[0].clone();
+    let damaged = path_of(&one.segments_dir, &one.segments[1].name());
+    let gone = path_of(&one.segments_dir, &one.segments[2].name());
+    let next = file(scratch.path(), link_at(&records, 40), &state(&[]));
+    let name = next.file_name().unwrap().to_str().unwrap();
+    for is_wary in [false, true] {
+        crate::fixtures::flip(&place.join(&damaged), 77);
+        store.delete(&gone).unwrap();
+        assert_eq!(found().len(), 1 + usize::from(is_wary), "{:?}", found());
+        let error = fetched(&store, &one, &nobody).unwrap_err();
+        assert!(error.is_damage() || error.is_absent(), "{error}");
+        let disk = Disk::open(scratch.path()).unwrap();
+        let mut upload = shipper.upload(disk, name).unwrap().wary(is_wary);
+        while !upload.step().unwrap() {}
+        // By its name the damaged one was there.
+        assert_eq!(found().len(), if is_wary { 0 } else { 2 }, "{:?}", found());
+        if !is_wary {
+            crate::fixtures::flip(&place.join(&damaged), 77);
+            assert_eq!(found(), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn a_part_that_is_none_is_refused() {
+    let good = {
+        let scratch = tempfile::tempdir().unwrap();
+        let records = log(Link::default(), 2, 20);
+        let path = file(scratch.path(), link_at(&records, 20), &state(&[]));
+        let reader = Reader::open(&path).unwrap();
+        join(&reader, &vec![0, 1], &[0; SALT_BYTES]).unwrap()
+    };
+    let count = |bytes: &[u8]| load("memory", bytes, |_, _| Ok(())).map(|found| found.len());
+    assert_eq!(count(&good).unwrap(), 2);
+    assert_eq!(count(&good[..SALT_BYTES]).unwrap(), 0);
+    for at in (SALT_BYTES + 1..good.len()).step_by(13) {
+        let mut bad = good.to_vec();
+        bad[at] ^= 1;
+        assert!(count(&bad).is_err(), "byte {at}");
+        assert!(count(&good[..at]).is_err(), "cut at {at}");
+    }
+    // A block that is not the next one.
+    let second = &good[SALT_BYTES..];
+    assert!(count(&[&good, second].concat()).is_err());
+}
