@@ -174,6 +174,10 @@ impl World {
             self.now = time;
             self.summary.events += 1;
             if time > self.order.faults + HEAL {
+                if self.hangs_on_lost_voters() {
+                    self.summary.beyond_promises += 1;
+                    break;
+                }
                 return Err(self.story_of_no_calm());
             }
             let is_time_to_look = self.calm.is_some() && self.summary.events.is_multiple_of(64);

@@ -22,6 +22,8 @@ pub struct Trusted {
     /// In the sync sets that were proposed.
     proposed: BTreeSet<NodeId>,
     joining: BTreeSet<NodeId>,
+    /// A change was proposed: within that step another member may have been about to join.
+    is_changing: bool,
 }
 
 impl Trusted {
@@ -36,6 +38,7 @@ impl Trusted {
             // Others may have told it of its own Config: the register's answer is what ends both.
             self.versions.insert((next.history, next.version - 1));
             self.proposed.extend(&next.sync_set);
+            self.is_changing = true;
         }
         self.joining.extend(replica.joining());
     }
@@ -99,7 +102,8 @@ impl Hidden {
         let mut known = versions.filter_map(|(history, version)| configs.at(*history, *version));
         trusted.proposed.contains(&to)
             || known.any(|config| config.sync_set.contains(&to))
-            || trusted.joining.contains(&to) && self.may_come_in(configs, trusted, to)
+            || (trusted.is_changing || trusted.joining.contains(&to))
+                && self.may_come_in(configs, trusted, to)
     }
 
     /// Asynchronous members, and all in max-performance, come in for a switchover only.

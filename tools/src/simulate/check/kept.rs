@@ -12,6 +12,7 @@ use standfast::node::open;
 use standfast::node::wire::{Frame, Head};
 use standfast::replication::register::{Ballot, Body as Vote};
 use standfast::replication::{Body, EpochTable, Fence, Message, Meta};
+use standfast_wal::storage::sim::Faults;
 use standfast_wal::{Lsn, Position};
 
 /// One claim in so many, and the first of each process, which rests on what it has read, is held
@@ -208,7 +209,12 @@ impl World {
     ) -> Result<(), String> {
         let this = &self.nodes[node];
         let seed = self.dice.check.next();
-        let [root, wal, snapshots] = this.disks.each().map(|disk| disk.fork(seed).crash());
+        let [root, wal, snapshots] = this.disks.each().map(|disk| {
+            let left = disk.fork(seed).crash();
+            // What is there is looked at, not whether it can be read in the first try.
+            left.set_faults(Faults::default());
+            left
+        });
         let left = SimDir {
             root,
             wal,

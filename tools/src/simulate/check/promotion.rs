@@ -261,6 +261,8 @@ impl Observer {
         let voted = |id: NodeId, named: Incarnation| {
             let meta = meta_on_disk(node_of(nodes, id)).filter(|meta| meta.incarnation == named);
             let vote = match meta {
+                // It has gone on to a newer history, and tells nothing of the older one.
+                Some(meta) if meta.acceptor.history != config.history => return true,
                 Some(meta) => meta.acceptor.accepted.map(|vote| {
                     let version = vote.proposal.value.version;
                     (meta.acceptor.history, version)

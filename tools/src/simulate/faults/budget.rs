@@ -181,6 +181,15 @@ impl World {
         ))
     }
 
+    /// Whether a Config that was offered, and is not known to be chosen, needs the vote of a disk
+    /// that was lost right before: it was promised on by then. Force alone helps there.
+    pub fn hangs_on_lost_voters(&self) -> bool {
+        self.configs_in_force().iter().any(|config| {
+            let lost = |id: &&NodeId| self.is_lost(config, **id);
+            config.voters.iter().filter(lost).count() * 2 >= config.voters.len()
+        })
+    }
+
     /// A disk that was damaged and has since been proved whole counts again.
     pub(super) fn forgive(&mut self, place: usize) {
         let node = &mut self.nodes[place];
