@@ -444,12 +444,14 @@ impl World {
         self.say(|| format!("n{node} goes on"));
         let missed = std::mem::take(&mut self.nodes[node].missed);
         // An error of its disk comes to its ears only now, mended or not.
-        let is_failing = self.nodes[node].failing;
         let failed = |event: &Event| matches!(event, Event::DiskFailed(_));
-        self.nodes[node].failing |= missed.iter().any(failed);
+        let is_late = !self.nodes[node].failing && missed.iter().any(failed);
+        self.nodes[node].failing |= is_late;
         let missed = shuffled(missed, &mut self.dice.nodes);
         let result = self.turn(node, missed);
-        self.nodes[node].failing = is_failing;
+        if is_late {
+            self.nodes[node].failing = false;
+        }
         result
     }
 }
