@@ -70,9 +70,9 @@ impl Unlisted {
         self.named.len() >= MANIFEST_PIECES || self.named.iter().any(is_snapshot)
     }
 
-    /// What is gone and lies before a snapshot has expired while this shipper slept, and so has what
-    /// is gone of a history that others know to have ended: it is named no more. What else is gone
-    /// is named, and missed.
+    /// What is gone and lies before a snapshot has expired while this shipper slept, and so has
+    /// what is gone of a history that others know to have ended: it is named no more. What else is
+    /// gone is named, and missed.
     fn forget_expired(&mut self, store: &dyn Store, dir: &str, card: &Card) -> Result<()> {
         let snapshots = catalogue::snapshots_in(store, dir)?;
         let histories = catalogue::histories(store, card.cluster)?;

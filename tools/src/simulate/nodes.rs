@@ -449,9 +449,7 @@ impl World {
         self.nodes[node].failing |= is_late;
         let missed = shuffled(missed, &mut self.dice.nodes);
         let result = self.turn(node, missed);
-        if is_late {
-            self.nodes[node].failing = false;
-        }
+        self.nodes[node].failing &= !is_late;
         result
     }
 }
