@@ -32,6 +32,8 @@ impl Engine {
             }
             after = after.max(self.replica.tip().position.lsn);
         }
+        // What was gathered may have been refused for the Tick's sake: its LSN is the next one's.
+        after = after.min(self.last_lsn());
         if after <= self.state.applied().lsn {
             let reply = self.state.read(&command);
             let lsn = self.state.applied().lsn;
