@@ -53,7 +53,7 @@ fn a_restore_that_was_killed_goes_on_and_trusts_nothing_that_was_damaged_meanwhi
     ];
     let begun = cluster.scratch().join(".restored.restoring");
     let fetched = begun.join("fetched");
-    for least in [2, 4] {
+    for least in [4, 8] {
         let mut restore = Command::new(turn::binary())
             .args(args)
             .envs(s3.environment())

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use standfast_snapshot::store::{Listed, Listing};
 use standfast_snapshot::{Shared, Store};
 use standfast_wal::Disk;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 const DIGEST_BYTES: usize = 32;
 
@@ -30,6 +31,8 @@ pub struct Spared {
 pub struct Kept {
     store: Shared,
     dir: PathBuf,
+    /// What was asked for: by then it lies here, and the next time spares nothing.
+    asked: Mutex<BTreeSet<String>>,
     objects: AtomicU64,
     bytes: AtomicU64,
 }
@@ -40,6 +43,7 @@ impl Kept {
         Arc::new(Kept {
             store,
             dir,
+            asked: Mutex::default(),
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         })
@@ -156,10 +160,15 @@ impl Store for Kept {
     }
 
     fn get(&self, name: &str) -> io::Result<Bytes> {
+        let mut asked = self.asked.lock().expect("no thread panics with it");
+        let is_first = asked.insert(name.to_string());
+        drop(asked);
         // A copy that cannot be read is none.
         if let Ok(Some(bytes)) = self.recall(name) {
-            self.objects.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if is_first {
+                self.objects.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
             return Ok(bytes);
         }
         match self.keep(name) {
