@@ -273,8 +273,8 @@ impl Archiver {
         self.standing.history = order.card.history;
         self.standing.through = end;
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
-        let is_wanted = !course.survey.is_whole || self.is_wary;
-        self.standing.wants_snapshot = is_wanted && !helps && self.uploading.is_none();
+        self.standing.wants_snapshot =
+            !course.survey.is_whole && !helps && self.uploading.is_none();
         let Some(head) = newest else { return Ok(()) };
         let there = read_back(course, &head, &order.card, log)?;
         self.is_founded = true;
