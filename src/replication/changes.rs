@@ -49,6 +49,7 @@ impl Primary {
             return;
         }
         self.drop_joining_if_hopeless(node);
+        self.drop_joining_if_lost_are_back(node);
         self.revoke_if_forbidden(node);
         if self.change.is_some() || self.is_handing_over() {
             return self.mind_handover(node);
@@ -389,12 +390,23 @@ impl Primary {
         }
     }
 
+    /// Whoever goes in the same change goes because it is lost; one that is back stays.
+    fn drop_joining_if_lost_are_back(&mut self, node: &mut Node) {
+        let Some(joining) = &self.joining else { return };
+        let mut going = self.rule.set.difference(&joining.rule.set);
+        if going.any(|id| !self.is_lost(node, *id)) {
+            self.joining = None;
+            self.advance(node);
+        }
+    }
+
     fn admit_joining(&mut self, node: &mut Node) {
         let Some(joining) = &self.joining else { return };
         let (id, rule) = (joining.id, joining.rule.clone());
         if self.matched_of(node, id) >= self.floor(node) {
             Mark::JoiningAdmitted.hit();
-            self.propose_set(node, rule, BTreeSet::new());
+            let lost = self.rule.set.difference(&rule.set).copied().collect();
+            self.propose_set(node, rule, lost);
         }
     }
 
