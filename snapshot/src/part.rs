@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 
 /// The list of references to parts; those of the state's own lists are below.
 pub const LIST: u32 = 1 << 31;
-/// A part is closed when it has so many bytes.
-const CLOSE_BYTES: u64 = 16 << 20;
+/// A part is closed when it has so many bytes: with its last block, sealed, it is still short enough
+/// to be held in memory (`store/spool.rs`).
+const CLOSE_BYTES: u64 = 12 << 20;
 
 const SALT_BYTES: usize = size_of::<Salt>();
 
@@ -44,7 +45,11 @@ pub(crate) fn split<S: Source>(
         if head.section == segment::SECTION {
             continue;
         }
-        let parts = by_range.entry((head.section, head.first, head.last));
+        let range = match head.section {
+            0 => (0, 0, 0),
+            section => (section, head.first, head.last),
+        };
+        let parts = by_range.entry(range);
         let parts = parts.or_default();
         match parts.last_mut() {
             Some((bytes, blocks)) if *bytes < CLOSE_BYTES => {
@@ -62,6 +67,20 @@ pub(crate) fn split<S: Source>(
         }
     }
     Ok(found)
+}
+
+/// As `join`, and proved to be what is referred to.
+pub(crate) fn made<S: Source>(
+    snapshot: &Reader<S>,
+    blocks: &Blocks,
+    salt: &Salt,
+    reference: &SegmentRef,
+) -> Result<Bytes> {
+    let bytes = join(snapshot, blocks, salt)?;
+    match SegmentRef::of(reference.list, reference.number, &bytes) == *reference {
+        true => Ok(bytes),
+        false => Err(Error::new(snapshot.file(), None, Reason::Checksum("part"))),
+    }
 }
 
 /// The bytes of the part that these blocks of a snapshot file make: the salt, then one behind

@@ -13,7 +13,7 @@ use crate::catalogue::{
 use crate::manifest::Named;
 use crate::plan::{Lineage, Reach};
 use crate::store::join;
-use standfast_wal::Lsn;
+use standfast_wal::{History, Lsn};
 use std::collections::BTreeSet;
 
 /// How much to keep.
@@ -56,6 +56,7 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
     let generations = catalogue.histories.iter().map(|e| e.history.generation);
     let highest = generations.max().unwrap_or(0);
     let mut kept: BTreeSet<&str> = BTreeSet::new();
+    let mut counting: BTreeSet<History> = BTreeSet::new();
     for entry in &catalogue.histories {
         let Some(lineage) = Lineage::of(catalogue, entry.history) else {
             continue;
@@ -65,6 +66,7 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
             .newest()
             .is_some_and(|newest| newest.timestamp.is_none_or(|at| at >= from_ns));
         if entry.history.generation == highest || is_young {
+            counting.insert(entry.history);
             keep(&lineage, policy, from_ns, &mut kept);
             // It says up to where the archive has come: whoever ships goes on behind it.
             let newest = entry.logs.iter().max_by_key(|log| log.head.last_lsn());
@@ -84,13 +86,14 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
         logs: logs.filter(may_go).cloned().collect(),
         segments: unneeded(catalogue, &kept),
     };
-    expiry.manifests = manifests(catalogue, &expiry);
+    expiry.manifests = manifests(catalogue, &expiry, &counting);
     expiry
 }
 
 /// The manifests that name anything of what goes, and those before them: each names the one before,
-/// so that only the oldest may go.
-fn manifests(catalogue: &Catalogue, going: &Expiry) -> Vec<String> {
+/// so that only the oldest may go. All of a history that does not count any more, if anything of it
+/// goes: what is left of it must not pass for all there was (`plan::Unmet::Expired`).
+fn manifests(catalogue: &Catalogue, going: &Expiry, counting: &BTreeSet<History>) -> Vec<String> {
     let going: BTreeSet<&String> = going.snapshots.iter().chain(&going.logs).collect();
     let mut found = Vec::new();
     for entry in &catalogue.histories {
@@ -100,7 +103,12 @@ fn manifests(catalogue: &Catalogue, going: &Expiry) -> Vec<String> {
             .manifests
             .iter()
             .rposition(|m| m.named.iter().any(goes));
-        let some = &entry.manifests[..last.map_or(0, |last| last + 1)];
+        let own = format!("{dir}/");
+        let shrinks = going.iter().any(|path| path.starts_with(&own));
+        let some = match shrinks && !counting.contains(&entry.history) {
+            true => &entry.manifests[..],
+            false => &entry.manifests[..last.map_or(0, |last| last + 1)],
+        };
         found.extend(some.iter().map(|m| join(&dir, &manifest_name(m.id))));
     }
     found

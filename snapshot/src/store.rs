@@ -1,7 +1,7 @@
 //! Where an archive lies: a directory, memory, or an object store by URL; a few calls that block.
 //!
 //! An object's name is a path below the store's root, `/` between its parts. An object is put whole
-//! under a name that nobody has, and never changes; only one whose bytes were damaged is replaced.
+//! under a name that nobody has, and never changes; only one that is damaged is replaced.
 //! What a caller must not take for an answer is an error: no call gives less than it was asked for.
 
 mod directory;
@@ -52,7 +52,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// That can be an earlier try of the caller's own, or nobody after all: read it back.
     fn put_if_absent(&self, name: &str, bytes: &Bytes) -> io::Result<bool>;
 
-    /// As `put_if_absent`, whoever has the name. Only for an object whose bytes are damaged.
+    /// As `put_if_absent`, whoever has the name. Only for an object whose bytes are damaged, or
+    /// that lacks what it refers to.
     fn replace(&self, name: &str, bytes: &Bytes) -> io::Result<()>;
 
     /// The whole object; `NotFound` if there is none.

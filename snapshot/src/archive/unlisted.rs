@@ -70,18 +70,14 @@ impl Unlisted {
         self.named.len() >= MANIFEST_PIECES || self.named.iter().any(is_snapshot)
     }
 
-    /// What is gone and lies before a snapshot has expired while this shipper slept, and so has
-    /// what is gone of a history that others know to have ended: it is named no more. What else is
-    /// gone is named, and missed.
-    fn forget_expired(&mut self, store: &dyn Store, dir: &str, card: &Card) -> Result<()> {
+    /// What is gone and lies before a snapshot has expired while this shipper slept: it is named no
+    /// more. What else is gone is named, and missed.
+    fn forget_expired(&mut self, store: &dyn Store, dir: &str) -> Result<()> {
         let snapshots = catalogue::snapshots_in(store, dir)?;
-        let histories = catalogue::histories(store, card.cluster)?;
-        let has_ended = |other: &History| other.generation > card.history.generation;
-        let expires_to = match histories.iter().any(has_ended) {
-            true => Lsn(u64::MAX),
-            false => snapshots.iter().copied().max().unwrap_or_default(),
+        let Some(newest) = snapshots.iter().max() else {
+            return Ok(());
         };
-        if self.named.iter().all(|one| one.last > expires_to) {
+        if self.named.iter().all(|one| one.last > *newest) {
             return Ok(());
         }
         let firsts = self.named.iter().map(|one| one.first);
@@ -96,14 +92,20 @@ impl Unlisted {
             Lsn::ZERO => snapshots.contains(&one.last),
             first => pieces.contains(&(first, one.last)),
         };
-        self.named
-            .retain(|one| one.last > expires_to || is_there(one));
+        self.named.retain(|one| one.last > *newest || is_there(one));
         Ok(())
     }
 
-    /// Puts the next manifest, if there is anything to name.
+    /// Puts the next manifest, if there is anything to name. Of a history that others know to have
+    /// ended none is put: what it names may have expired by then, and would be missed for good.
     pub(super) fn put(&mut self, store: &dyn Store, dir: &str, card: &Card) -> Result<()> {
-        self.forget_expired(store, dir, card)?;
+        let histories = catalogue::histories(store, card.cluster)?;
+        let has_ended = |other: &History| other.generation > card.history.generation;
+        if histories.iter().any(has_ended) {
+            self.named.clear();
+            return Ok(());
+        }
+        self.forget_expired(store, dir)?;
         let last = |of_snapshots: bool| {
             let all = self.named.iter();
             let some = all.filter(|one| (one.first == Lsn::ZERO) == of_snapshots);

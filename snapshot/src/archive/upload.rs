@@ -5,15 +5,17 @@
 
 use super::marks::Mark;
 use super::{Shipper, put};
-use crate::catalogue;
+use crate::Result;
+use crate::catalogue::{self, SnapshotEntry};
 use crate::error::{Error, Reason};
 use crate::format::Header;
 use crate::part::{self, Blocks};
 use crate::read::{Reader, Stored};
+use crate::seal::RecipientsId;
 use crate::sealed::{self, Clear, SealedHead};
 use crate::segment::{self, SegmentRef};
 use crate::store::join;
-use crate::{Result, archive::Put};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use standfast_wal::{Lsn, Storage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,8 @@ pub struct Upload<S: Storage> {
     missing: Vec<SegmentRef>,
     /// What is there may be damaged, and is read.
     is_wary: bool,
+    /// What is still to be read.
+    unread: Vec<SegmentRef>,
     /// Keeps those that expire backups from removing what it refers to.
     mark: Option<Mark>,
     done: Done,
@@ -83,6 +87,7 @@ impl<S: Storage> Upload<S> {
             named,
             missing: Vec::new(),
             is_wary: false,
+            unread: Vec::new(),
             mark: None,
             done: Done::Nothing,
             sent: Sent {
@@ -126,17 +131,27 @@ impl<S: Storage> Upload<S> {
     }
 
     fn try_step(&mut self) -> Result<bool> {
+        if let Some(reference) = self.unread.pop() {
+            self.missing
+                .extend(self.is_damaged(&reference).then_some(reference));
+            return Ok(false);
+        }
         if let Some(reference) = self.missing.pop() {
             self.put_named(&reference)?;
             return Ok(false);
         }
         match self.done {
+            Done::Nothing if self.is_whole(self.found()?.as_ref())? => self.done = Done::All,
             Done::Nothing => {
                 self.mark = self.put_mark()?;
                 self.done = Done::Marked;
             }
             Done::Marked => {
                 self.missing = self.find_missing()?;
+                if self.is_wary {
+                    let is_there = |one: &&SegmentRef| !self.missing.contains(one);
+                    self.unread = self.named.iter().filter(is_there).copied().collect();
+                }
                 self.done = Done::Segments;
             }
             Done::Segments => {
@@ -183,84 +198,148 @@ impl<S: Storage> Upload<S> {
         }
     }
 
-    /// What the archive lacks of all that is referred to. What has the name and the length of one
-    /// is taken for it (an encrypted one has any length), unless there is reason to be wary:
-    /// `verify` reads it.
+    /// What the archive lacks of all that is referred to.
     fn find_missing(&self) -> Result<Vec<SegmentRef>> {
-        if self.named.is_empty() {
-            return Ok(Vec::new());
-        }
-        let is_plain = self.shipper.recipients.id().is_none();
-        let there = catalogue::segments_in(&*self.shipper.store, &self.segments_dir())?;
-        let there = there.into_iter().map(|one| (one.name, one.bytes));
-        let there: BTreeMap<String, u64> = there.collect();
-        let lacks = |reference: &&SegmentRef| {
-            let found = there.get(&reference.name());
-            found.is_none_or(|bytes| is_plain && *bytes != reference.bytes)
-        };
-        let mut missing = Vec::new();
-        for reference in self.named.iter().rev() {
-            if lacks(&reference) || self.is_wary && self.is_damaged(reference)? {
-                missing.push(*reference);
-            }
-        }
+        let recipients = self.shipper.recipients.id();
+        let mut missing = lacking(&self.shipper, &self.segments_dir(), &self.named, recipients)?;
+        missing.reverse();
         Ok(missing)
     }
 
-    fn is_damaged(&self, reference: &SegmentRef) -> Result<bool> {
-        match segment::check(&*self.shipper.store, &self.segments_dir(), reference) {
-            Ok(()) => Ok(false),
-            Err(error) if error.is_damage() || error.is_absent() => Ok(true),
-            Err(error) => Err(error),
+    /// Whether it is to be put again. Where the store does not give it now it is taken for sound:
+    /// the next proof judges it, and until then other snapshots are put.
+    fn is_damaged(&self, reference: &SegmentRef) -> bool {
+        let checked = segment::check(&*self.shipper.store, &self.segments_dir(), reference);
+        checked.is_err_and(|error| !error.is_unanswered())
+    }
+
+    /// The snapshot of this LSN that is in the archive already, whole and sound by itself.
+    fn found(&self) -> Result<Option<SnapshotEntry>> {
+        let (shipper, header) = (&self.shipper, self.header());
+        let target = self.target();
+        let read = sealed::check_snapshot(&*shipper.store, &target).and_then(|(there, _)| {
+            let (entry, _) = catalogue::read_snapshot(&shipper.store, &target)?;
+            Ok((there, entry))
+        });
+        match read {
+            Ok((there, entry)) => {
+                let facts = |one: &Header| (one.cluster, one.history, one.link);
+                let known = entry.state.map(|(digest, _)| digest);
+                let is_same_state = known.is_none_or(|digest| digest == header.digest);
+                match facts(&there) == facts(header) && is_same_state {
+                    true => Ok(Some(entry)),
+                    false => {
+                        let place = shipper.store.place(&target);
+                        Err(Error::new(&place, None, Reason::Taken))
+                    }
+                }
+            }
+            Err(error) if error.is_unanswered() => Err(error),
+            Err(_) => Ok(None),
         }
+    }
+
+    /// Whether there is nothing to do, for `found` has all that it refers to: whoever put it may
+    /// have cut its parts in another way.
+    fn is_whole(&self, found: Option<&SnapshotEntry>) -> Result<bool> {
+        let Some(entry) = found.filter(|_| !self.is_wary) else {
+            return Ok(false);
+        };
+        let (dir, named) = (&entry.segments_dir, &entry.segments);
+        Ok(lacking(&self.shipper, dir, named, entry.recipients)?.is_empty())
+    }
+
+    fn target(&self) -> String {
+        join(&self.shipper.dir, &catalogue::snapshot_name(self.lsn()))
     }
 
     fn put_named(&mut self, reference: &SegmentRef) -> Result<()> {
         let (store, recipients) = (&*self.shipper.store, &self.shipper.recipients);
         let mut bytes = match self.parts.get(reference) {
-            Some(blocks) => part::join(&self.snapshot, blocks, recipients.salt())?,
+            Some(blocks) => part::made(&self.snapshot, blocks, recipients.salt(), reference)?,
             None => segment::open(&self.storage, reference)?,
         };
         if recipients.id().is_some() {
             bytes = segment::seal(reference, &bytes, recipients);
         }
         let dir = self.segments_dir();
-        put(store, &join(&dir, &reference.name()), &bytes, || {
-            segment::check(store, &dir, reference).map(|()| true)
+        let name = join(&dir, &reference.name());
+        put(store, &name, &bytes, || {
+            match segment::check(store, &dir, reference) {
+                // The name says what it holds: what is anything else is damaged.
+                Err(error) if !error.is_unanswered() && !error.is_absent() => {
+                    let place = store.place(&name);
+                    Err(Error::new(&place, None, Reason::Checksum("object")))
+                }
+                checked => checked.map(|()| true),
+            }
         })?;
         self.sent.put += bytes.len() as u64;
         Ok(())
     }
 
-    /// The snapshot itself: its header, and what it refers to.
+    /// The snapshot itself: its header, and what it refers to. In the place of one whose own parts
+    /// are not all there, for these are.
     fn put_file(&mut self) -> Result<()> {
-        let (shipper, header) = (&self.shipper, self.header());
-        let target = join(&shipper.dir, &catalogue::snapshot_name(self.lsn()));
-        let is_same = || {
-            let (there, sealed_to) = sealed::check_snapshot(&*shipper.store, &target)?;
-            let both_plain = sealed_to.is_none() && shipper.recipients.id().is_none();
-            let facts = |one: &Header| (one.cluster, one.history, one.link);
-            let is_same_state = !both_plain || there.digest == header.digest;
-            Ok(facts(&there) == facts(header) && is_same_state)
-        };
-        // Nothing is asked to take a snapshot only to say that it has it.
-        if catalogue::is_there(&*shipper.store, &target)? && matches!(is_same(), Ok(true)) {
+        let (shipper, target) = (&self.shipper, self.target());
+        let found = self.found()?;
+        let recipients = shipper.recipients.id();
+        let is_ours =
+            |entry: &SnapshotEntry| entry.recipients == recipients && entry.segments == self.named;
+        if found.as_ref().is_some_and(is_ours) || self.is_whole(found.as_ref())? {
             return Ok(());
         }
-        let mut bytes = part::bare(&self.name, header, &self.named)?;
-        if let Some(recipients) = shipper.recipients.id() {
-            let stored = shipper.recipients.seal(&bytes);
-            let head = SealedHead {
-                clear: Clear::Snapshot(Box::new(header.clone()), self.named.clone()),
-                recipients,
-                stored_bytes: stored.len() as u64,
-                blake3: *blake3::hash(&stored).as_bytes(),
-            };
-            bytes = [head.encode(), stored].concat().into();
+        let bytes = self.file()?;
+        let store = &*shipper.store;
+        match found {
+            Some(_) => {
+                let replaced = store.replace(&target, &bytes);
+                replaced.map_err(|e| Error::io(store.place(&target), e))?;
+            }
+            None => {
+                put(store, &target, &bytes, || {
+                    sealed::check_snapshot(store, &target)?;
+                    Ok(self.found()?.is_some())
+                })?;
+            }
         }
-        if put(&*shipper.store, &target, &bytes, is_same)? != Put::Present {
-            self.sent.put += bytes.len() as u64;
-        }
+        self.sent.put += bytes.len() as u64;
         Ok(())
     }
+
+    fn file(&self) -> Result<Bytes> {
+        let bytes = part::bare(&self.name, self.header(), &self.named)?;
+        let Some(recipients) = self.shipper.recipients.id() else {
+            return Ok(bytes);
+        };
+        let stored = self.shipper.recipients.seal(&bytes);
+        let head = SealedHead {
+            clear: Clear::Snapshot(Box::new(self.header().clone()), self.named.clone()),
+            recipients,
+            stored_bytes: stored.len() as u64,
+            blake3: *blake3::hash(&stored).as_bytes(),
+        };
+        Ok([head.encode(), stored].concat().into())
+    }
+}
+
+/// What of `named` is not in `dir`. What has the name and the length of one is taken for it (an
+/// encrypted one has any length): `verify` reads it.
+fn lacking(
+    shipper: &Shipper,
+    dir: &str,
+    named: &[SegmentRef],
+    recipients: Option<RecipientsId>,
+) -> Result<Vec<SegmentRef>> {
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let there = catalogue::segments_in(&*shipper.store, dir)?;
+    let there = there.into_iter().map(|one| (one.name, one.bytes));
+    let there: BTreeMap<String, u64> = there.collect();
+    let lacks = |reference: &&SegmentRef| {
+        let found = there.get(&reference.name());
+        found.is_none_or(|bytes| recipients.is_none() && *bytes != reference.bytes)
+    };
+    Ok(named.iter().filter(lacks).copied().collect())
 }

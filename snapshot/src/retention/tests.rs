@@ -1,10 +1,13 @@
 //! What may go, and what must not.
 
 use super::*;
-use crate::archive::ship;
+use crate::archive::{Shipper, ship};
 use crate::catalogue;
-use crate::fixtures::{CLUSTER, card, fine, flip, link_at, log, put_piece, snapshot_file, stored};
-use crate::plan::{Target, plan};
+use crate::fixtures::{
+    CLUSTER, Opaque, card, fine, flip, link_at, log, put_piece, snapshot_file, stored,
+};
+use crate::plan::{Target, Unmet, plan};
+use crate::seal::{Identities, Recipients};
 use standfast_wal::{Link, Record};
 use std::path::Path;
 
@@ -117,4 +120,47 @@ fn a_new_history_keeps_the_past_that_it_needs() {
         [20, 40, 60],
         "the end of the old history is within the time to keep"
     );
+}
+
+#[test]
+fn what_is_left_of_an_ended_history_does_not_pass_for_all_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = build(dir.path());
+    let (store, old) = (stored(dir.path()), card(1, &[]));
+    let (mut shipper, _) = Shipper::open(&store, &old, &Recipients::default()).unwrap();
+    shipper.put_manifest().unwrap();
+    let second = log(link_at(&records, 90), 2, 120);
+    ship(&store, &card(2, &[(1, 90)]), None, fine(&second)).unwrap();
+    let latest = || {
+        let catalogue = catalogue::read(&store, CLUSTER).unwrap();
+        let plan = plan(
+            &catalogue,
+            Some(crate::fixtures::history(1)),
+            Target::Latest,
+        );
+        plan.map(|plan| plan.newest.lsn)
+    };
+    assert_eq!(latest(), Ok(Lsn(100)), "all of it is there");
+    let catalogue = catalogue::read(&store, CLUSTER).unwrap();
+    let policy = Policy {
+        keep_full: 1,
+        keep_for_ns: 0,
+    };
+    let expiry = expire(&catalogue, policy, 10_000);
+    assert_eq!(
+        expiry.manifests.len(),
+        catalogue.histories[0].manifests.len()
+    );
+    crate::archive::remove(&store, &catalogue, &expiry, 1, &|| true).unwrap();
+    let unmet = latest().unwrap_err();
+    assert!(matches!(unmet, Unmet::Expired { .. }), "{unmet}");
+    // Whoever has not heard of its end ships on, and makes no whole of it.
+    shipper
+        .put_log(fine(&log(Link::default(), 2, 110)[50..]))
+        .unwrap();
+    shipper.put_manifest().unwrap();
+    let unmet = latest().unwrap_err();
+    assert!(matches!(unmet, Unmet::Expired { .. }), "{unmet}");
+    let report = crate::verify::verify(&store, CLUSTER, 1, &Identities::default(), &Opaque);
+    assert!(report.unwrap().histories[1].is_sound());
 }
