@@ -13,6 +13,7 @@ use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry, SnapshotEntry, U
 use crate::manifest::Named;
 use crate::part;
 use crate::plan::{Gap, Lineage, Point, Reach};
+use crate::read::side_by_side;
 use crate::seal::{Identities, RecipientsId};
 use crate::sealed::fetch_snapshot;
 use crate::segment;
@@ -281,8 +282,7 @@ impl Proof<'_> {
             Err(error) if self.is_locked(&error) => {}
             Err(error) => return Err(error),
         }
-        for reference in &snapshot.segments {
-            let share = self.prove_segment(&snapshot.segments_dir, reference, report)?;
+        for share in self.prove_named(snapshot, report)? {
             sum = sum.zip(share).map(|(mut sum, share)| {
                 sum.add(share);
                 sum
@@ -296,29 +296,50 @@ impl Proof<'_> {
         confirmed.map_err(|why| reader.refuse_contents(why))
     }
 
-    /// What a segment counts; `None` where it could not be opened.
-    fn prove_segment(
+    /// What each of its segments and parts counts, read side by side where they were not read for
+    /// another snapshot before; `None` where one could not be opened.
+    fn prove_named(
         &mut self,
-        dir: &str,
-        reference: &SegmentRef,
+        snapshot: &SnapshotEntry,
         report: &mut Report,
-    ) -> crate::Result<Option<Share>> {
-        let path = join(dir, &reference.name());
-        if let Some(share) = self.sound.get(&path) {
-            return Ok(*share);
+    ) -> crate::Result<Vec<Option<Share>>> {
+        let dir = &snapshot.segments_dir;
+        let all = snapshot.segments.iter();
+        let all = all.map(|reference| (join(dir, &reference.name()), reference));
+        let all: Vec<(String, &SegmentRef)> = all.collect();
+        let new: Vec<_> = all
+            .iter()
+            .filter(|(path, _)| !self.sound.contains_key(path))
+            .collect();
+        let read = side_by_side(
+            self.threads,
+            &new,
+            || (),
+            |(), (path, reference)| Ok(self.share_of(dir, path, reference)),
+        )?;
+        let mut failed = None;
+        for ((path, reference), share) in new.into_iter().zip(read) {
+            report.files += 1;
+            report.file_bytes += reference.bytes;
+            let share = match share {
+                Ok(share) => Some(share),
+                Err(error) if self.is_locked(&error) => None,
+                Err(error) if error.is_unanswered() => return Err(error),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    continue;
+                }
+            };
+            self.sound.insert(path.clone(), share);
         }
-        report.files += 1;
-        report.file_bytes += reference.bytes;
-        let share = match segment::fetch(&*self.store, dir, reference, self.identities) {
-            Ok(bytes) => Some(self.share_of(&path, reference, bytes)?),
-            Err(error) if self.is_locked(&error) => None,
-            Err(error) => return Err(error),
-        };
-        self.sound.insert(path, share);
-        Ok(share)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(all.iter().map(|(path, _)| self.sound[path]).collect()),
+        }
     }
 
-    fn share_of(&self, path: &str, reference: &SegmentRef, bytes: Bytes) -> crate::Result<Share> {
+    fn share_of(&self, dir: &str, path: &str, reference: &SegmentRef) -> crate::Result<Share> {
+        let bytes = segment::fetch(&*self.store, dir, reference, self.identities)?;
         let place = self.store.place(path);
         if !reference.is_part() {
             let share = self.contents.segment(reference, bytes);
