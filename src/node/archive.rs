@@ -182,6 +182,7 @@ impl Engine {
             as_of_ns: self.complete_until_ns(),
             snapshot_lsn: newest.map(|newest| newest.head.link.position.lsn),
             is_verify_due: self.is_verify_due(),
+            unsound: self.unsound(),
             is_drill_due: self.is_drill_due(),
         }
     }

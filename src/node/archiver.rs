@@ -46,6 +46,8 @@ pub struct Order {
     pub snapshot_lsn: Option<Lsn>,
     /// All of the archive should be read and proved again.
     pub is_verify_due: bool,
+    /// When (ns since 1970) the last proof ended, if it found something wrong.
+    pub unsound: Option<u64>,
     /// A restore of it should be tried again.
     pub is_drill_due: bool,
 }
@@ -94,7 +96,8 @@ pub(super) fn scratch_in(data: &Path) -> Scratch {
 pub struct Upload {
     shipper: Shipper,
     lsn: Lsn,
-    is_wary: bool,
+    /// The proof whose findings it mends as far as it shares what is damaged.
+    mends: Option<u64>,
 }
 
 impl Upload {
@@ -103,7 +106,7 @@ impl Upload {
         let storage = dir.snapshots().map_err(|error| error.to_string())?;
         let begun = self.shipper.upload(storage, &shelf::name_of(self.lsn));
         let begun = begun.map_err(|error| error.to_string())?;
-        Ok(begun.wary(self.is_wary))
+        Ok(begun.wary(self.mends.is_some()))
     }
 }
 
@@ -121,14 +124,15 @@ pub struct Archiver {
     /// There is an archive of this cluster: a place without is not the one.
     is_founded: bool,
     standing: Standing,
-    /// The snapshot that is being put.
+    /// The snapshot that is being put, and the proof whose findings it mends.
     uploading: Option<(History, Lsn)>,
+    mending: Option<u64>,
+    /// Of which proof's findings everything was mended that a snapshot of this node's can.
+    mended: Option<u64>,
     /// Why the last snapshot was not put, and when (boot clock, ns) the next may be tried.
     upload_error: Option<String>,
     upload_after: u64,
     is_verifying: bool,
-    /// A proof found damage: the next snapshot mends what it would share with those before it.
-    is_wary: bool,
     /// Why the last proof broke off, and when (boot clock, ns) the next may be tried.
     verify_error: Option<String>,
     verify_after: u64,
@@ -156,10 +160,11 @@ impl Archiver {
             is_founded: false,
             standing: Standing::default(),
             uploading: None,
+            mending: None,
+            mended: None,
             upload_error: None,
             upload_after: 0,
             is_verifying: false,
-            is_wary: false,
             verify_error: None,
             verify_after: 0,
             is_drilling: false,
@@ -273,8 +278,11 @@ impl Archiver {
         self.standing.history = order.card.history;
         self.standing.through = end;
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
-        self.standing.wants_snapshot =
-            !course.survey.is_whole && !helps && self.uploading.is_none();
+        // What snapshots share a new one puts again where it is damaged; one of an LSN that is there
+        // would change nothing.
+        let mends = order.unsound > self.mended && Some(order.through) > course.survey.snapshot_lsn;
+        let is_wanted = !course.survey.is_whole || mends;
+        self.standing.wants_snapshot = is_wanted && !helps && self.uploading.is_none();
         let Some(head) = newest else { return Ok(()) };
         let there = read_back(course, &head, &order.card, log)?;
         self.is_founded = true;
@@ -361,20 +369,21 @@ impl Archiver {
         let interval = limits::ARCHIVE_SNAPSHOT_INTERVAL.as_nanos();
         self.upload_after = now.boot + u64::try_from(interval).unwrap_or(u64::MAX);
         self.uploading = Some((order.card.history, lsn));
+        self.mending = order.unsound.filter(|_| order.unsound > self.mended);
         Some(Upload {
             shipper: course.shipper.clone(),
             lsn,
-            is_wary: self.is_wary,
+            mends: self.mending,
         })
     }
 
     /// The snapshot that was to be put is there, or is not.
     pub fn uploaded(&mut self, result: Result<Sent, String>) {
-        let uploading = self.uploading.take();
+        let (uploading, mending) = (self.uploading.take(), self.mending.take());
         match result {
             Ok(sent) => {
                 self.upload_error = None;
-                self.is_wary = false;
+                self.mended = self.mended.max(mending);
                 self.standing.stored_bytes += sent.put;
                 self.standing.sent = Some(sent);
                 // Where it may have closed a hole the archive is looked at again.

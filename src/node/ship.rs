@@ -182,6 +182,7 @@ mod tests {
             as_of_ns: 0,
             snapshot_lsn: None,
             is_verify_due: false,
+            unsound: None,
             is_drill_due: false,
         }))
     }

@@ -33,6 +33,12 @@ impl Engine {
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
     }
 
+    /// When the newest proof ended, if it found something wrong.
+    pub(super) fn unsound(&self) -> Option<u64> {
+        let verified = self.archive.known.verified.as_ref();
+        verified.filter(|v| v.findings > 0).map(|v| v.at_ns)
+    }
+
     /// Tells of a proof that is new.
     pub(super) fn note_verified(&mut self, verified: &Option<Verified>) {
         let Some(verified) = verified

@@ -173,7 +173,6 @@ impl Archiver {
         match result {
             Ok(verified) => {
                 self.verify_error = None;
-                self.is_wary = verified.findings > 0;
                 let expired = verified.expired.clone().unwrap_or_default();
                 self.standing.removed += expired.snapshots + expired.logs + expired.segments;
                 self.standing.verified = Some(verified);

@@ -91,6 +91,7 @@ fn order(log: &Log) -> Order {
         as_of_ns: u64::MAX,
         snapshot_lsn: None,
         is_verify_due: false,
+        unsound: None,
         is_drill_due: false,
     }
 }

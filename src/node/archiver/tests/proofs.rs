@@ -63,10 +63,24 @@ fn all_of_the_archive_is_proved_when_that_is_due_and_what_is_wrong_is_told() {
 
 /// Puts a snapshot at the log's end, with a segment of its own.
 fn snapshot(archiver: &mut Archiver, log: &Log) {
+    let own = log.records.last().unwrap().last_lsn();
+    let upload = begin_snapshot(archiver, &order(log), log);
+    put_snapshot(archiver, upload, log, own.0);
+}
+
+fn begin_snapshot(archiver: &mut Archiver, order: &Order, log: &Log) -> Upload {
+    let order = Order {
+        snapshot_lsn: log.records.last().map(Record::last_lsn),
+        ..order.clone()
+    };
+    archiver.upload(&order, at(log.now())).unwrap()
+}
+
+/// Puts a snapshot with a segment that holds an id that was used up.
+fn put_snapshot(archiver: &mut Archiver, upload: Upload, log: &Log, id: u64) {
     let scratch = tempfile::tempdir().unwrap();
     let link = log.records.last().unwrap().link();
-    // An id that was used up.
-    let bytes = u128::from(link.position.lsn.0).to_le_bytes();
+    let bytes = u128::from(id).to_le_bytes();
     let own = SegmentRef::of(5, 0, &bytes);
     let share = state::load_segment(Segment {
         sort: 5,
@@ -87,20 +101,65 @@ fn snapshot(archiver: &mut Archiver, log: &Log) {
         epoch_table: Default::default(),
         state_head: Default::default(),
     };
-    segment::write(&Disk::open(scratch.path()).unwrap(), &own, &bytes).unwrap();
+    let disk = Disk::open(scratch.path()).unwrap();
+    segment::write(&disk, &own, &bytes).unwrap();
     let path = scratch.path().join("snapshot");
     let mut writer = Writer::create(&path, &header, Options::default()).unwrap();
     for block in segment::blocks(&[own]) {
         writer.push(block).unwrap();
     }
     writer.publish().unwrap();
-    let order = Order {
-        snapshot_lsn: Some(link.position.lsn),
+    let begun = upload.shipper.upload(disk, "snapshot").unwrap();
+    let mut begun = begun.wary(upload.mends.is_some());
+    while !begun.step().unwrap() {}
+    archiver.uploaded(Ok(begun.sent()));
+}
+
+#[test]
+fn the_next_snapshot_behind_a_proof_that_found_damage_mends_what_it_shares() {
+    let memory = Arc::new(Memory::default());
+    let mut archiver = archiver(&memory);
+    let mut log = Log::new(40);
+    let order_at = |log: &Log, unsound| Order {
+        is_verify_due: true,
+        unsound,
         ..order(log)
     };
-    let upload = archiver.upload(&order, at(log.now())).unwrap();
-    let put = upload.shipper.put_snapshot(&path).map(|(_, sent)| sent);
-    archiver.uploaded(put.map_err(|error| error.to_string()));
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    let upload = begin_snapshot(&mut archiver, &order(&log), &log);
+    put_snapshot(&mut archiver, upload, &log, 7);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    let first = prove(&mut archiver, &order_at(&log, None), log.now()).unwrap();
+    assert_eq!(first.findings, 0, "{first:?}");
+    let names = memory.names();
+    let shared = names
+        .iter()
+        .find(|name| name.contains("/segment-"))
+        .unwrap();
+    let mut bytes = memory.get(shared).unwrap().to_vec();
+    bytes[0] ^= 1;
+    memory.replace(shared, &bytes.into()).unwrap();
+    // One that is under way by then mends nothing: it goes by the name.
+    log.grow(110);
+    assert!(archiver.round(&order(&log), &log, at(log.now())));
+    let before = begin_snapshot(&mut archiver, &order(&log), &log);
+    let second = prove(&mut archiver, &order_at(&log, None), 100 * SECOND).unwrap();
+    assert!(second.findings > 0, "{second:?}");
+    put_snapshot(&mut archiver, before, &log, 7);
+    let unsound = Some(second.at_ns);
+    let mut wants = |archiver: &mut Archiver, log: &Log| {
+        assert!(archiver.round(&order_at(log, unsound), log, at(log.now())));
+        archiver.standing().wants_snapshot
+    };
+    assert!(!wants(&mut archiver, &log), "the newest is there already");
+    log.grow(110);
+    assert!(wants(&mut archiver, &log));
+    let wary = begin_snapshot(&mut archiver, &order_at(&log, unsound), &log);
+    put_snapshot(&mut archiver, wary, &log, 7);
+    log.grow(110);
+    assert!(!wants(&mut archiver, &log), "no more than once");
+    let third = prove(&mut archiver, &order_at(&log, unsound), 1000 * SECOND).unwrap();
+    assert_eq!((third.findings, third.first), (0, None));
 }
 
 #[test]
