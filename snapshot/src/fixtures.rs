@@ -2,7 +2,7 @@
 
 use crate::archive::Shipper;
 use crate::card::Card;
-use crate::format::Header;
+use crate::format::{BlockHead, Header};
 use crate::seal::{Identities, Recipient, Recipients};
 use crate::segment::{self, SegmentRef};
 use crate::store::{Directory, Shared};
@@ -95,6 +95,16 @@ pub fn blocks(count: u32, bytes: usize) -> Vec<Block> {
         bytes: (0..bytes).map(|b| (b as u32 / 7 * (i + 1)) as u8).collect(),
     };
     (0..count).map(block).collect()
+}
+
+/// A block as it was read back.
+pub fn block_of(head: &BlockHead, bytes: &[u8]) -> Block {
+    Block {
+        section: head.section,
+        first: head.first,
+        last: head.last,
+        bytes: bytes.to_vec(),
+    }
 }
 
 pub fn write_all(header: &Header, blocks: &[Block], threads: usize) -> Vec<u8> {

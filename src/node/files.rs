@@ -257,6 +257,30 @@ impl Files {
     }
 }
 
+/// What the names of an encrypted archive's parts are made with; nothing shows it.
+const SECRET_FILE: &str = "archive.secret";
+
+/// Whom the archive is encrypted to, with this node's secret: `draw` makes a new one.
+pub fn archive_recipients(config: &Config, draw: impl Fn() -> u128) -> Recipients {
+    let all = &config.archive_recipients;
+    if all.is_empty() {
+        return Recipients::default();
+    }
+    let there = std::fs::read(config.data_dir.join(SECRET_FILE));
+    if let Ok(Ok(secret)) = there.map(<[u8; 16]>::try_from) {
+        return Recipients::new(all, u128::from_le_bytes(secret));
+    }
+    let secret = draw();
+    // Durable here: parts that have not changed are known again after a crash, too. Without it they
+    // are only sent once more.
+    let written = Disk::open(&config.data_dir)
+        .and_then(|disk| durable::replace(&disk, SECRET_FILE, &secret.to_le_bytes()));
+    if let Err(error) = written {
+        tracing::warn!(%error, "{SECRET_FILE} is not written before the next start");
+    }
+    Recipients::new(all, secret)
+}
+
 /// A node that holds no log has nothing to archive.
 fn start_archiver(
     config: &Config,
@@ -372,4 +396,27 @@ pub fn spawn_meta_writer(
             }
         })?;
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_secret_is_drawn_once_and_only_where_something_is_encrypted() {
+        let scratch = tempfile::tempdir().expect("a scratch directory can be made");
+        let mut config = Config {
+            data_dir: scratch.path().to_path_buf(),
+            ..Config::default()
+        };
+        let never = || unreachable!("nothing is encrypted");
+        assert_eq!(archive_recipients(&config, never).id(), None);
+        let key = age::x25519::Identity::generate().to_public().to_string();
+        config.archive_recipients = vec![key.parse().expect("a recipient")];
+        let first = archive_recipients(&config, || 7);
+        assert!(first.id().is_some());
+        archive_recipients(&config, || unreachable!("it was drawn"));
+        let kept = std::fs::read(scratch.path().join(SECRET_FILE));
+        assert_eq!(kept.expect("it was written"), 7u128.to_le_bytes());
+    }
 }

@@ -21,7 +21,6 @@ use crate::node::wire::{Hello, WIRE_VERSION};
 use crate::replication::Introduction;
 use crate::replication::config::MemberRole;
 use crate::replication::{Replica, Settings, Time};
-use standfast_snapshot::Recipients;
 use standfast_wal::{Disk, Writer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -267,9 +266,7 @@ impl Shell {
         tokio::spawn(link::accept(peer_listener, links.hello(), sink));
         let meta_writer = files::spawn_meta_writer(disk, events.clone())
             .map_err(|error| ServeError::Halted(error.to_string()))?;
-        // No object of an archive has it.
-        let secret = identity.incarnation.0;
-        let recipients = Recipients::new(&config.archive_recipients, secret);
+        let recipients = files::archive_recipients(config, random);
         let of = (identity.cluster, history);
         let files = Files::new(config, of, recipients, events.clone(), reader);
         Ok(Shell {

@@ -3,13 +3,13 @@
 use super::*;
 use crate::archive::{Sent, Shipper};
 use crate::catalogue::{self, SnapshotEntry, read};
-use crate::fixtures::{CLUSTER, Opaque, card, header, key, link_at, log, stored};
+use crate::fixtures::{CLUSTER, Opaque, block_of, card, header, key, link_at, log, stored};
 use crate::seal::{Identities, Recipients};
 use crate::sealed::fetch_snapshot;
 use crate::store::{Shared, join as path_of, last_part};
 use crate::verify::verify;
 use crate::write::Block;
-use standfast_wal::{Disk, Link};
+use standfast_wal::{Disk, Link, Record};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -60,14 +60,7 @@ fn fetched(store: &Shared, one: &SnapshotEntry, identities: &Identities) -> Resu
     let reader = fetch_snapshot(&**store, &one.path, identities)?;
     reader.check_whole()?;
     let open = |part: &SegmentRef| segment::fetch(&**store, &one.segments_dir, part, identities);
-    reader.load_with(2, open, |head, bytes| {
-        Ok(Block {
-            section: head.section,
-            first: head.first,
-            last: head.last,
-            bytes: bytes.to_vec(),
-        })
-    })
+    reader.load_with(2, open, |head, bytes| Ok(block_of(head, bytes)))
 }
 
 #[test]
@@ -147,6 +140,62 @@ fn damage_in_what_snapshots_share_is_found_and_the_next_snapshot_mends_it() {
             assert_eq!(found(), [""; 0]);
         }
     }
+}
+
+/// An encrypted archive, and who put a snapshot at 20 there.
+fn sealed_archive(scratch: &Path) -> (Shared, Shipper, Vec<Record>) {
+    let store = stored(&scratch.join("archive"));
+    let sealed = Recipients::new(&[key(0).0], 7);
+    let records = log(Link::default(), 2, 60);
+    let (mut shipper, _) = Shipper::open(&store, &card(1, &[]), &sealed).unwrap();
+    shipper.put_log(records.iter().cloned().map(Ok)).unwrap();
+    let path = file(scratch, link_at(&records, 20), &state(&[]));
+    shipper.put_snapshot(&path).unwrap();
+    (store, shipper, records)
+}
+
+#[test]
+fn what_is_wrong_in_another_way_than_by_a_checksum_is_mended_as_well() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, shipper, records) = sealed_archive(scratch.path());
+    let one = read(&store, CLUSTER).unwrap().histories[0].snapshots[0].clone();
+    let part = path_of(&one.segments_dir, &one.segments[1].name());
+    // Its version.
+    crate::fixtures::flip(&scratch.path().join("archive").join(part), 8);
+    let findings = || {
+        let report = verify(&store, CLUSTER, 1, &Identities::default(), &Opaque).unwrap();
+        report.histories[0].findings.len()
+    };
+    assert_eq!(findings(), 1);
+    let next = file(scratch.path(), link_at(&records, 40), &state(&[]));
+    let name = next.file_name().unwrap().to_str().unwrap();
+    let disk = Disk::open(scratch.path()).unwrap();
+    let mut upload = shipper.upload(disk, name).unwrap().wary(true);
+    while !upload.step().unwrap() {}
+    assert_eq!(findings(), 0);
+}
+
+#[test]
+fn one_snapshot_of_an_lsn_is_enough_however_its_parts_were_cut() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, _, records) = sealed_archive(scratch.path());
+    // Another node has another secret, and so other parts of the same state.
+    let other = Recipients::new(&[key(0).0], 8);
+    let (shipper, _) = Shipper::open(&store, &card(1, &[]), &other).unwrap();
+    let path = file(scratch.path(), link_at(&records, 20), &state(&[]));
+    let (_, sent) = shipper.put_snapshot(&path).unwrap();
+    assert_eq!(sent.put, 0);
+    let parts = || read(&store, CLUSTER).unwrap().segments.len();
+    assert_eq!(parts(), 5);
+    // One that lacks a part that only its own node could put again is replaced.
+    let one = read(&store, CLUSTER).unwrap().histories[0].snapshots[0].clone();
+    let part = path_of(&one.segments_dir, &one.segments[1].name());
+    store.delete(&part).unwrap();
+    shipper.put_snapshot(&path).unwrap();
+    assert_eq!(parts(), 4 + 5);
+    let one = read(&store, CLUSTER).unwrap().histories[0].snapshots[0].clone();
+    let back = fetched(&store, &one, &key(0).1).unwrap();
+    assert!(sorted(back) == sorted(state(&[])));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A snapshot comes back as it was written, from any number of threads, or is refused.
 
 use super::*;
-use crate::fixtures::{CLUSTER, blocks, header, log, write_all};
+use crate::fixtures::{CLUSTER, block_of, blocks, header, log, write_all};
 use crate::new_file::{Incoming, remove_leftovers};
 use crate::write::{Block, Options, Writer};
 use standfast_wal::{Disk, Link};
@@ -15,14 +15,7 @@ fn read(bytes: Vec<u8>) -> Result<Reader<Bytes>> {
 }
 
 fn load(reader: &Reader<Bytes>, threads: usize) -> Result<Vec<Block>> {
-    reader.load(threads, |head, bytes| {
-        Ok(Block {
-            section: head.section,
-            first: head.first,
-            last: head.last,
-            bytes: bytes.to_vec(),
-        })
-    })
+    reader.load(threads, |head, bytes| Ok(block_of(head, bytes)))
 }
 
 #[test]

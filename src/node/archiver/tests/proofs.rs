@@ -147,7 +147,7 @@ fn the_next_snapshot_behind_a_proof_that_found_damage_mends_what_it_shares() {
     assert!(second.findings > 0, "{second:?}");
     put_snapshot(&mut archiver, before, &log, 7);
     let unsound = Some(second.at_ns);
-    let mut wants = |archiver: &mut Archiver, log: &Log| {
+    let wants = |archiver: &mut Archiver, log: &Log| {
         assert!(archiver.round(&order_at(log, unsound), log, at(log.now())));
         archiver.standing().wants_snapshot
     };
