@@ -6,7 +6,7 @@ use crate::replication::EpochEntry;
 use crate::state::command::iter;
 use crate::state::{Attestation, Command};
 use serde_json::{Value, json};
-use standfast_snapshot::Reader;
+use standfast_snapshot::{Reader, SegmentRef};
 use standfast_wal::scan::{Entry, Rest, Scan};
 use standfast_wal::segment::{self, HEADER_AREA, Header, HeaderDamage};
 use standfast_wal::{Kind, Lsn, Record};
@@ -347,7 +347,11 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
     let held = reader
         .load(1, |_, bytes| Ok(bytes.len() as u64))
         .map_err(plain)?;
-    let segments = reader.segments().map_err(plain)?;
+    let (parts, segments): (Vec<_>, Vec<_>) = reader
+        .references()
+        .map_err(plain)?
+        .into_iter()
+        .partition(SegmentRef::is_part);
     let segment_bytes: u64 = segments.iter().map(|one| one.bytes).sum();
     let header = reader.header();
     let digest = format!("{:032x}", header.digest);
@@ -367,6 +371,7 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
             "blocks": heads.len(),
             "bytes": reader.file_bytes(),
             "raw_bytes": reader.raw_bytes(),
+            "parts": parts.len(),
             "segments": segments.len(),
             "segment_bytes": segment_bytes,
         });
@@ -392,6 +397,13 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
         segments.len(),
         segment_bytes,
     )?;
+    if !parts.is_empty() {
+        let parts = parts.len();
+        writeln!(
+            out,
+            "  its state is in {parts} parts of its archive: not looked at"
+        )?;
+    }
     for head in heads.iter().filter(|_| blocks) {
         writeln!(
             out,
