@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 
 /// The list of references to parts; those of the state's own lists are below.
 pub const LIST: u32 = 1 << 31;
-/// A part is closed when it has so many bytes: with its last block, sealed, it is still short enough
-/// to be held in memory (`store/spool.rs`).
+/// A part is closed when it has so many bytes: with its last block, sealed, it is still short
+/// enough to be held in memory (`store/spool.rs`).
 const CLOSE_BYTES: u64 = 12 << 20;
 
 const SALT_BYTES: usize = size_of::<Salt>();
