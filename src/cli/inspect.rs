@@ -6,7 +6,7 @@ use crate::replication::EpochEntry;
 use crate::state::command::iter;
 use crate::state::{Attestation, Command};
 use serde_json::{Value, json};
-use standfast_snapshot::{Reader, SegmentRef};
+use standfast_snapshot::{BlockHead, Reader, SegmentRef};
 use standfast_wal::scan::{Entry, Rest, Scan};
 use standfast_wal::segment::{self, HEADER_AREA, Header, HeaderDamage};
 use standfast_wal::{Kind, Lsn, Record};
@@ -404,14 +404,21 @@ fn snapshot(path: &Path, blocks: bool, as_json: bool, out: &mut dyn Write) -> Ou
             "  its state is in {parts} parts of its archive: not looked at"
         )?;
     }
-    for head in heads.iter().filter(|_| blocks) {
+    if blocks {
+        list_blocks(&heads, out)?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn list_blocks(heads: &[BlockHead], out: &mut dyn Write) -> std::io::Result<()> {
+    for head in heads {
         writeln!(
             out,
             "{:>10}  section {}  {}..{}  {} bytes, {} stored",
             head.number, head.section, head.first, head.last, head.raw_bytes, head.stored_bytes
         )?;
     }
-    Ok(ExitCode::Done)
+    Ok(())
 }
 
 fn meta(path: &Path, as_json: bool, out: &mut dyn Write) -> Outcome {
