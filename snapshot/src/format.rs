@@ -70,7 +70,7 @@ const _: () = assert!(is_gapless(&HEADER, HEADER_BYTES));
 
 const A_GENERATION: Field = field(0, 8, "generation", "number of the history forked from");
 const A_HISTORY: Field = field(8, 16, "history_id", "its random id");
-const A_LSN: Field = field(24, 8, "lsn", "last LSN shared with it");
+const A_LSN: Field = field(24, 8, "lsn", "last LSN surely shared with it");
 
 /// One ancestor, oldest first.
 pub const ANCESTOR: [Field; 3] = [A_GENERATION, A_HISTORY, A_LSN];

@@ -8,6 +8,8 @@
 //! history's log is followed from each snapshot: what is unbroken up to the newest record is a
 //! restore point; each hole is named by LSN and time.
 
+mod glance;
+
 use crate::archive::read_log;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry, SnapshotEntry, Unreadable};
 use crate::manifest::Named;
@@ -24,6 +26,8 @@ use standfast_wal::{Chain, ClusterId, History, Lsn};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+pub use glance::glance;
 
 /// What a part of a state counts in its digest and its counts: all parts together are what the
 /// head says. Sums wrap.
@@ -204,7 +208,7 @@ struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// Reads each file of one history. What is damaged leaves the lists, as if it were not there.
+    /// Reads each file of one history.
     fn prove_files(
         &mut self,
         entry: &mut HistoryEntry,
@@ -242,15 +246,7 @@ impl Proof<'_> {
                 }
             }
         }
-        findings.extend(replaced(entry));
-        let is_sound = |path: &String| damaged.iter().all(|bad| bad.path != *path);
-        entry.snapshots.retain(|snapshot| is_sound(&snapshot.path));
-        entry.logs.retain(|log| is_sound(&log.path));
-        entry.unreadable.append(&mut damaged);
-        findings.extend(entry.unreadable.iter().map(|bad| Finding::Damaged {
-            path: bad.path.clone(),
-            reason: bad.reason.clone(),
-        }));
+        findings.extend(conclude(entry, damaged));
         for (recipients, objects) in std::mem::take(&mut self.locked) {
             *report.unopened.entry(recipients).or_default() += objects;
             if !self.identities.is_empty() {
@@ -360,6 +356,21 @@ impl Proof<'_> {
         }
         recipients.is_some()
     }
+}
+
+/// What is wrong with what was read of a history. What is damaged leaves the lists, as if it were
+/// not there.
+fn conclude(entry: &mut HistoryEntry, mut damaged: Vec<Unreadable>) -> Vec<Finding> {
+    let mut findings = replaced(entry);
+    let is_sound = |path: &String| damaged.iter().all(|bad| bad.path != *path);
+    entry.snapshots.retain(|snapshot| is_sound(&snapshot.path));
+    entry.logs.retain(|log| is_sound(&log.path));
+    entry.unreadable.append(&mut damaged);
+    findings.extend(entry.unreadable.iter().map(|bad| Finding::Damaged {
+        path: bad.path.clone(),
+        reason: bad.reason.clone(),
+    }));
+    findings
 }
 
 /// Plain objects that are not as any manifest that names them says. An encrypted one that was

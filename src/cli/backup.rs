@@ -1,9 +1,9 @@
 //! `backup …`: `now` asks a node; the others read what an archive holds and can restore.
 
+use super::backup_verify::{self, Depth};
 use super::exit::{ExitCode, Failure, Outcome};
 use super::random;
 use crate::node::run::now;
-use crate::node::shelf::Contents;
 use serde_json::{Value, json};
 use standfast_snapshot::Identities;
 use standfast_snapshot::archive::{self, REMOVAL_FOR};
@@ -12,9 +12,7 @@ use standfast_snapshot::drills;
 use standfast_snapshot::plan::{Lineage, Point};
 use standfast_snapshot::retention::{Expiry, Policy, expire};
 use standfast_snapshot::store::{self, Shared};
-use standfast_snapshot::verify::{HistoryReport, Report, verify};
 use standfast_wal::ClusterId;
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,12 +21,12 @@ use std::time::Duration;
 pub struct Where {
     /// The archive: a directory, file:///DIR, s3://BUCKET/PREFIX, gs://… or az://…
     #[arg(long, alias = "dir", value_name = "PLACE")]
-    from: String,
+    pub(super) from: String,
     /// Which cluster, where the archive has several
     #[arg(long, value_name = "ID")]
-    cluster: Option<ClusterId>,
+    pub(super) cluster: Option<ClusterId>,
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Who may read an encrypted archive.
@@ -79,6 +77,10 @@ pub enum Backup {
         place: Where,
         #[command(flatten)]
         keys: Keys,
+        /// Only look whether all that should be there is, and whether the log is one chain; damage
+        /// inside of an object is not seen
+        #[arg(long, conflicts_with = "identity")]
+        quick: bool,
     },
     /// Remove what need not be kept; never the last way to the newest point
     Expire {
@@ -102,7 +104,13 @@ pub fn run(command: &Backup) -> Outcome {
     match command {
         Backup::Now(args) => super::backup_now::run(args),
         Backup::List(place) => list(place),
-        Backup::Verify { place, keys } => prove(place, &keys.read()?),
+        Backup::Verify { place, keys, quick } => {
+            let depth = match quick {
+                true => Depth::Heads,
+                false => Depth::All(keys.read()?),
+            };
+            backup_verify::prove(place, &depth)
+        }
         Backup::Expire {
             place,
             keep_full,
@@ -149,7 +157,7 @@ pub fn open_store(place: &str) -> Result<Shared, Failure> {
         .map_err(|error| Failure::new(ExitCode::Usage, error.to_string()))
 }
 
-fn unreadable(error: impl ToString) -> Failure {
+pub(super) fn unreadable(error: impl ToString) -> Failure {
     Failure::new(ExitCode::Failed, error.to_string())
 }
 
@@ -164,7 +172,7 @@ pub fn point(point: &Point) -> String {
     }
 }
 
-fn point_json(point: &Point) -> Value {
+pub(super) fn point_json(point: &Point) -> Value {
     json!({
         "lsn": point.lsn,
         "time": point.timestamp.map(rfc3339),
@@ -340,102 +348,6 @@ fn contents(snapshot: &SnapshotEntry) -> String {
         (None, Some(id)) => format!("encrypted to recipients {id}"),
         (None, None) => "unknown".to_owned(),
     }
-}
-
-fn prove(place: &Where, identities: &Identities) -> Outcome {
-    let store = open_store(&place.from)?;
-    let cluster = choose_cluster(&store, place.cluster)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let contents = Contents::of(cluster);
-    let report = verify(&store, cluster, threads, identities, &contents).map_err(unreadable)?;
-    if place.json {
-        println!("{}", report_json(&report));
-    } else {
-        print!("{}", report_text(&report));
-    }
-    Ok(if report.is_sound() {
-        ExitCode::Done
-    } else {
-        ExitCode::Damaged
-    })
-}
-
-pub(super) fn report_json(report: &Report) -> Value {
-    let histories = report.histories.iter().map(|one| {
-        let ranges = one.ranges.iter().map(|range| {
-            json!({
-                "snapshot_lsn": range.snapshot_lsn,
-                "from": point_json(&range.from),
-                "to": point_json(&range.to),
-            })
-        });
-        let findings = one.findings.iter().map(ToString::to_string);
-        json!({
-            "history": one.history.to_string(),
-            "sound": one.is_sound(),
-            "newest": one.newest.as_ref().map(point_json),
-            "attested_lsn": one.attested_lsn,
-            "restorable": ranges.collect::<Vec<_>>(),
-            "findings": findings.collect::<Vec<_>>(),
-        })
-    });
-    json!({
-        "cluster": report.cluster.to_string(),
-        "cluster_name": report.cluster_name,
-        "sound": report.is_sound(),
-        "files": report.files,
-        "bytes": report.file_bytes,
-        "unopened": report.unopened.values().sum::<u64>(),
-        "histories": histories.collect::<Vec<_>>(),
-    })
-}
-
-pub(super) fn report_text(report: &Report) -> String {
-    let mut out = String::new();
-    let bytes = bytesize::ByteSize(report.file_bytes);
-    let files = report.files;
-    let (name, cluster) = (&report.cluster_name, report.cluster);
-    let _ = writeln!(
-        out,
-        "cluster {name} ({cluster}): read {files} files, {bytes}"
-    );
-    for one in &report.histories {
-        let HistoryReport {
-            history,
-            newest,
-            ranges,
-            attested_lsn,
-            findings,
-        } = one;
-        let _ = writeln!(out, "\nhistory {history}");
-        if let Some(newest) = newest {
-            let _ = writeln!(out, "  newest     {}", point(newest));
-        }
-        for range in ranges {
-            let (from, to) = (point(&range.from), point(&range.to));
-            let _ = writeln!(out, "  proved     {from}  to  {to}");
-        }
-        let _ = writeln!(out, "  attested   up to LSN {attested_lsn}");
-        for finding in findings {
-            let _ = writeln!(out, "  FINDING    {finding}");
-        }
-    }
-    for (recipients, objects) in &report.unopened {
-        let _ = writeln!(
-            out,
-            "\n{objects} objects are encrypted to recipients {recipients} and were not opened:\n\
-             they are there, and as they were put. --identity FILE proves what is in them."
-        );
-    }
-    let verdict = if report.is_sound() && !report.unopened.is_empty() {
-        "sound, as far as can be seen without opening it"
-    } else if report.is_sound() {
-        "sound: every restore point reaches the newest record"
-    } else {
-        "NOT sound: see the findings above"
-    };
-    let _ = writeln!(out, "\n{verdict}");
-    out
 }
 
 fn remove(place: &Where, policy: Policy, dry_run: bool) -> Outcome {

@@ -6,6 +6,7 @@
 
 mod backup;
 mod backup_now;
+mod backup_verify;
 mod connect;
 mod create;
 mod dev;

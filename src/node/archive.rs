@@ -176,7 +176,7 @@ impl Engine {
                 cluster: self.identity.cluster,
                 cluster_name: self.identity.cluster_name.clone(),
                 history,
-                ancestors: self.replica.config().ancestors.clone(),
+                ancestors: self.replica.config().forks(),
             },
             through,
             as_of_ns: self.complete_until_ns(),

@@ -336,7 +336,7 @@ impl Engine {
             cluster_name: self.identity.cluster_name.clone(),
             node: self.identity.node,
             history: self.replica.history(),
-            ancestors: self.replica.config().ancestors.clone(),
+            ancestors: self.replica.config().forks(),
             link: self.copies.applied,
             digest: begun.digest.0,
             counts: [begun.keys, begun.tokens, 0, 0],

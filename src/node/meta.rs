@@ -5,13 +5,13 @@
 //! "Member"): it never guesses a fence.
 
 use crate::limits;
-use crate::replication::config::{Acks, Config, Protection};
+use crate::replication::config::{Acks, Ancestor, Config, Protection};
 use crate::replication::{EpochTable, Fence, Meta};
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 use standfast_wal::record::{field, is_gapless};
 use standfast_wal::{
-    ClusterId, Disk, Epoch, Field, History, Incarnation, Link, NodeId, Nonce, Storage, durable,
+    ClusterId, Disk, Epoch, Field, History, Incarnation, Link, Lsn, NodeId, Nonce, Storage, durable,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,7 +32,7 @@ pub const HEAD: [Field; 5] = [MAGIC, VERSION, LENGTH, CRC, RESERVED];
 pub const HEAD_BYTES: usize = 24;
 const _: () = assert!(is_gapless(&HEAD, HEAD_BYTES));
 const MAGIC_BYTES: &[u8; 8] = b"SFMETA\0\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const BLOCK_ALIGN: usize = 4096;
 
 /// Who a data directory belongs to.
@@ -62,6 +62,7 @@ pub struct RestoredNode {
     pub incarnation: Incarnation,
     /// The new history; its generation is above every one that was found.
     pub history: History,
+    /// Each with the last LSN shared with it.
     pub ancestors: Vec<(History, u64)>,
     /// Where the restored state stands.
     pub link: Link,
@@ -268,7 +269,11 @@ pub fn create_restored<S: Storage>(
         .map_or(new.link.position.epoch, |entry| entry.epoch);
     let config = Config {
         history: new.history,
-        ancestors: new.ancestors,
+        ancestors: new
+            .ancestors
+            .into_iter()
+            .map(|(past, fork)| Ancestor::at(past, Lsn(fork)))
+            .collect(),
         epoch,
         version: 1,
         nonce: new.nonce,

@@ -25,7 +25,7 @@ pub const HEADER_BYTES: usize = 12;
 const _: () = assert!(is_gapless(&HEADER, HEADER_BYTES));
 
 /// The version of this layout and of the messages in it; peers of another version are refused.
-pub const WIRE_VERSION: u32 = 5;
+pub const WIRE_VERSION: u32 = 6;
 
 /// Binds a connection to one life of one node. Sent first by the dialler; the accepter answers
 /// with its own, after which frames flow from dialler to accepter only.

@@ -211,7 +211,7 @@ impl Forcing {
     fn founding_config(&self, node: &Node) -> Config {
         let target = self.target();
         let mut config = Config::clone(node.config());
-        config.ancestors = ancestors(&config, &node.log.epochs, node.end());
+        config.ancestors = ancestors(&config, &node.log.epochs, node.log.commit, node.end());
         config.history = target.history;
         config.epoch = target.epoch;
         config.version = 1;

@@ -4,10 +4,10 @@
 //! one replaced in an epoch which the founder never heard of. With the epoch they do, because of
 //! one history one primary writes in it (I3), and the forks tell whose reigns two logs share.
 
-use crate::replication::config::Config;
+use crate::replication::config::{Ancestor, Config};
 use crate::replication::epochs::EpochTable;
 use crate::replication::fence::Fence;
-use standfast_wal::{History, Lsn};
+use standfast_wal::Lsn;
 
 /// Whether a point that somebody has seen is in the history here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,8 +23,8 @@ pub enum Contained {
 pub(super) fn contained(config: &Config, log: &EpochTable, seen: Fence, lsn: Lsn) -> Contained {
     let same = seen.history == config.history;
     let mut ancestors = config.ancestors.iter();
-    let shared = ancestors.any(|(past, fork)| *past == seen.history && lsn.0 <= *fork);
-    if !same && !shared {
+    let may_share = ancestors.any(|past| past.history == seen.history && lsn <= past.end);
+    if !same && !may_share {
         return Contained::No;
     }
     match log.last() {
@@ -42,22 +42,34 @@ pub(super) fn contained(config: &Config, log: &EpochTable, seen: Fence, lsn: Lsn
 }
 
 /// Up to where this log is the one of the history that is followed: all of it, or what the two
-/// share while it is an ended one's still.
+/// may share while it is an ended one's still.
 pub(super) fn shared_through(config: &Config, log: &EpochTable) -> Lsn {
-    let Some(last) = log.last().filter(|last| last.history != config.history) else {
-        return Lsn(u64::MAX);
-    };
-    let mut ancestors = config.ancestors.iter();
-    let shared = ancestors.find(|(past, _)| *past == last.history);
-    shared.map_or(Lsn::ZERO, |(_, fork)| Lsn(*fork))
+    fork_of(config, log).map_or(Lsn(u64::MAX), |fork| fork.end)
 }
 
-/// The ancestors of a history that is founded on this log, which ends at `end`.
-pub(super) fn ancestors(config: &Config, log: &EpochTable, end: Lsn) -> Vec<(History, u64)> {
+/// Where the history that is followed left this log's; `None`: it is its own.
+fn fork_of(config: &Config, log: &EpochTable) -> Option<Ancestor> {
+    let last = log.last().map(|last| last.history);
+    let last = last.filter(|last| *last != config.history)?;
+    let mut ancestors = config.ancestors.iter().copied();
+    let fork = ancestors.find(|past| past.history == last);
+    Some(fork.unwrap_or(Ancestor::at(last, Lsn::ZERO)))
+}
+
+/// The ancestors of a history that is founded on this log, which is committed through `commit` and
+/// ends at `end`.
+pub(super) fn ancestors(config: &Config, log: &EpochTable, commit: Lsn, end: Lsn) -> Vec<Ancestor> {
+    let held = Ancestor {
+        history: config.history,
+        shared: commit,
+        end,
+    };
     // What both share is all that it has of the history that is left.
-    let own = (config.history, end.min(shared_through(config, log)).0);
-    let older = config.ancestors.iter().copied();
-    let older = older.map(|(past, fork)| (past, fork.min(own.1)));
+    let own = match fork_of(config, log) {
+        Some(fork) => held.up_to(&fork),
+        None => held,
+    };
+    let older = config.ancestors.iter().map(|past| past.up_to(&own));
     older.chain([own]).collect()
 }
 
@@ -66,7 +78,7 @@ mod tests {
     use super::*;
     use crate::replication::config::{Acks, Member, MemberRole, Protection};
     use crate::replication::epochs::EpochEntry;
-    use standfast_wal::{Epoch, Incarnation, NodeId, Nonce};
+    use standfast_wal::{Epoch, History, Incarnation, NodeId, Nonce};
     use std::collections::{BTreeMap, BTreeSet};
 
     fn history(generation: u64) -> History {
@@ -90,7 +102,7 @@ mod tests {
         let mut config = Config::first(history(generation), Nonce(1), acks, mode, members, voters);
         let ancestors = ancestors.iter();
         config.ancestors = ancestors
-            .map(|(past, fork)| (history(*past), *fork))
+            .map(|(past, fork)| Ancestor::at(history(*past), Lsn(*fork)))
             .collect();
         config
     }
@@ -145,38 +157,51 @@ mod tests {
     #[test]
     fn a_founder_shares_no_more_than_its_own_log_has() {
         type Reigns<'a> = &'a [(u64, u64, u64)];
-        type Forks<'a> = &'a [(u64, u64)];
-        type Case<'a> = (&'a str, Reigns<'a>, u64, Forks<'a>);
-        let cases: [Case; 5] = [
+        type Forks<'a> = &'a [(u64, u64, u64)];
+        type Case<'a> = (&'a str, Reigns<'a>, (u64, u64), Forks<'a>);
+        let cases: [Case; 6] = [
             (
                 "its log is its history's",
                 &[(1, 1, 1), (2, 3, 31)],
-                40,
-                &[(1, 30), (2, 40)],
+                (40, 40),
+                &[(1, 30, 30), (2, 40, 40)],
+            ),
+            (
+                "not all of it is known to be committed",
+                &[(1, 1, 1), (2, 3, 31)],
+                (20, 40),
+                &[(1, 20, 30), (2, 20, 40)],
             ),
             (
                 "it was left with history 1's",
                 &[(1, 1, 1), (1, 2, 20)],
-                50,
-                &[(1, 30), (2, 30)],
+                (40, 50),
+                &[(1, 30, 30), (2, 30, 30)],
             ),
             (
                 "it has less of it than the fork",
                 &[(1, 1, 1)],
-                25,
-                &[(1, 25), (2, 25)],
+                (15, 25),
+                &[(1, 15, 25), (2, 15, 25)],
             ),
-            ("of neither", &[(9, 1, 1)], 25, &[(1, 0), (2, 0)]),
-            ("nothing", &[], 0, &[(1, 0), (2, 0)]),
+            (
+                "of neither",
+                &[(9, 1, 1)],
+                (25, 25),
+                &[(1, 0, 0), (2, 0, 0)],
+            ),
+            ("nothing", &[], (0, 0), &[(1, 0, 0), (2, 0, 0)]),
         ];
-        for (what, reigns, end, expected) in cases {
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|(past, fork)| (history(*past), *fork))
-                .collect();
+        for (what, reigns, (commit, end), expected) in cases {
+            let ancestor = |(past, shared, end): &(u64, u64, u64)| Ancestor {
+                history: history(*past),
+                shared: Lsn(*shared),
+                end: Lsn(*end),
+            };
+            let expected: Vec<_> = expected.iter().map(ancestor).collect();
             let config = config(2, &[(1, 30)]);
             assert_eq!(
-                ancestors(&config, &log(reigns), Lsn(end)),
+                ancestors(&config, &log(reigns), Lsn(commit), Lsn(end)),
                 expected,
                 "{what}"
             );

@@ -194,6 +194,62 @@ fn a_file_under_a_wrong_name_is_found() {
     assert!(found.iter().any(is_told), "{found:?}");
 }
 
+/// Names, lengths and heads tell of what is gone, cut short or of another chain; not of a byte
+/// inside.
+#[test]
+fn a_glance_sees_what_is_not_there_and_reads_nothing_else() {
+    let glance = |dir: &Path| glance(&stored(dir), CLUSTER).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    let sound = glance(dir.path());
+    let proof = verify(
+        &stored(dir.path()),
+        CLUSTER,
+        2,
+        &Identities::default(),
+        &Opaque,
+    )
+    .unwrap();
+    assert_eq!(sound, proof);
+    let home = file(dir.path(), "");
+    let beside = home.with_file_name("segments");
+    let entries = [home, beside].map(|dir| std::fs::read_dir(dir).unwrap());
+    let paths: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(
+        paths.len(),
+        9,
+        "card, 3 pieces, 2 snapshots, 2 manifests, a segment"
+    );
+    for path in paths {
+        let bytes = std::fs::read(&path).unwrap();
+        let is_named = |what: &str| {
+            let report = glance(dir.path());
+            let found = report.histories.iter().flat_map(|one| &one.findings);
+            let told: Vec<String> = found.map(ToString::to_string).collect();
+            let place = path.display().to_string();
+            assert!(
+                !report.is_sound() && told.iter().any(|one| one.contains(&place)),
+                "{place} {what}: {told:?}"
+            );
+        };
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        is_named("cut short");
+        // A manifest at either end is missed by nobody.
+        if !path.to_str().unwrap().contains("manifest-") {
+            std::fs::remove_file(&path).unwrap();
+            is_named("gone");
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(glance(dir.path()), sound);
+    flip(&piece(dir.path(), 21, 40), 250);
+    assert!(glance(dir.path()).is_sound() && !findings(dir.path()).is_empty());
+}
+
 #[test]
 fn an_archive_of_nothing_is_not_sound() {
     let dir = tempfile::tempdir().unwrap();

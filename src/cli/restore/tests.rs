@@ -12,7 +12,7 @@ use crate::replication::EpochEntry;
 use crate::state::{self, Attestation, Block, Command, State};
 use bytes::{Bytes, BytesMut};
 use standfast_snapshot::store::{Scratch, open};
-use standfast_snapshot::verify::{Report, verify};
+use standfast_snapshot::verify::{Report, glance, verify};
 use standfast_snapshot::{
     Card, Header, Identities, Options, Recipients, Shipper, Target, Writer, archive,
 };
@@ -313,7 +313,7 @@ fn a_restored_directory_is_a_new_history_in_quarantine() {
     assert!(found.quarantined);
     assert_eq!(found.cluster_name, "bank");
     assert_eq!(found.core.config.history, history);
-    assert_eq!(found.core.config.ancestors, [(FIRST, 43)]);
+    assert_eq!(found.core.config.forks(), [(FIRST, 43)]);
     assert_eq!(found.core.incarnation, Incarnation(77));
     let (header, _) = load(dir);
     assert_eq!(
@@ -552,7 +552,9 @@ fn a_list_of_what_has_a_hole_or_cannot_be_read_is_no_success() {
 
 #[test]
 fn a_backup_directory_is_listed_and_proved() {
-    use crate::cli::backup::{is_whole, list_json, list_text, report_json, report_text};
+    use crate::cli::backup::{is_whole, list_json, list_text};
+    use crate::cli::backup_verify::{Depth, report_json, report_text};
+    let all = Depth::All(Identities::default());
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("archive");
     let failure = choose_cluster(&stored(scratch.path()), None).unwrap_err();
@@ -578,16 +580,24 @@ fn a_backup_directory_is_listed_and_proved() {
     assert!(text.contains(line), "{text}");
 
     let report = proved(&dir);
-    let json = report_json(&report);
+    let json = report_json(&report, &all);
     assert_eq!((&json["sound"], &json["files"]), (&true.into(), &5.into()));
     assert_eq!(json["histories"][0]["attested_lsn"], 41);
     assert!(
-        report_text(&report).ends_with("sound: every restore point reaches the newest record\n")
+        report_text(&report, &all)
+            .ends_with("sound: every restore point reaches the newest record\n")
+    );
+    let seen = glance(&stored(&dir), CLUSTER).unwrap();
+    assert_eq!(report_json(&seen, &Depth::Heads)["quick"], true);
+    let told = report_text(&seen, &Depth::Heads);
+    assert!(
+        told.contains("there      LSN 24") && told.ends_with("without --quick it is proved\n"),
+        "{told}"
     );
     fs::remove_file(dir.join(&catalogue.histories[0].logs[2].path)).unwrap();
     fs::remove_file(dir.join(&catalogue.histories[0].snapshots[0].path)).unwrap();
     let report = proved(&dir);
-    let told = report_text(&report);
+    let told = report_text(&report, &all);
     assert_eq!(
         told.matches("it is not there, and manifest-").count(),
         2,
@@ -602,8 +612,8 @@ fn a_backup_directory_is_listed_and_proved() {
     assert!(report.is_sound(), "what is left is a shorter log, whole");
     fs::remove_file(dir.join(&catalogue.histories[0].logs[0].path)).unwrap();
     let report = proved(&dir);
-    assert_eq!(report_json(&report)["sound"], false);
-    assert!(report_text(&report).contains("FINDING    no snapshot, and no log from LSN 1"));
+    assert_eq!(report_json(&report, &all)["sound"], false);
+    assert!(report_text(&report, &all).contains("FINDING    no snapshot, and no log from LSN 1"));
     let left = catalogue::read(&stored(&dir), CLUSTER).unwrap();
     assert!(!is_whole(&left), "nothing can be restored from it");
     assert!(list_text(&left).contains("HOLE       there is no snapshot"));

@@ -1,7 +1,7 @@
 //! Real things to encode: what the seeds of several targets are made of.
 
 use bytes::{Bytes, BytesMut};
-use standfast::replication::config::{Acks, Addresses, Member, MemberRole, Protection};
+use standfast::replication::config::{Acks, Addresses, Ancestor, Member, MemberRole, Protection};
 use standfast::replication::{Config, EpochEntry, EpochTable};
 use standfast::state::command::{
     Batch, BatchForm, ExpireCondition, Expiry, Multi, Once, Scan, Set, SetCondition, SetReply,
@@ -284,6 +284,8 @@ pub fn cluster() -> Config {
         members,
         voters,
     );
-    config.ancestors.push((History::default(), 4));
+    config
+        .ancestors
+        .push(Ancestor::at(History::default(), Lsn(4)));
     config
 }

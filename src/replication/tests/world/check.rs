@@ -24,8 +24,9 @@ impl World {
     pub(super) fn past(&mut self, id: NodeId) -> &mut Past {
         let config = self.replica(id).map_or(&self.first, Replica::config);
         let (history, parent) = (config.history, config.ancestors.last().copied());
-        if let Some((parent, fork)) = parent.filter(|_| !self.pasts.contains_key(&history)) {
-            let mut past = self.pasts[&parent].clone();
+        if let Some(parent) = parent.filter(|_| !self.pasts.contains_key(&history)) {
+            let fork = parent.end.0;
+            let mut past = self.pasts[&parent.history].clone();
             // Its founder is the first to be seen in it; what that one had of its own, uncommitted,
             // belongs to the new past from now on.
             let log = self.written(id);

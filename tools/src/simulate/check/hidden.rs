@@ -10,7 +10,7 @@ use super::register::Configs;
 use standfast::node::wire::Piece;
 use standfast::replication::config::{MemberRole, Protection};
 use standfast::replication::{Body, Fence, Message, Replica};
-use standfast_wal::{History, Lsn, NodeId, Record};
+use standfast_wal::{History, NodeId, Record};
 use std::collections::BTreeSet;
 
 /// Whom a primary could send what is not committed, at the moments at which it was looked at.
@@ -83,7 +83,7 @@ impl Hidden {
         let known = trusted.versions.iter().filter(|(of, _)| *of == history);
         let known = known.filter_map(|(of, version)| configs.at(*of, *version));
         let inherited = known.filter_map(|config| config.ancestors.last());
-        let inherited = inherited.map(|(_, fork)| Lsn(*fork)).max();
+        let inherited = inherited.map(|past| past.shared).max();
         let commit = logs.true_commit(history).max(inherited.unwrap_or_default());
         let applied = logs.branch(history).and_then(|branch| branch.at(lsn));
         let is_other = applied.is_some_and(|applied| applied.epoch() != last.epoch());

@@ -367,18 +367,19 @@ impl Observer {
     /// A forced promotion said that at least so many acknowledged commands are not here.
     pub fn force_said(&self, node: usize, nodes: &[Node], least: u64) -> Result<(), String> {
         let replica = process_of(nodes, node)?.engine.replica();
-        let Some((past, fork)) = replica.config().ancestors.last() else {
+        let Some(past) = replica.config().ancestors.last() else {
             return Ok(());
         };
-        let lost = self.log.true_commit(*past).0.saturating_sub(*fork);
+        let (past, fork) = (past.history, past.end.0);
+        let lost = self.log.true_commit(past).0.saturating_sub(fork);
         if least > lost {
             return Err(format!(
                 "a forced promotion says that {least} commands at least are lost; {lost} are"
             ));
         }
         let heard = self.nodes[node].had.forcing.flatten();
-        let heard = heard.filter(|(history, _)| history == past);
-        let known = heard.map_or(0, |(_, commit)| commit.0.saturating_sub(*fork));
+        let heard = heard.filter(|(history, _)| *history == past);
+        let known = heard.map_or(0, |(_, commit)| commit.0.saturating_sub(fork));
         if least < known {
             return Err(format!(
                 "n{node}: a forced promotion says that {least} commands at least are lost; it had \

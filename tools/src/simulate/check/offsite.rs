@@ -134,7 +134,7 @@ impl Observer {
         let replica = process_of(nodes, node)?.engine.replica();
         let config = replica.config();
         let past = config.ancestors.iter();
-        let past = past.map(|(history, fork)| self.put_of(*history).min(Lsn(*fork)));
+        let past = past.map(|past| self.put_of(past.history).min(past.shared));
         let put = past.chain([self.put_of(config.history)]).max();
         let put = put.unwrap_or_default();
         match through > put && !self.losses.was_harmed(node) {
@@ -149,7 +149,7 @@ impl Observer {
     fn committed_in(&self, history: History) -> Lsn {
         let config = self.register.newest(history).into_iter();
         let past = config.flat_map(|config| &config.ancestors);
-        let past = past.map(|(past, fork)| self.log.true_commit(*past).min(Lsn(*fork)));
+        let past = past.map(|past| self.log.true_commit(past.history).min(past.shared));
         past.chain([self.log.true_commit(history)])
             .max()
             .unwrap_or_default()

@@ -2,7 +2,6 @@
 //! was restored is what the nodes had there. A restore is refused only where this knows a hole.
 
 use super::Observer;
-use super::log::Branch;
 use super::offsite::Archived;
 use crate::simulate::random::Random;
 use standfast::cli::Failure;
@@ -145,7 +144,7 @@ impl Observer {
     }
 
     fn spans(&self, history: History) -> Vec<Span> {
-        let ancestors = self.register.newest(history).map(|c| &c.ancestors[..]);
+        let ancestors = self.register.newest(history).map(|one| one.forks());
         let ancestors = ancestors.unwrap_or_default();
         let mut spans = Vec::new();
         let mut above = Lsn::ZERO;
@@ -201,22 +200,6 @@ impl Observer {
             }
         }
         found
-    }
-
-    /// Where this history was forked by force, its founder's log may have held what its ancestor's
-    /// archive has not: then nothing goes on there without a hole.
-    fn is_one_log(&self, history: History) -> bool {
-        let Some(own) = self.log.branch(history) else {
-            return false;
-        };
-        self.spans(history).iter().all(|span| {
-            let Some(theirs) = self.log.branch(span.history) else {
-                return false;
-            };
-            let through = span.through.min(theirs.through()).min(own.through());
-            let epoch_in = |branch: &Branch| branch.at(through).map(Record::epoch);
-            through == Lsn::ZERO || epoch_in(own) == epoch_in(theirs)
-        })
     }
 
     /// What somebody could want of this archive.
@@ -304,10 +287,9 @@ impl Observer {
             Target::Time(_) => found.has(lsn) && found.has(lsn.next()),
             _ => found.has(lsn),
         };
-        let is_whole = self.is_one_log(wish.of);
         let is_open = wish.target == Target::Latest && self.is_end_unknown(wish.of);
         match past {
-            Err(failure) if must && is_whole && !is_open => {
+            Err(failure) if must && !is_open => {
                 let message = failure.message;
                 Err(format!(
                     "{wish:?} is there up to {lsn} and is refused: {message}"
