@@ -18,7 +18,7 @@ use crate::seal::RecipientsId;
 use crate::sealed::{Clear, SealedHead};
 use crate::segment::{self, SegmentRef};
 use crate::store::{self, Listed, Shared, Store, join};
-use standfast_wal::{ClusterId, History, Link, Lsn, NodeId};
+use standfast_wal::{Ancestor, ClusterId, History, Link, Lsn, NodeId};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
@@ -27,8 +27,8 @@ pub(crate) use part::{Window, pieces_reaching, read_starts, read_window};
 pub use size::Size;
 
 pub use names::{
-    CARD_NAME, history_dir, log_name, manifest_name, marks_dir, named_name, segments_beside,
-    snapshot_name,
+    CARD_NAME, history_dir, is_snapshot, log_name, manifest_name, marks_dir, named_name,
+    segments_beside, snapshot_name,
 };
 use names::{
     LOG_PREFIX, MANIFEST_PREFIX, SEGMENTS_NAME, SNAPSHOT_PREFIX, parse_history, parse_log_name,
@@ -76,8 +76,8 @@ pub struct Unreadable {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HistoryEntry {
     pub history: History,
-    /// Oldest first, each with the last LSN shared with it.
-    pub ancestors: Vec<(History, u64)>,
+    /// Oldest first.
+    pub ancestors: Vec<Ancestor>,
     /// By LSN.
     pub snapshots: Vec<SnapshotEntry>,
     /// By first LSN, the longer one first.

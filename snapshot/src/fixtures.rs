@@ -9,7 +9,7 @@ use crate::store::{Directory, Shared};
 use crate::verify::{Contents, Share};
 use crate::write::{Block, Options, Writer};
 use bytes::Bytes;
-use standfast_wal::{ClusterId, Disk, Epoch, History, Kind, Link, Lsn, NodeId, Record};
+use standfast_wal::{Ancestor, ClusterId, Disk, Epoch, History, Kind, Link, Lsn, NodeId, Record};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -30,7 +30,7 @@ pub fn card(generation: u64, ancestors: &[(u64, u64)]) -> Card {
         history: history(generation),
         ancestors: ancestors
             .iter()
-            .map(|(g, lsn)| (history(*g), *lsn))
+            .map(|(g, lsn)| Ancestor::at(history(*g), Lsn(*lsn)))
             .collect(),
     }
 }

@@ -66,7 +66,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub fn layouts() -> Vec<Layout> {
     let mut all = format::layouts().to_vec();
     all.push(segment::LAYOUT);
-    all.extend([object::LAYOUT, sealed::LAYOUT, card::LAYOUT]);
+    all.extend([object::LAYOUT, sealed::LAYOUT]);
+    all.extend(card::LAYOUTS);
     all.extend(manifest::LAYOUTS);
     all
 }

@@ -11,7 +11,7 @@ mod share;
 use crate::catalogue::{Catalogue, HistoryEntry, SnapshotEntry};
 use crate::object::LogHead;
 use share::Segment;
-use standfast_wal::{History, Link, Lsn};
+use standfast_wal::{Ancestor, History, Link, Lsn};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -58,8 +58,8 @@ pub struct Step {
 pub struct Plan {
     /// The history restored.
     pub history: History,
-    /// What it forked from, oldest first, each with the last LSN shared with it.
-    pub ancestors: Vec<(History, u64)>,
+    /// What it forked from, oldest first.
+    pub ancestors: Vec<Ancestor>,
     /// Where it starts; `None`: from nothing, LSN 1 is in the first step.
     pub snapshot: Option<SnapshotEntry>,
     pub steps: Vec<Step>,
@@ -67,7 +67,7 @@ pub struct Plan {
     /// Up to this time the log followed is known to miss no command. `None`: it ends inside a
     /// record, and only the replay can tell whether a target by time was met.
     pub complete_until: Option<u64>,
-    /// The newest point that the archive is known to hold of this history.
+    /// The newest point known of this history (`Lineage::newest`).
     pub newest: Point,
 }
 
@@ -178,7 +178,7 @@ impl fmt::Display for Point {
 /// A history with the shares of those that it forked from.
 pub struct Lineage<'a> {
     pub history: History,
-    pub ancestors: &'a [(History, u64)],
+    pub ancestors: &'a [Ancestor],
     segments: Vec<Segment<'a>>,
 }
 
@@ -189,11 +189,11 @@ impl<'a> Lineage<'a> {
         let tip = find(history)?;
         let mut segments = Vec::new();
         let mut above = Lsn::ZERO;
-        for (i, (ancestor, _)) in tip.ancestors.iter().enumerate() {
+        for (i, ancestor) in tip.ancestors.iter().enumerate() {
             // A restore may have gone back behind an earlier fork: the lowest one counts.
-            let forks = tip.ancestors[i..].iter().map(|(_, lsn)| Lsn(*lsn));
+            let forks = tip.ancestors[i..].iter().map(|one| one.shared);
             let through = forks.min().expect("at least this one");
-            segments.push(Segment::new(find(*ancestor), above, through));
+            segments.push(Segment::new(find(ancestor.history), above, through));
             above = above.max(through);
         }
         segments.push(Segment::new(Some(tip), above, Lsn(u64::MAX)));
@@ -204,8 +204,21 @@ impl<'a> Lineage<'a> {
         })
     }
 
-    /// The newest point that the archive is known to hold, reachable or not, readable or not.
+    /// The newest point that there was to be archived, as far as anything tells: what the archive
+    /// holds, reachable or not, readable or not; and the end of the log that its founder began
+    /// with, which is to be put there.
     pub fn newest(&self) -> Option<Point> {
+        let founded = self.ancestors.last().map(|past| Point {
+            lsn: past.end,
+            timestamp: None,
+        });
+        let founded = founded.filter(|point| point.lsn > Lsn::ZERO);
+        let points = self.held().into_iter().chain(founded);
+        points.max_by_key(|point| (point.lsn, point.timestamp))
+    }
+
+    /// The newest point that the archive is known to hold.
+    pub(crate) fn held(&self) -> Option<Point> {
         let points = self.segments.iter().flat_map(Segment::known);
         points.max_by_key(|point| (point.lsn, point.timestamp))
     }
@@ -262,9 +275,9 @@ impl<'a> Lineage<'a> {
     /// The pieces of log that hold something of this lineage behind `lsn`.
     pub(crate) fn logs_behind(&self, lsn: Lsn) -> impl Iterator<Item = &'a str> {
         self.segments.iter().flat_map(move |segment| {
-            let (above, through) = (segment.above.max(lsn), segment.through);
+            let through = segment.through;
             let logs = segment.entry.into_iter().flat_map(|e| &e.logs);
-            logs.filter(move |l| l.head.last_lsn() > above && l.head.first_lsn <= through)
+            logs.filter(move |l| l.head.last_lsn() > lsn && l.head.first_lsn <= through)
                 .map(|log| log.path.as_str())
         })
     }
@@ -299,8 +312,9 @@ impl<'a> Lineage<'a> {
         let mut chain = Some(start.chain);
         'way: for (number, segment) in self.segments.iter().enumerate() {
             while segment.through > reach.to.lsn {
+                // Where it breaks off a later history may have put it again: what both share.
                 let Some(at) = segment.next(reach.to.lsn, chain) else {
-                    break 'way;
+                    continue 'way;
                 };
                 let place = (number, at);
                 if let (true, Some((way, first))) = (steps.is_empty(), ways.get(&place)) {

@@ -63,7 +63,7 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
         };
         // A newest point without a known time counts as young: it is better kept.
         let is_young = lineage
-            .newest()
+            .held()
             .is_some_and(|newest| newest.timestamp.is_none_or(|at| at >= from_ns));
         if entry.history.generation == highest || is_young {
             counting.insert(entry.history);

@@ -63,9 +63,9 @@ fn parts(
     };
     let ancestors = lineage.ancestors.iter();
     // What was forked from before the window has none of its log.
-    let older = ancestors.filter(|(_, fork)| Lsn(*fork) > window.above);
+    let older = ancestors.filter(|past| past.shared > window.above);
     let known = |history: &History| starts.histories.iter().any(|e| e.history == *history);
-    let older = older.map(|(history, _)| *history).filter(known);
+    let older = older.map(|past| past.history).filter(known);
     Some(older.chain([tip]).map(|one| (one, window)).collect())
 }
 

@@ -21,6 +21,9 @@ pub struct Survey {
     pub newest: Option<LogHead>,
     /// The LSN of the newest snapshot.
     pub snapshot_lsn: Option<Lsn>,
+    /// Where its ancestors' archives end of what is surely shared with it: there its own log begins
+    /// if nothing of that is there. LSN 0: they have nothing.
+    pub inherited: Lsn,
     /// From the newest snapshot, or from LSN 1 where there is none, the log goes on unbroken to its
     /// end.
     pub is_whole: bool,
@@ -75,8 +78,29 @@ pub fn survey(store: &Shared, card: &Card) -> Result<Survey> {
         end,
         newest,
         snapshot_lsn,
+        inherited: match end {
+            None => inherited(store, card)?,
+            Some(_) => Lsn::ZERO,
+        },
         is_whole,
     })
+}
+
+fn inherited(store: &Shared, card: &Card) -> Result<Lsn> {
+    let mut reached = Lsn::ZERO;
+    for (i, ancestor) in card.ancestors.iter().enumerate() {
+        let forks = card.ancestors[i..].iter().map(|one| one.shared);
+        let through = forks.min().expect("at least this one");
+        let dir = catalogue::history_dir(card.cluster, ancestor.history);
+        let mut snapshots = catalogue::snapshots_in(&**store, &dir)?;
+        snapshots.retain(|lsn| *lsn <= through);
+        let base = snapshots.iter().copied().max().unwrap_or(Lsn::ZERO);
+        let pieces = catalogue::pieces_reaching(&**store, &dir, base, &snapshots)?;
+        let ends = pieces.into_iter().map(|(_, last)| last);
+        let end = ends.chain([base]).max().expect("at least one");
+        reached = reached.max(end.min(through));
+    }
+    Ok(reached)
 }
 
 /// What an archive lacks that was there.

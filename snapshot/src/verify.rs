@@ -8,13 +8,14 @@
 //! history's log is followed from each snapshot: what is unbroken up to the newest record is a
 //! restore point; each hole is named by LSN and time.
 
+mod finding;
 mod glance;
 
 use crate::archive::read_log;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry, SnapshotEntry, Unreadable};
 use crate::manifest::Named;
 use crate::part;
-use crate::plan::{Gap, Lineage, Point, Reach};
+use crate::plan::{Lineage, Point, Reach};
 use crate::read::side_by_side;
 use crate::seal::{Identities, RecipientsId};
 use crate::sealed::fetch_snapshot;
@@ -24,9 +25,9 @@ use crate::{Header, SegmentRef};
 use bytes::Bytes;
 use standfast_wal::{Chain, ClusterId, History, Lsn};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
+pub use finding::Finding;
 pub use glance::glance;
 
 /// What a part of a state counts in its digest and its counts: all parts together are what the
@@ -52,30 +53,6 @@ pub trait Contents: Sync {
     fn segment(&self, reference: &SegmentRef, bytes: Bytes) -> Result<Share, String>;
     /// Holds all parts together against the snapshot's head.
     fn confirm(&self, header: &Header, sum: Share) -> Result<(), String>;
-}
-
-/// What is wrong with an archive.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Finding {
-    /// The object cannot be read, or lies. The reason names its place.
-    Damaged { path: String, reason: String },
-    /// Two sound files tell different stories of one LSN. One of them is another history's.
-    Disagreement {
-        path: String,
-        other: String,
-        lsn: Lsn,
-    },
-    /// No log between these two points.
-    Hole(Gap),
-    /// The object is plain and sound, and other than every manifest that names it says.
-    Replaced { path: String },
-    /// Identities were given, and open none of these.
-    Locked {
-        recipients: RecipientsId,
-        objects: u64,
-    },
-    /// There is nothing at all that could be restored.
-    Nothing,
 }
 
 /// One stretch of points that can all be restored.
@@ -124,33 +101,6 @@ impl HistoryReport {
 impl Report {
     pub fn is_sound(&self) -> bool {
         !self.histories.is_empty() && self.histories.iter().all(HistoryReport::is_sound)
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Finding::Damaged { reason, .. } => write!(f, "damaged: {reason}"),
-            Finding::Disagreement { path, other, lsn } => write!(
-                f,
-                "{} and {} disagree on the record that ends at LSN {lsn}",
-                path, other
-            ),
-            Finding::Hole(gap) => write!(f, "{gap}"),
-            Finding::Replaced { path } => write!(
-                f,
-                "{path} is sound, but not what the manifest that names it says was put"
-            ),
-            Finding::Locked {
-                recipients,
-                objects,
-            } => write!(
-                f,
-                "{objects} objects are encrypted to recipients {recipients}, whom none of the \
-                 identities given is: they are there, and nothing else is proved of them"
-            ),
-            Finding::Nothing => write!(f, "no snapshot, and no log from LSN 1: nothing to restore"),
-        }
     }
 }
 

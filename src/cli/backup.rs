@@ -12,7 +12,7 @@ use standfast_snapshot::drills;
 use standfast_snapshot::plan::{Lineage, Point};
 use standfast_snapshot::retention::{Expiry, Policy, expire};
 use standfast_snapshot::store::{self, Shared};
-use standfast_wal::ClusterId;
+use standfast_wal::{Ancestor, ClusterId};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -237,7 +237,7 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
         let ancestors = entry
             .ancestors
             .iter()
-            .map(|(history, lsn)| json!({"history": history.to_string(), "lsn": lsn}));
+            .map(|past| json!({"history": past.history.to_string(), "lsn": past.shared, "end": past.end}));
         let snapshots = entry.snapshots.iter().zip(sizes).map(|(s, size)| {
             json!({
                 "lsn": s.link.position.lsn,
@@ -294,8 +294,17 @@ pub(super) fn list_text(catalogue: &Catalogue) -> String {
             out.push('\n');
         };
         line(format!("\nhistory {}", entry.history));
-        for (ancestor, lsn) in &entry.ancestors {
-            line(format!("  forked from {ancestor} behind LSN {lsn}"));
+        for past in &entry.ancestors {
+            let Ancestor {
+                history,
+                shared,
+                end,
+            } = past;
+            let perhaps = match shared < end {
+                true => format!(", perhaps up to LSN {end}"),
+                false => String::new(),
+            };
+            line(format!("  shares {history} up to LSN {shared}{perhaps}"));
         }
         for (snapshot, size) in entry.snapshots.iter().zip(sizes) {
             line(format!(

@@ -33,7 +33,7 @@ pub use rebuild::{Progress, Rebuilt, Tally};
 use standfast_snapshot::catalogue::GivenUp;
 use standfast_snapshot::plan::{Plan, Point, Unmet};
 use standfast_snapshot::{Catalogue, Error, Identities, Shared, catalogue, plan, search};
-use standfast_wal::{ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
+use standfast_wal::{Ancestor, ClusterId, History, Incarnation, Link, Lsn, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -275,7 +275,7 @@ fn passed_over(listed: &Catalogue, plan: &Plan, reached: Lsn) -> Vec<String> {
     let start = plan.snapshot.as_ref().map(|one| one.link.position.lsn);
     let start = start.unwrap_or(Lsn::ZERO);
     let is_of_it =
-        |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
+        |history| plan.history == history || plan.ancestors.iter().any(|a| a.history == history);
     let entries = listed.histories.iter().filter(|e| is_of_it(e.history));
     let unreadable = entries.flat_map(|entry| &entry.unreadable);
     let on_the_way = unreadable.filter(|one| {
@@ -376,11 +376,10 @@ fn refused(error: &Error) -> Failure {
 
 /// What the new history forked from: the one that was read, and its own ancestors, none of them
 /// beyond the point restored.
-fn ancestors(plan: &Plan, lsn: Lsn) -> Vec<(History, u64)> {
-    let older = plan.ancestors.iter().copied();
-    let all = older.chain([(plan.history, lsn.0)]);
-    all.map(|(history, fork)| (history, fork.min(lsn.0)))
-        .collect()
+fn ancestors(plan: &Plan, lsn: Lsn) -> Vec<Ancestor> {
+    let own = Ancestor::at(plan.history, lsn);
+    let older = plan.ancestors.iter().map(|past| past.up_to(&own));
+    older.chain([own]).collect()
 }
 
 pub fn run(args: &Restore) -> Outcome {

@@ -172,18 +172,23 @@ impl Engine {
             newest.head.history == history && self.is_attested(newest.head.link.position.lsn)
         });
         Order {
-            card: Card {
-                cluster: self.identity.cluster,
-                cluster_name: self.identity.cluster_name.clone(),
-                history,
-                ancestors: self.replica.config().forks(),
-            },
+            card: self.card(),
             through,
             as_of_ns: self.complete_until_ns(),
             snapshot_lsn: newest.map(|newest| newest.head.link.position.lsn),
             is_verify_due: self.is_verify_due(),
             unsound: self.unsound(),
             is_drill_due: self.is_drill_due(),
+        }
+    }
+
+    /// Whose log and snapshots are shipped.
+    pub(super) fn card(&self) -> Card {
+        Card {
+            cluster: self.identity.cluster,
+            cluster_name: self.identity.cluster_name.clone(),
+            history: self.replica.history(),
+            ancestors: self.replica.config().ancestors.clone(),
         }
     }
 

@@ -204,8 +204,8 @@ impl Archiver {
         let course = self.course.as_mut().expect("it was set");
         let mut newest: Option<LogHead> = None;
         loop {
-            let start = start(course, &order.card, log);
-            if let Some(end) = reached(course, &order.card)
+            let start = start(course, log);
+            if let Some(end) = reached(course)
                 && start > end
             {
                 Mark::ArchiveGap.hit();
@@ -260,11 +260,13 @@ impl Archiver {
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
         // What snapshots share a new one puts again where it is damaged; one of an LSN that is
         // there would change nothing.
-        let mends = order.unsound > self.mended && Some(order.through) > course.survey.snapshot_lsn;
+        let mends = order.unsound != self.mended
+            && order.unsound.is_some()
+            && Some(order.through) > course.survey.snapshot_lsn;
         let is_wanted = !course.survey.is_whole || mends;
         self.standing.wants_snapshot = is_wanted && !helps && self.uploading.is_none();
         let Some(head) = newest else { return Ok(()) };
-        let there = read_back(course, &head, &order.card, log)?;
+        let there = read_back(course, &head, log)?;
         self.is_founded = true;
         if !course.survey.is_whole {
             return Ok(());
@@ -310,7 +312,8 @@ impl Archiver {
         let (shipper, mut survey) =
             Shipper::open(&store, &order.card, &self.recipients).map_err(text)?;
         // Nothing is there yet, and nothing is missing of what will be.
-        survey.is_whole |= survey.end.is_none() && start_of(&order.card, log) == Lsn::ZERO;
+        let is_all_here = survey.inherited.max(before(log)) == Lsn::ZERO;
+        survey.is_whole |= survey.end.is_none() && is_all_here;
         if self.standing.history != history {
             self.standing = Standing {
                 stored_bytes: self.standing.stored_bytes,
@@ -337,21 +340,16 @@ impl Archiver {
 
 /// Reads a piece back; puts it again where the store has lost or damaged it, and this node's log
 /// still holds it.
-fn read_back(
-    course: &mut Course,
-    head: &LogHead,
-    card: &Card,
-    log: &impl Committed,
-) -> Result<LogHead, String> {
+fn read_back(course: &mut Course, head: &LogHead, log: &impl Committed) -> Result<LogHead, String> {
     let error = match course.shipper.read_back(head) {
         Ok(there) => return Ok(there),
         Err(error) => error,
     };
-    let before = Lsn(head.first_lsn.0 - 1);
-    if !(error.is_damage() || error.is_absent()) || before < start_of(card, log) {
+    let after = Lsn(head.first_lsn.0 - 1);
+    if !(error.is_damage() || error.is_absent()) || after < before(log) {
         return Err(error.to_string());
     }
-    let found = gather(log, before, head.last_lsn()).map_err(|e| e.to_string())?;
+    let found = gather(log, after, head.last_lsn()).map_err(|e| e.to_string())?;
     if found.last().map(Record::link) != Some(head.end) {
         return Err(error.to_string());
     }
@@ -364,28 +362,23 @@ fn read_back(
         .map_err(|error| error.to_string())
 }
 
-/// The last LSN that this history or this node's log does not have.
-fn start_of(card: &Card, log: &impl Committed) -> Lsn {
-    fork(card).max(Lsn(log.first_lsn().0.saturating_sub(1)))
-}
-
-fn fork(card: &Card) -> Lsn {
-    let fork = card.ancestors.last();
-    fork.map_or(Lsn::ZERO, |(_, last)| Lsn(*last))
+/// The last LSN that this node's log does not have any more.
+fn before(log: &impl Committed) -> Lsn {
+    Lsn(log.first_lsn().0.saturating_sub(1))
 }
 
 /// Where what is shipped next should begin, if anything is there; or if nothing was missing of what
 /// would be, when this course was set.
-fn reached(course: &Course, card: &Card) -> Option<Lsn> {
+fn reached(course: &Course) -> Option<Lsn> {
     let end = course.shipper.end().map(|end| end.position.lsn);
-    let beginning = course.survey.is_whole.then(|| fork(card));
+    let beginning = course.survey.is_whole.then_some(course.survey.inherited);
     end.or(course.survey.snapshot_lsn).or(beginning)
 }
 
-fn start(course: &Course, card: &Card, log: &impl Committed) -> Lsn {
+fn start(course: &Course, log: &impl Committed) -> Lsn {
     let end = course.shipper.end();
-    end.map_or(Lsn::ZERO, |end| end.position.lsn)
-        .max(start_of(card, log))
+    end.map_or(course.survey.inherited, |end| end.position.lsn)
+        .max(before(log))
 }
 
 /// The records behind `after` up to `through`, as many as one piece could take.

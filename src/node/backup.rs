@@ -8,13 +8,14 @@ use crate::node::archiver::{self, read_error};
 use crate::node::shelf;
 use serde_json::json;
 use standfast_snapshot::{Card, Reader as SnapshotReader, Recipients, Shipper, store};
-use standfast_wal::{ClusterId, Disk, Lsn, Reader, Record};
+use standfast_wal::{Disk, Lsn, Reader, Record};
 use std::io;
 use std::path::Path;
 
 /// What is shipped.
+#[derive(Clone, Debug)]
 pub struct What {
-    pub cluster: ClusterId,
+    pub card: Card,
     /// The newest snapshot of the history that this node follows: one of a history that has ended
     /// may be higher, and stay a while.
     pub snapshot: Lsn,
@@ -36,20 +37,19 @@ pub fn back_up(
     let (_, path) = found
         .find(|(lsn, _)| *lsn == what.snapshot)
         .ok_or("the snapshot is gone, ask again")?;
-    let (cluster, through) = (what.cluster, what.through);
+    let (card, through) = (&what.card, what.through);
     let reader = SnapshotReader::open(path).map_err(text)?;
-    reader.check_cluster(cluster).map_err(text)?;
-    let header = reader.header();
-    let card = Card {
-        cluster,
-        cluster_name: header.cluster_name.clone(),
-        history: header.history,
-        ancestors: header.ancestors.clone(),
-    };
+    reader.check_cluster(card.cluster).map_err(text)?;
     let store = store::open(to, &archiver::scratch_in(data)).map_err(|error| error.to_string())?;
-    let (mut shipper, _) = Shipper::open(&store, &card, recipients).map_err(text)?;
+    let (mut shipper, survey) = Shipper::open(&store, card, recipients).map_err(text)?;
+    // What the archive has, of an earlier history too, and what this node's log no longer holds,
+    // need not be read.
+    let end = shipper
+        .end()
+        .map_or(survey.inherited, |end| end.position.lsn);
+    let start = end.max(Lsn(log.first_lsn().0.saturating_sub(1)));
     let mut shipped = shipper
-        .put_log(records(log, start(&shipper, &card, log), through))
+        .put_log(records(log, start, through))
         .map_err(text)?;
     let (lsn, sent) = shipper.put_snapshot(path).map_err(text)?;
     shipped.stored_bytes += sent.put;
@@ -68,18 +68,6 @@ pub fn back_up(
         "gap": shipped.gap.map(|(before, behind)| [before.0, behind.0]),
     })
     .to_string())
-}
-
-/// The last LSN that needs not be read: what the archive has, what belongs to an earlier history,
-/// and what this node's log no longer holds.
-fn start(shipper: &Shipper, card: &Card, log: &Reader<Disk>) -> Lsn {
-    let end = shipper.end().map_or(Lsn::ZERO, |end| end.position.lsn);
-    let fork = card
-        .ancestors
-        .last()
-        .map_or(Lsn::ZERO, |(_, last)| Lsn(*last));
-    let before_log = Lsn(log.first_lsn().0.saturating_sub(1));
-    end.max(fork).max(before_log)
 }
 
 /// The records behind `after` through `through`, read in stretches.

@@ -10,6 +10,7 @@
 mod transfer;
 
 use crate::limits;
+use crate::node::backup::What;
 use crate::node::engine::{Engine, Output};
 use crate::node::pending::Client;
 use crate::node::refusal::Refusal;
@@ -95,12 +96,11 @@ pub enum CopyOutput {
     Adopt {
         lsn: Lsn,
     },
-    /// Put this snapshot and the committed log through `through` into an archive.
+    /// Put a snapshot and the committed log into an archive.
     BackUp {
         ticket: u64,
         to: String,
-        snapshot: Lsn,
-        through: Lsn,
+        what: What,
         who: String,
     },
 }

@@ -5,6 +5,7 @@
 use crate::config::Config;
 use crate::limits;
 use crate::node::archiver::{self, Archiver, Order};
+use crate::node::backup::{What, back_up};
 use crate::node::copies::{CopyEvent, CopyOutput};
 use crate::node::directory::{DataDir, sync_dir, wal_dir};
 use crate::node::engine::Event;
@@ -129,12 +130,9 @@ impl Files {
             CopyOutput::BackUp {
                 ticket,
                 to,
-                snapshot,
-                through,
+                what,
                 who,
-            } => {
-                self.back_up(ticket, to, snapshot, through, who);
-            }
+            } => self.back_up(ticket, to, what, who),
             CopyOutput::Stream { .. } => unreachable!("the shell gives that one its link"),
         }
         None
@@ -227,17 +225,12 @@ impl Files {
         }
     }
 
-    fn back_up(&self, ticket: u64, to: String, snapshot: Lsn, through: Lsn, who: String) {
-        let (events, data, cluster) = (self.events.clone(), self.dir.0.clone(), self.cluster);
+    fn back_up(&self, ticket: u64, to: String, what: What, who: String) {
+        let (events, data) = (self.events.clone(), self.dir.0.clone());
         let Some(log) = self.log.clone() else { return };
         let recipients = self.recipients.clone();
         spawn("backup", move || {
-            let what = crate::node::backup::What {
-                cluster,
-                snapshot,
-                through,
-            };
-            let result = crate::node::backup::back_up(&data, &what, &log, &to, &recipients, &who);
+            let result = back_up(&data, &what, &log, &to, &recipients, &who);
             let _ = events.send(Event::Copy(CopyEvent::BackedUp { ticket, result }));
         });
     }

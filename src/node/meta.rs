@@ -5,13 +5,14 @@
 //! "Member"): it never guesses a fence.
 
 use crate::limits;
-use crate::replication::config::{Acks, Ancestor, Config, Protection};
+use crate::replication::config::{Acks, Config, Protection};
 use crate::replication::{EpochTable, Fence, Meta};
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 use standfast_wal::record::{field, is_gapless};
 use standfast_wal::{
-    ClusterId, Disk, Epoch, Field, History, Incarnation, Link, Lsn, NodeId, Nonce, Storage, durable,
+    Ancestor, ClusterId, Disk, Epoch, Field, History, Incarnation, Link, NodeId, Nonce, Storage,
+    durable,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,7 +22,7 @@ use std::path::Path;
 pub const FILE: &str = "meta";
 
 const MAGIC: Field = field(0, 8, "magic", "`SFMETA` and two zeros");
-const VERSION: Field = field(8, 4, "version", "1");
+const VERSION: Field = field(8, 4, "version", "2");
 const LENGTH: Field = field(12, 4, "length", "bytes of the contents behind this head");
 const CRC: Field = field(16, 4, "crc", "CRC-32 of version, length and contents");
 const RESERVED: Field = field(20, 4, "reserved", "0");
@@ -62,8 +63,7 @@ pub struct RestoredNode {
     pub incarnation: Incarnation,
     /// The new history; its generation is above every one that was found.
     pub history: History,
-    /// Each with the last LSN shared with it.
-    pub ancestors: Vec<(History, u64)>,
+    pub ancestors: Vec<Ancestor>,
     /// Where the restored state stands.
     pub link: Link,
     pub epochs: EpochTable,
@@ -269,11 +269,7 @@ pub fn create_restored<S: Storage>(
         .map_or(new.link.position.epoch, |entry| entry.epoch);
     let config = Config {
         history: new.history,
-        ancestors: new
-            .ancestors
-            .into_iter()
-            .map(|(past, fork)| Ancestor::at(past, Lsn(fork)))
-            .collect(),
+        ancestors: new.ancestors,
         epoch,
         version: 1,
         nonce: new.nonce,

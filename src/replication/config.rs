@@ -1,7 +1,7 @@
 //! The register's one value: who is a member, who is primary, which acknowledgements count.
 
 use serde::{Deserialize, Serialize};
-use standfast_wal::{Epoch, History, Incarnation, Lsn, NodeId, Nonce};
+use standfast_wal::{Ancestor, Epoch, History, Incarnation, NodeId, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many members of the sync set must hold a write before it is acknowledged.
@@ -50,37 +50,6 @@ pub struct Member {
     /// Lower is preferred as a successor.
     pub priority: u32,
     pub addresses: Addresses,
-}
-
-/// A history that another one forked from. What its founder held and did not know to be committed
-/// the old history may hold, too, or have replaced: nobody can tell for a founder that is alone.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Ancestor {
-    pub history: History,
-    /// Everything through this LSN is the same in both.
-    pub shared: Lsn,
-    /// Nothing behind this LSN is.
-    pub end: Lsn,
-}
-
-impl Ancestor {
-    /// Where all that is kept of it was committed.
-    pub fn at(history: History, fork: Lsn) -> Ancestor {
-        Ancestor {
-            history,
-            shared: fork,
-            end: fork,
-        }
-    }
-
-    /// As it is for a history that goes back behind this fork.
-    pub fn up_to(self, fork: &Ancestor) -> Ancestor {
-        Ancestor {
-            shared: self.shared.min(fork.shared),
-            end: self.end.min(fork.end),
-            ..self
-        }
-    }
 }
 
 /// The value of the register; changed only by compare-and-set against its exact version.
@@ -138,7 +107,7 @@ impl Config {
         roles.filter(|one| one.role == MemberRole::Data).count()
     }
 
-    /// What the archive and snapshots name: each history with the last LSN surely shared with it.
+    /// What snapshots name: each history with the last LSN surely shared with it.
     pub fn forks(&self) -> Vec<(History, u64)> {
         let forks = self.ancestors.iter();
         forks.map(|one| (one.history, one.shared.0)).collect()

@@ -4,10 +4,10 @@
 //! one replaced in an epoch which the founder never heard of. With the epoch they do, because of
 //! one history one primary writes in it (I3), and the forks tell whose reigns two logs share.
 
-use crate::replication::config::{Ancestor, Config};
+use crate::replication::config::Config;
 use crate::replication::epochs::EpochTable;
 use crate::replication::fence::Fence;
-use standfast_wal::Lsn;
+use standfast_wal::{Ancestor, Lsn};
 
 /// Whether a point that somebody has seen is in the history here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

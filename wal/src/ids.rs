@@ -100,6 +100,37 @@ impl fmt::Display for History {
     }
 }
 
+/// A history that another one forked from. What its founder held and did not know to be committed
+/// the old history may hold, too, or have replaced: nobody can tell for a founder that is alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Ancestor {
+    pub history: History,
+    /// Everything through this LSN is the same in both.
+    pub shared: Lsn,
+    /// Nothing behind this LSN is.
+    pub end: Lsn,
+}
+
+impl Ancestor {
+    /// Where all that is kept of it was committed.
+    pub fn at(history: History, fork: Lsn) -> Ancestor {
+        Ancestor {
+            history,
+            shared: fork,
+            end: fork,
+        }
+    }
+
+    /// As it is for a history that goes back behind this fork.
+    pub fn up_to(self, fork: &Ancestor) -> Ancestor {
+        Ancestor {
+            shared: self.shared.min(fork.shared),
+            end: self.end.min(fork.end),
+            ..self
+        }
+    }
+}
+
 /// The end of a log, ordered as promotion weighs logs: by epoch, then by LSN.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,

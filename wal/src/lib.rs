@@ -39,8 +39,8 @@ pub use mark::Mark;
 pub use open::BY_ORDER as CUT_BY_ORDER;
 pub use reader::{ReadError, Reader};
 pub use record::{
-    Chain, ClusterId, Damage, Epoch, Field, Head, History, Incarnation, Kind, Link, Lsn, NodeId,
-    Nonce, Position, Record,
+    Ancestor, Chain, ClusterId, Damage, Epoch, Field, Head, History, Incarnation, Kind, Link, Lsn,
+    NodeId, Nonce, Position, Record,
 };
 pub use scribe::{Scribe, WriterEvent};
 pub use storage::{File, Storage, disk::Disk, sim::SimDisk};

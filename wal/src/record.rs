@@ -4,7 +4,7 @@
 //! same bytes lie on every disk and cross every wire; nothing in them differs from node to node.
 
 pub use crate::ids::{
-    Chain, ClusterId, Epoch, History, Incarnation, Link, Lsn, NodeId, Nonce, Position,
+    Ancestor, Chain, ClusterId, Epoch, History, Incarnation, Link, Lsn, NodeId, Nonce, Position,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;

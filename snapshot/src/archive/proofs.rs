@@ -3,12 +3,13 @@
 
 use super::*;
 use crate::catalogue::read;
-use crate::fixtures::{CLUSTER, Opaque, card, fine, key, link_at, log, snapshot_with};
+use crate::fixtures::{CLUSTER, Opaque, blocks, card, fine, key, link_at, log, snapshot_with};
 use crate::retention::{Expiry, Policy, expire};
 use crate::store::Memory;
 use crate::verify::{Finding, Report, verify};
-use crate::{Store, Target, plan};
+use crate::{Header, Options, Reader, Store, Target, Writer, plan};
 use crate::{sealed, segment};
+use standfast_wal::NodeId;
 
 fn to(keys: &[usize]) -> Recipients {
     let all: Vec<_> = keys.iter().map(|n| key(*n).0).collect();
@@ -253,4 +254,41 @@ fn go(memory: &Arc<Memory>, expiry: &Expiry) {
         assert!(!findings.iter().any(missing), "{path}: {findings:?}");
     }
     assert!(proved(memory, &key(1).1).is_sound());
+}
+
+/// A snapshot that lacked something was put again while nothing else was written, by a process that
+/// has ended: the next one names it.
+#[test]
+fn a_snapshot_that_was_put_again_is_named_again() {
+    let memory = Arc::new(Memory::default());
+    let store: Shared = memory.clone();
+    ship_to(&memory, &to(&[]), 40, Some(20));
+    let found = read(&store, CLUSTER).unwrap();
+    let path = &found.histories[0].snapshots[0].path;
+    let link = found.histories[0].snapshots[0].link;
+    // The same state from another node.
+    let scratch = tempfile::tempdir().unwrap();
+    let file = snapshot_with(scratch.path(), link, &[&[7; 900], &[20; 900]]);
+    let reader = Reader::open(&file).unwrap();
+    let header = Header {
+        node: NodeId(99),
+        ..reader.header().clone()
+    };
+    let theirs = scratch.path().join("theirs.sfs");
+    let mut writer = Writer::create(&theirs, &header, Options::default()).unwrap();
+    let references = reader.segments().unwrap();
+    let named = segment::blocks(&references);
+    for block in blocks(1, 100).into_iter().chain(named) {
+        writer.push(block).unwrap();
+    }
+    writer.publish().unwrap();
+    let other = Arc::new(Memory::default());
+    let (shipper, _) = Shipper::open(&(other.clone() as Shared), &card(1, &[]), &to(&[])).unwrap();
+    shipper.put_snapshot(&theirs).unwrap();
+    memory.replace(path, &other.get(path).unwrap()).unwrap();
+    let told = &proved(&memory, &nobody()).histories[0].findings;
+    assert!(matches!(told[..], [Finding::Replaced { .. }]), "{told:?}");
+    ship_to(&memory, &to(&[]), 60, None);
+    let told = &proved(&memory, &nobody()).histories[0].findings;
+    assert_eq!(told[..], []);
 }

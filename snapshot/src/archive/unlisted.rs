@@ -33,6 +33,7 @@ impl Unlisted {
         for lsn in snapshots {
             unlisted.note_snapshot(store, dir, lsn)?;
         }
+        unlisted.note_if_replaced(store, dir)?;
         let pieces = catalogue::pieces_from(&**store, dir, previous.lsn.next())?;
         // An archive that is older than manifests: the chain speaks for what is far behind.
         let newest = pieces.len().saturating_sub(ENTRIES_MAX / 2);
@@ -46,6 +47,24 @@ impl Unlisted {
             }
         }
         Ok(unlisted)
+    }
+
+    /// The snapshot that the newest manifest names may have been put again since, with other bytes.
+    fn note_if_replaced(&mut self, store: &Shared, dir: &str) -> Result<()> {
+        let path = join(dir, &catalogue::manifest_name(self.previous));
+        let named = match catalogue::read_manifest(&**store, &path) {
+            Ok(manifest) => manifest.named,
+            Err(error) if error.is_unanswered() => return Err(error),
+            // There is none, or `verify` says so.
+            Err(_) => return Ok(()),
+        };
+        let lsn = self.previous.snapshot_lsn;
+        let is_it = |one: &&Named| one.first == Lsn::ZERO && one.last == lsn;
+        if let Some(known) = named.iter().find(is_it).copied() {
+            self.note_snapshot(store, dir, lsn)?;
+            self.named.remove(&known);
+        }
+        Ok(())
     }
 
     pub(super) fn note(&mut self, head: &LogHead) {
@@ -66,7 +85,8 @@ impl Unlisted {
 
     /// Whether enough, or a snapshot, waits to be named.
     pub(super) fn is_due(&self) -> bool {
-        let is_snapshot = |one: &Named| one.first == Lsn::ZERO;
+        let is_new = |one: &Named| one.last > self.previous.snapshot_lsn;
+        let is_snapshot = |one: &Named| one.first == Lsn::ZERO && is_new(one);
         self.named.len() >= MANIFEST_PIECES || self.named.iter().any(is_snapshot)
     }
 

@@ -69,6 +69,11 @@ pub(super) fn parse_snapshot_name(name: &str) -> Option<Lsn> {
     parse_lsn(name.strip_prefix(SNAPSHOT_PREFIX)?)
 }
 
+/// Whether this is the path of a snapshot.
+pub fn is_snapshot(path: &str) -> bool {
+    parse_snapshot_name(store::last_part(path)).is_some()
+}
+
 pub(super) fn parse_log_name(name: &str) -> Option<(Lsn, Lsn)> {
     let (first, last) = name.strip_prefix(LOG_PREFIX)?.split_once('-')?;
     Some((parse_lsn(first)?, parse_lsn(last)?))

@@ -5,7 +5,8 @@ use super::{Point, Step};
 use crate::catalogue::{HistoryEntry, SnapshotEntry};
 use standfast_wal::{Chain, Link, Lsn, Position};
 
-/// One history's share of a lineage: LSNs above `above` up to `through`.
+/// One history's share of a lineage: LSNs above `above` up to `through`; and log from further back,
+/// where its founder put again what its ancestor's archive lacks.
 pub(super) struct Segment<'a> {
     pub(super) entry: Option<&'a HistoryEntry>,
     pub(super) above: Lsn,
@@ -85,10 +86,8 @@ impl<'a> Segment<'a> {
             };
             (link, point)
         });
-        let (above, through) = (self.above, self.through);
         let all = snapshots.chain(logs);
-        all.filter(|(_, point)| above <= point.lsn && point.lsn <= through)
-            .collect()
+        all.filter(|(_, point)| point.lsn <= self.through).collect()
     }
 
     pub(super) fn known(&self) -> Vec<Point> {

@@ -5,7 +5,7 @@ use crate::catalogue::{HistoryEntry, LogEntry};
 use crate::fixtures::{CLUSTER, history, link_at, log, time};
 use crate::object::encode_log;
 use crate::seal::Recipients;
-use standfast_wal::{Chain, NodeId, Record};
+use standfast_wal::{Ancestor, Chain, NodeId, Record};
 
 fn snapshot(link: Link) -> SnapshotEntry {
     SnapshotEntry {
@@ -217,6 +217,62 @@ fn a_piece_of_another_chain_is_no_continuation() {
     );
 }
 
+/// History 2 was founded at 30, on a log of which 26 was known to be committed, and 20 archived.
+#[test]
+fn what_an_ancestors_archive_lacks_its_successor_has_put_again() {
+    let first = log(Link::default(), 2, 30);
+    let second = log(link_at(&first, 30), 2, 50);
+    let held = [first.clone(), second].concat();
+    let replaced = log(link_at(&first, 24), 3, 40);
+    let mut two = entry(2, vec![], pieces(2, &held, &[(21, 24), (25, 34), (35, 50)]));
+    two.ancestors = vec![Ancestor {
+        history: history(1),
+        shared: Lsn(24),
+        end: Lsn(30),
+    }];
+    let mut logs = pieces(1, &first, &[(1, 20)]);
+    for more in [vec![], pieces(1, &replaced, &[(25, 40)])] {
+        logs.extend(more);
+        let all = catalogue(vec![entry(1, vec![], logs.clone()), two.clone()]);
+        let way = "from nothing: 1/log-1-20 2/log-21-24 2/log-25-34 2/log-35-50";
+        assert_eq!(show(&all, Target::Latest), way);
+        assert_eq!(
+            show(&all, Target::Lsn(Lsn(23))),
+            "from nothing: 1/log-1-20 2/log-21-24"
+        );
+        let lineage = Lineage::of(&all, history(2)).unwrap();
+        assert_eq!(lineage.gaps(), []);
+        let kept: Vec<&str> = lineage.logs_behind(Lsn(20)).collect();
+        assert_eq!(kept, ["2/log-21-24", "2/log-25-34", "2/log-35-50"]);
+    }
+}
+
+/// Its founder held more than it knew to be committed, and has put nothing of that yet.
+#[test]
+fn a_history_that_was_only_founded_is_not_all_there() {
+    let first = log(Link::default(), 2, 40);
+    let one = entry(1, vec![], pieces(1, &first, &[(1, 40)]));
+    let mut two = entry(2, vec![], vec![]);
+    two.ancestors = vec![Ancestor {
+        history: history(1),
+        shared: Lsn(20),
+        end: Lsn(30),
+    }];
+    let all = catalogue(vec![one, two]);
+    let refused = show(&all, Target::Latest);
+    assert!(
+        refused.contains("points are lsn:20") && refused.ends_with("the newest known is lsn:30"),
+        "{refused}"
+    );
+    assert_eq!(
+        show(&all, Target::Lsn(Lsn(20))),
+        "from nothing: 1/log-1-40 through 20"
+    );
+    let lineage = Lineage::of(&all, history(2)).unwrap();
+    assert_eq!(lineage.gaps().len(), 1);
+    assert_eq!(lineage.held().unwrap().lsn, Lsn(20));
+}
+
 /// Three histories: 1 up to 30 is 2's past; 3 went back to 25, behind that fork and inside a
 /// record.
 #[test]
@@ -226,9 +282,12 @@ fn a_history_owns_the_log_of_its_ancestors_up_to_the_forks() {
     let fork = first.iter().find(|r| r.last_lsn() == Lsn(26)).unwrap();
     let third = log(crate::object::link_inside(fork, Lsn(25)), 2, 45);
     let mut two = entry(2, vec![], pieces(2, &second, &[(31, 50)]));
-    two.ancestors = vec![(history(1), 30)];
+    two.ancestors = vec![Ancestor::at(history(1), Lsn(30))];
     let mut three = entry(3, vec![], pieces(3, &third, &[(26, 45)]));
-    three.ancestors = vec![(history(1), 30), (history(2), 25)];
+    let forks = [(1, 30), (2, 25)];
+    three.ancestors = forks
+        .map(|(g, lsn)| Ancestor::at(history(g), Lsn(lsn)))
+        .to_vec();
     let snapshots = vec![snapshot(link_at(&first, 20)), snapshot(link_at(&first, 28))];
     let one = entry(1, snapshots, pieces(1, &first, &[(1, 40)]));
     let all = catalogue(vec![one, two, three]);

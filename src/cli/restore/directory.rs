@@ -197,7 +197,11 @@ fn write_snapshot<D: Directory>(
         cluster_name: new.cluster_name.clone(),
         node: new.node,
         history: new.history,
-        ancestors: new.ancestors.clone(),
+        ancestors: new
+            .ancestors
+            .iter()
+            .map(|past| (past.history, past.shared.0))
+            .collect(),
         link: rebuilt.link,
         digest: head.digest.0,
         counts: [head.keys, head.tokens, 0, 0],

@@ -158,7 +158,8 @@ fn load(
     let reader = fetch_snapshot(store, path, identities).map_err(broken)?;
     reader.check_cluster(cluster).map_err(broken)?;
     let header = reader.header();
-    let known = |history| plan.history == history || plan.ancestors.iter().any(|a| a.0 == history);
+    let known =
+        |history| plan.history == history || plan.ancestors.iter().any(|a| a.history == history);
     if header.link != entry.link || !known(header.history) {
         return Err(Broken::not_listed(path, reader.file()));
     }

@@ -16,7 +16,7 @@ use standfast_snapshot::verify::{Report, glance, verify};
 use standfast_snapshot::{
     Card, Header, Identities, Options, Recipients, Shipper, Target, Writer, archive,
 };
-use standfast_wal::{Epoch, Kind, Record};
+use standfast_wal::{Ancestor, Epoch, Kind, Record};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -153,7 +153,10 @@ fn card(history: History, ancestors: &[(History, u64)]) -> Card {
         cluster: CLUSTER,
         cluster_name: "bank".to_owned(),
         history,
-        ancestors: ancestors.to_vec(),
+        ancestors: ancestors
+            .iter()
+            .map(|(past, fork)| Ancestor::at(*past, Lsn(*fork)))
+            .collect(),
     }
 }
 
@@ -724,5 +727,29 @@ fn an_encrypted_archive_restores_with_its_keys_and_says_which_are_missing() {
     }
     for (keys, lsn) in [([old_key], newest), ([new_key], before)] {
         assert!(refused(&keys, lsn).contains("none of the identities given opens it"));
+    }
+}
+
+/// What the founder of an earlier history held and did not know to be committed stays as far as the
+/// point restored has it.
+#[test]
+fn a_restored_history_shares_with_its_ancestors_what_its_source_did() {
+    let scratch = tempfile::tempdir().unwrap();
+    build(scratch.path());
+    let catalogue = catalogue::read(&stored(&scratch.path().join("archive")), CLUSTER).unwrap();
+    let mut plan = plan(&catalogue, None, Target::Latest).unwrap();
+    let past = |generation, shared, end| Ancestor {
+        history: History { generation, id: 5 },
+        shared: Lsn(shared),
+        end: Lsn(end),
+    };
+    plan.ancestors = vec![past(0, 10, 20)];
+    let own = |lsn| Ancestor::at(plan.history, Lsn(lsn));
+    for (lsn, older) in [
+        (30, past(0, 10, 20)),
+        (15, past(0, 10, 15)),
+        (5, past(0, 5, 5)),
+    ] {
+        assert_eq!(ancestors(&plan, Lsn(lsn)), [older, own(lsn)]);
     }
 }

@@ -33,10 +33,11 @@ impl Engine {
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
     }
 
-    /// When the newest proof ended, if it found something wrong.
+    /// When the newest proof ended, if it found something wrong that a snapshot mends: no snapshot
+    /// fills a hole in the log.
     pub(super) fn unsound(&self) -> Option<u64> {
         let verified = self.archive.known.verified.as_ref();
-        verified.filter(|v| v.findings > 0).map(|v| v.at_ns)
+        verified.filter(|v| v.mendable > 0).map(|v| v.at_ns)
     }
 
     /// Tells of a proof that is new.

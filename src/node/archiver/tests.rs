@@ -5,8 +5,8 @@ mod proofs;
 use super::*;
 use crate::node::shelf::Contents;
 use standfast_snapshot::store::Memory;
-use standfast_snapshot::{Card, Store, catalogue, plan};
-use standfast_wal::{ClusterId, Epoch};
+use standfast_snapshot::{Card, Store, Target, catalogue, plan};
+use standfast_wal::{Ancestor, ClusterId, Epoch};
 use std::sync::Arc;
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -305,7 +305,7 @@ fn an_archive_of_others_is_refused() {
     assert!(twin.contains("is not a later one of"), "{twin}");
     let later = Card {
         history: history(2),
-        ancestors: vec![(history(1), 20)],
+        ancestors: vec![Ancestor::at(history(1), Lsn(20))],
         ..mine.card.clone()
     };
     assert!(archiver(&memory).round(
@@ -318,6 +318,29 @@ fn an_archive_of_others_is_refused() {
     ));
     let earlier = refused(mine.card.clone());
     assert!(earlier.contains("is not a later one of"), "{earlier}");
+}
+
+/// The founder knew that 23 was committed, and its log ended at 25.
+#[test]
+fn what_an_ancestor_had_not_archived_its_successor_puts() {
+    let memory = Arc::new(Memory::default());
+    let mut log = Log::new(25);
+    assert!(archiver(&memory).round(&order(&log), &log, at(log.now())));
+    assert_eq!(pieces(&memory), [(1, 20)]);
+    log.grow(15);
+    let mut order = order(&log);
+    order.card.history = history(2);
+    order.card.ancestors = vec![Ancestor {
+        history: history(1),
+        shared: Lsn(23),
+        end: Lsn(25),
+    }];
+    assert!(archiver(&memory).round(&order, &log, at(log.now())));
+    assert_eq!(pieces(&memory), [(1, 20), (21, 40)]);
+    let shared: Shared = memory;
+    let all = catalogue::read(&shared, CLUSTER).unwrap();
+    let plan = plan(&all, Some(history(2)), Target::Latest).unwrap();
+    assert_eq!(plan.newest.lsn, Lsn(40));
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Archiver {
         let interval = limits::ARCHIVE_SNAPSHOT_INTERVAL.as_nanos();
         self.upload_after = now.boot + u64::try_from(interval).unwrap_or(u64::MAX);
         self.uploading = Some((order.card.history, lsn));
-        self.mending = order.unsound.filter(|_| order.unsound > self.mended);
+        self.mending = order.unsound.filter(|_| order.unsound != self.mended);
         Some(Upload {
             shipper: course.shipper.clone(),
             lsn,
@@ -57,7 +57,7 @@ impl Archiver {
         match result {
             Ok(sent) => {
                 self.upload_error = None;
-                self.mended = self.mended.max(mending);
+                self.mended = mending.or(self.mended);
                 self.standing.stored_bytes += sent.put;
                 self.standing.sent = Some(sent);
                 // Where it may have closed a hole the archive is looked at again.

@@ -1,6 +1,7 @@
 //! Snapshots on their way between nodes: offered, taken in piece by piece, installed.
 
 use super::{Backup, CopyOutput, Incoming, Newest};
+use crate::node::backup::What;
 use crate::node::engine::{Engine, Output};
 use crate::node::refusal::Refusal;
 use crate::node::statement::{Made, Statement};
@@ -143,13 +144,16 @@ impl Engine {
             self.copies.next_ticket += 1;
             let ticket = self.copies.next_ticket;
             self.copies.shipping.insert(ticket, backup.client);
-            let through = self.copies.applied.position.lsn;
+            let what = What {
+                card: self.card(),
+                snapshot: newest,
+                through: self.copies.applied.position.lsn,
+            };
             let Backup { to, who, .. } = backup;
             self.emit(Output::Snapshot(CopyOutput::BackUp {
                 ticket,
                 to,
-                snapshot: newest,
-                through,
+                what,
                 who,
             }));
         }

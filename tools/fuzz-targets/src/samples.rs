@@ -1,7 +1,7 @@
 //! Real things to encode: what the seeds of several targets are made of.
 
 use bytes::{Bytes, BytesMut};
-use standfast::replication::config::{Acks, Addresses, Ancestor, Member, MemberRole, Protection};
+use standfast::replication::config::{Acks, Addresses, Member, MemberRole, Protection};
 use standfast::replication::{Config, EpochEntry, EpochTable};
 use standfast::state::command::{
     Batch, BatchForm, ExpireCondition, Expiry, Multi, Once, Scan, Set, SetCondition, SetReply,
@@ -11,7 +11,7 @@ use standfast::state::ledger::record::{account_flags, transfer_flags};
 use standfast::state::ledger::{Account, Transfer};
 use standfast::state::{Attestation, Command, Digest};
 use standfast_wal::{
-    ClusterId, Epoch, History, Incarnation, Kind, Link, Lsn, NodeId, Nonce, Record,
+    Ancestor, ClusterId, Epoch, History, Incarnation, Kind, Link, Lsn, NodeId, Nonce, Record,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

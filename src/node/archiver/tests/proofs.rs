@@ -145,6 +145,7 @@ fn the_next_snapshot_behind_a_proof_that_found_damage_mends_what_it_shares() {
     let before = begin_snapshot(&mut archiver, &order(&log), &log);
     let second = prove(&mut archiver, &order_at(&log, None), 100 * SECOND).unwrap();
     assert!(second.findings > 0, "{second:?}");
+    assert!(second.mendable > 0, "{second:?}");
     put_snapshot(&mut archiver, before, &log, 7);
     let unsound = Some(second.at_ns);
     let wants = |archiver: &mut Archiver, log: &Log| {
@@ -160,6 +161,12 @@ fn the_next_snapshot_behind_a_proof_that_found_damage_mends_what_it_shares() {
     assert!(!wants(&mut archiver, &log), "no more than once");
     let third = prove(&mut archiver, &order_at(&log, unsound), 1000 * SECOND).unwrap();
     assert_eq!((third.findings, third.first), (0, None));
+    let mut names = memory.names().into_iter();
+    let piece = names.find(|name| name.contains("/log-")).unwrap();
+    memory.delete(&piece).unwrap();
+    let fourth = prove(&mut archiver, &order_at(&log, unsound), 1100 * SECOND).unwrap();
+    assert!(fourth.findings > 0, "{fourth:?}");
+    assert_eq!(fourth.mendable, 0, "no snapshot fills a hole in the log");
 }
 
 #[test]

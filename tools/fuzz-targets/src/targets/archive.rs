@@ -17,7 +17,7 @@ use standfast_snapshot::object::{
 };
 use standfast_snapshot::sealed::{Clear, SEALED, SEALED_BYTES, SealedHead};
 use standfast_snapshot::{Card, Identities, LogHead, Recipients, RecipientsId, SegmentRef};
-use standfast_wal::{Field, Link, Lsn, Record};
+use standfast_wal::{Ancestor, Field, Link, Lsn, Record};
 
 pub const TARGET: Target = Target {
     name: "archive",
@@ -238,7 +238,11 @@ fn seeds() -> Vec<Vec<u8>> {
         ancestors,
     };
     let none = card(Vec::new()).encode();
-    let two = card(vec![(samples::HISTORY, 5), (samples::HISTORY, Lsn(9).0)]).encode();
+    let two = card(vec![
+        Ancestor::at(samples::HISTORY, Lsn(5)),
+        Ancestor::at(samples::HISTORY, Lsn(9)),
+    ])
+    .encode();
     vec![
         join(How::of(0, PIECE), &piece),
         join(How::of(How::REPAIRED, PIECE), &piece),

@@ -107,19 +107,22 @@ impl Observer {
     fn log_archived(&mut self, name: &str, bytes: &Bytes) -> Result<(), String> {
         let decoded = decode_log(name, bytes, &Identities::default());
         let (head, records) = decoded.map_err(|error| error.to_string())?;
-        let branch = self.log.branch(head.history);
-        let branch = branch.ok_or("of an unknown history")?;
-        let commit = self.log.true_commit(head.history);
+        self.log
+            .branch(head.history)
+            .ok_or("of an unknown history")?;
+        let commit = self.committed_in(head.history);
         for record in &records {
             let lsn = record.last_lsn();
-            if lsn > commit || branch.at(lsn) != Some(record) {
+            let there = self.committed_at(head.history, lsn);
+            if lsn > commit || there != Some(record) {
                 return Err(format!(
-                    "I6: it has {record:?} up to {lsn}; committed is {commit}, there stands {:?}",
-                    branch.at(lsn)
+                    "I6: it has {record:?} up to {lsn}; committed is {commit}, there stands \
+                     {there:?}"
                 ));
             }
         }
-        let before = branch.at(Lsn(head.first_lsn.0 - 1)).map(Record::link);
+        let before = Lsn(head.first_lsn.0 - 1);
+        let before = self.committed_at(head.history, before).map(Record::link);
         self.archived.ends_attested(before, &records)?;
         let put = self.archived.put.entry(head.history).or_default();
         *put = head.last_lsn().max(*put);
@@ -153,6 +156,17 @@ impl Observer {
         past.chain([self.log.true_commit(history)])
             .max()
             .unwrap_or_default()
+    }
+
+    /// What was committed there in a history, or in one of which it surely shares that.
+    fn committed_at(&self, history: History, lsn: Lsn) -> Option<&Record> {
+        let own = self.log.branch(history)?.at(lsn);
+        let inherited = || {
+            let past = self.register.newest(history)?.ancestors.iter().rev();
+            let mut sharing = past.filter(|past| lsn <= past.shared);
+            sharing.find_map(|past| self.log.branch(past.history)?.at(lsn))
+        };
+        own.or_else(inherited)
     }
 
     fn put_of(&self, history: History) -> Lsn {
