@@ -29,6 +29,7 @@ fn commands_read_as_documented() {
         "standfast set protection max-protection",
         "standfast backup list --dir b --json",
         "standfast backup verify --dir b",
+        "standfast backup verify --quick --from b",
         "standfast backup expire --dir b --keep-full 3 --keep-for 7d --dry-run",
         "standfast restore --from b --to d --target lsn:9 --activate --ignore-old-cluster --json",
         "standfast restore --from b --to d --target lsn:7 --node 2",

@@ -67,9 +67,10 @@ fn what_need_not_be_kept_is_removed_behind_a_sound_proof_and_the_rest_restores()
     wait_archived(&cluster);
     let said = archive_status(&cluster)["verified"].clone();
     assert_eq!(said["findings"], 0, "{said}");
-    cluster
-        .cli(&["backup", "verify", "--from", &from])
-        .success();
+    for depth in [&["--quick"][..], &[]] {
+        let verify = ["backup", "verify", "--from", &from];
+        cluster.cli(&[&verify, depth].concat()).success();
+    }
     let (lsn, at) = digest(&cluster.primary().client).expect("DIGEST is answered");
     let target = format!("lsn:{lsn}");
     let answer = cluster.cli(&[
