@@ -67,7 +67,7 @@ pub struct Plan {
     /// Up to this time the log followed is known to miss no command. `None`: it ends inside a
     /// record, and only the replay can tell whether a target by time was met.
     pub complete_until: Option<u64>,
-    /// The newest point known of this history (`Lineage::newest`).
+    /// The newest point known of this history (`Lineage::expected`).
     pub newest: Point,
 }
 
@@ -179,10 +179,17 @@ impl fmt::Display for Point {
 pub struct Lineage<'a> {
     pub history: History,
     pub ancestors: &'a [Ancestor],
+    /// No other has a higher generation: nothing has ended it.
+    is_newest: bool,
     segments: Vec<Segment<'a>>,
 }
 
 impl<'a> Lineage<'a> {
+    /// Whether nothing has ended it: no other history has a higher generation.
+    pub fn is_newest(&self) -> bool {
+        self.is_newest
+    }
+
     /// `None` if the archive has no such history.
     pub fn of(catalogue: &'a Catalogue, history: History) -> Option<Lineage<'a>> {
         let find = |history| catalogue.histories.iter().find(|e| e.history == history);
@@ -197,30 +204,36 @@ impl<'a> Lineage<'a> {
             above = above.max(through);
         }
         segments.push(Segment::new(Some(tip), above, Lsn(u64::MAX)));
+        let mut generations = catalogue.histories.iter().map(|e| e.history.generation);
         Some(Lineage {
             history,
             ancestors: &tip.ancestors,
+            is_newest: generations.all(|other| other <= history.generation),
             segments,
         })
     }
 
-    /// The newest point that there was to be archived, as far as anything tells: what the archive
-    /// holds, reachable or not, readable or not; and the end of the log that its founder began
-    /// with, which is to be put there.
+    /// The newest point that the archive is known to hold, reachable or not, readable or not.
     pub fn newest(&self) -> Option<Point> {
+        let points = self.segments.iter().flat_map(Segment::known);
+        points.max_by_key(|point| (point.lsn, point.timestamp))
+    }
+
+    /// The newest point that there was to be archived, as far as anything tells: what the archive
+    /// holds, and the end of the log that the history was founded on, which it puts there.
+    pub fn expected(&self) -> Option<Point> {
         let founded = self.ancestors.last().map(|past| Point {
             lsn: past.end,
             timestamp: None,
         });
         let founded = founded.filter(|point| point.lsn > Lsn::ZERO);
-        let points = self.held().into_iter().chain(founded);
+        let points = self.newest().into_iter().chain(founded);
         points.max_by_key(|point| (point.lsn, point.timestamp))
     }
 
-    /// The newest point that the archive is known to hold.
-    pub(crate) fn held(&self) -> Option<Point> {
-        let points = self.segments.iter().flat_map(Segment::known);
-        points.max_by_key(|point| (point.lsn, point.timestamp))
+    /// An upper bound (ns since 1970) of the newest point's time; `None`: there is no point.
+    pub(crate) fn newest_by(&self) -> Option<u64> {
+        self.segments.iter().filter_map(Segment::latest_ns).max()
     }
 
     /// What can be restored, by where it starts.
@@ -263,7 +276,12 @@ impl<'a> Lineage<'a> {
             });
             to = self.follow(start, &mut ways).to;
         }
-        if self.newest().is_some_and(|newest| newest.lsn > to.lsn) {
+        // One that has ended puts nothing more.
+        let known = match self.is_newest {
+            true => self.expected(),
+            false => self.newest(),
+        };
+        if known.is_some_and(|newest| newest.lsn > to.lsn) {
             gaps.push(Gap {
                 after: to,
                 before: None,
@@ -382,9 +400,10 @@ pub fn plan(
 ) -> Result<Plan, Unmet> {
     let history = history.map_or_else(|| newest_history(catalogue), Ok)?;
     let lineage = Lineage::of(catalogue, history).ok_or(Unmet::Nothing)?;
-    let newest = lineage.newest().ok_or(Unmet::Nothing)?;
+    let newest = lineage.expected().ok_or(Unmet::Nothing)?;
     let stop = match target {
         Target::Latest if is_cut_short(catalogue, history) => {
+            let newest = lineage.newest().ok_or(Unmet::Nothing)?;
             return Err(Unmet::Expired { newest });
         }
         Target::Latest => Stop::Lsn(newest.lsn),

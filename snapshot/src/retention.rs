@@ -61,10 +61,7 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
         let Some(lineage) = Lineage::of(catalogue, entry.history) else {
             continue;
         };
-        // A newest point without a known time counts as young: it is better kept.
-        let is_young = lineage
-            .held()
-            .is_some_and(|newest| newest.timestamp.is_none_or(|at| at >= from_ns));
+        let is_young = lineage.newest_by().is_some_and(|at| at >= from_ns);
         if entry.history.generation == highest || is_young {
             counting.insert(entry.history);
             keep(&lineage, policy, from_ns, &mut kept);
@@ -74,6 +71,14 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
         }
         if entry.history.generation == highest {
             kept.extend(unlisted(entry));
+            // Until it has put what its founder held, that lies nowhere else.
+            let owes = lineage.expected().map(|one| one.lsn) > lineage.newest().map(|one| one.lsn);
+            let past = entry.ancestors.last().filter(|_| owes);
+            let past = past.and_then(|past| Lineage::of(catalogue, past.history));
+            if let Some(past) = past {
+                counting.insert(past.history);
+                keep(&past, policy, from_ns, &mut kept);
+            }
         }
     }
     let may_go = |path: &&String| !kept.contains(path.as_str());

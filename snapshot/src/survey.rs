@@ -4,11 +4,13 @@
 //! enough to say where the log ends, and whether that end can be restored.
 
 use crate::Result;
+use crate::archive::read_log;
 use crate::card::Card;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry};
 use crate::object::LogHead;
 use crate::plan::Lineage;
 use crate::read::side_by_side;
+use crate::seal::Identities;
 use crate::store::{Shared, join};
 use standfast_wal::{Link, Lsn};
 
@@ -92,15 +94,40 @@ fn inherited(store: &Shared, card: &Card) -> Result<Lsn> {
         let forks = card.ancestors[i..].iter().map(|one| one.shared);
         let through = forks.min().expect("at least this one");
         let dir = catalogue::history_dir(card.cluster, ancestor.history);
-        let mut snapshots = catalogue::snapshots_in(&**store, &dir)?;
-        snapshots.retain(|lsn| *lsn <= through);
-        let base = snapshots.iter().copied().max().unwrap_or(Lsn::ZERO);
-        let pieces = catalogue::pieces_reaching(&**store, &dir, base, &snapshots)?;
-        let ends = pieces.into_iter().map(|(_, last)| last);
-        let end = ends.chain([base]).max().expect("at least one");
-        reached = reached.max(end.min(through));
+        reached = reached.max(sound_through(store, &dir, through)?);
     }
     Ok(reached)
+}
+
+/// Up to where the log in `dir` goes on unbroken, no further than `through`: behind its newest
+/// snapshot, or to its end where that lies before the snapshot. Too low is harmless, too high would
+/// leave a hole.
+fn sound_through(store: &Shared, dir: &str, through: Lsn) -> Result<Lsn> {
+    let snapshots = catalogue::snapshots_in(&**store, dir)?;
+    let base = snapshots.into_iter().filter(|lsn| *lsn <= through).max();
+    let base = base.unwrap_or(Lsn::ZERO);
+    let mut pieces = catalogue::pieces_from(&**store, dir, Lsn::ZERO)?;
+    pieces.retain(|(first, _)| *first <= through);
+    loop {
+        let at_base = pieces.iter().filter(|(first, _)| *first <= base.next());
+        let mut reached = at_base.map(|(_, last)| *last).max().unwrap_or(base);
+        for (first, last) in &pieces {
+            if base <= reached && *first <= reached.next() {
+                reached = reached.max(*last);
+            }
+        }
+        // Whoever put the last one may have died before he read it back.
+        let is_last = |(_, last): &(Lsn, Lsn)| *last == reached;
+        let Some(at) = pieces.iter().position(is_last) else {
+            return Ok(reached.min(through));
+        };
+        let path = join(dir, &catalogue::log_name(pieces[at].0, pieces[at].1));
+        match read_log(&**store, &path, &Identities::default()) {
+            Err(error) if error.is_unanswered() => return Err(error),
+            Err(error) if error.locked_to().is_none() => drop(pieces.remove(at)),
+            _ => return Ok(reached.min(through)),
+        }
+    }
 }
 
 /// What an archive lacks that was there.

@@ -77,6 +77,14 @@ pub struct HistoryReport {
     pub findings: Vec<Finding>,
 }
 
+impl HistoryReport {
+    /// The newest point is not in reach.
+    fn is_cut_off(&self) -> bool {
+        let newest = self.newest.map_or(Lsn::ZERO, |newest| newest.lsn);
+        self.ranges.iter().all(|range| range.to.lsn < newest)
+    }
+}
+
 /// What was proved of one cluster's archive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
@@ -99,6 +107,25 @@ impl HistoryReport {
 }
 
 impl Report {
+    /// Whether another snapshot mends what can be mended: damage in what snapshots share, or that
+    /// the newest point is not in reach.
+    pub fn wants_snapshot(&self) -> bool {
+        let of = |one: &HistoryReport| one.history.generation;
+        let newest = self.histories.iter().map(of).max();
+        let mut current = self.histories.iter().filter(|one| Some(of(one)) == newest);
+        let findings = self.histories.iter().flat_map(|one| &one.findings);
+        let is_mended = |one: &Finding| {
+            matches!(
+                one,
+                Finding::Damaged {
+                    is_mended: true,
+                    ..
+                }
+            )
+        };
+        findings.into_iter().any(is_mended) || current.any(HistoryReport::is_cut_off)
+    }
+
     pub fn is_sound(&self) -> bool {
         !self.histories.is_empty() && self.histories.iter().all(HistoryReport::is_sound)
     }
@@ -315,11 +342,15 @@ fn conclude(entry: &mut HistoryEntry, mut damaged: Vec<Unreadable>) -> Vec<Findi
     let is_sound = |path: &String| damaged.iter().all(|bad| bad.path != *path);
     entry.snapshots.retain(|snapshot| is_sound(&snapshot.path));
     entry.logs.retain(|log| is_sound(&log.path));
-    entry.unreadable.append(&mut damaged);
-    findings.extend(entry.unreadable.iter().map(|bad| Finding::Damaged {
+    let finding = |bad: &Unreadable, is_mended| Finding::Damaged {
         path: bad.path.clone(),
         reason: bad.reason.clone(),
-    }));
+        is_mended,
+    };
+    findings.extend(entry.unreadable.iter().map(|bad| finding(bad, false)));
+    let in_snapshots = |bad: &Unreadable| catalogue::is_snapshot(&bad.path);
+    findings.extend(damaged.iter().map(|bad| finding(bad, in_snapshots(bad))));
+    entry.unreadable.append(&mut damaged);
     findings
 }
 
@@ -418,7 +449,8 @@ fn prove_lineage(
     let lineage = Lineage::of(catalogue, history).expect("it is in this catalogue");
     let reaches = lineage.reaches();
     findings.extend(lineage.gaps().into_iter().map(Finding::Hole));
-    if reaches.is_empty() {
+    // Of one that has ended no more may be left than says how far it had come.
+    if reaches.is_empty() && lineage.is_newest() {
         findings.push(Finding::Nothing);
     }
     let attested = reaches.iter().filter_map(attested_by);

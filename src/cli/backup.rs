@@ -213,6 +213,7 @@ pub(super) fn is_whole(catalogue: &Catalogue) -> bool {
 fn holes(lineage: &Lineage<'_>) -> Vec<String> {
     let mut holes: Vec<String> = lineage.gaps().iter().map(ToString::to_string).collect();
     if let Some(newest) = lineage.newest()
+        && lineage.is_newest()
         && lineage.reaches().is_empty()
     {
         let newest = point(&newest);

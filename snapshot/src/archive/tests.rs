@@ -407,3 +407,31 @@ fn segments_go_with_the_last_snapshot_that_needs_them() {
     let expiry = expire(&catalogue, policy, u64::MAX);
     assert!(expiry.segments.is_empty(), "{expiry:?}");
 }
+
+/// A successor begins where its ancestor's archive ends, as far as that is unbroken and sound.
+#[test]
+fn a_successor_puts_what_its_ancestors_archive_lacks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    let records = log(Link::default(), 2, 60);
+    let one = card(1, &[]);
+    let mut generation = 1;
+    let mut inherited = |shared: u64| {
+        generation += 1;
+        let card = card(generation, &[(1, shared)]);
+        let opened = Shipper::open(&stored(dir), &card, &Recipients::default());
+        opened.unwrap().1.inherited.0
+    };
+    assert_eq!(inherited(30), 0, "nothing is there");
+    let snapshot = snapshot_file(dir, link_at(&records, 24), 1);
+    ship(&stored(dir), &one, Some(&snapshot), []).unwrap();
+    assert_eq!((inherited(30), inherited(20)), (24, 0), "a snapshot alone");
+    put_piece(dir, &one, &records[..10]);
+    assert_eq!(inherited(30), 20, "the snapshot is above its log");
+    let second = put_piece(dir, &one, &records[10..15]);
+    assert_eq!((inherited(40), inherited(27), inherited(15)), (30, 27, 15));
+    put_piece(dir, &one, &records[20..25]);
+    assert_eq!(inherited(60), 30, "a hole behind it");
+    flip(&second, 250);
+    assert_eq!(inherited(60), 20, "the last one is damaged");
+}

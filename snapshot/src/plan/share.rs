@@ -90,6 +90,21 @@ impl<'a> Segment<'a> {
         all.filter(|(_, point)| point.lsn <= self.through).collect()
     }
 
+    /// No point of it is later (ns since 1970). What cannot be read may be of any time.
+    pub(super) fn latest_ns(&self) -> Option<u64> {
+        let entry = self.entry?;
+        let is_inside = |first: Lsn| first <= self.through;
+        let snapshots = self.snapshots().map(|s| s.link.timestamp);
+        let logs = entry
+            .logs
+            .iter()
+            .filter(|log| is_inside(log.head.first_lsn));
+        let logs = logs.map(|log| log.head.end.timestamp);
+        let unknown = entry.unreadable.iter().filter_map(|one| one.lsns);
+        let unknown = unknown.filter(|(first, _)| is_inside(*first));
+        snapshots.chain(logs).chain(unknown.map(|_| u64::MAX)).max()
+    }
+
     pub(super) fn known(&self) -> Vec<Point> {
         let mut points: Vec<Point> = self
             .snapshots()

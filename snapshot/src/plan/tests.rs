@@ -270,7 +270,24 @@ fn a_history_that_was_only_founded_is_not_all_there() {
     );
     let lineage = Lineage::of(&all, history(2)).unwrap();
     assert_eq!(lineage.gaps().len(), 1);
-    assert_eq!(lineage.held().unwrap().lsn, Lsn(20));
+    assert_eq!(lineage.newest().unwrap().lsn, Lsn(20));
+    // Another one was founded at what could be restored: the second will put nothing any more.
+    let mut three = entry(3, vec![], vec![]);
+    three.ancestors = [1, 2]
+        .map(|past| Ancestor::at(history(past), Lsn(20)))
+        .to_vec();
+    let all = catalogue([all.histories, vec![three]].concat());
+    for generation in 1..=3 {
+        let lineage = Lineage::of(&all, history(generation)).unwrap();
+        assert_eq!(lineage.gaps(), [], "{generation}");
+    }
+    let ended = plan(&all, Some(history(2)), Target::Latest).unwrap_err();
+    let held = lineage_of(&all, 2).newest().unwrap();
+    assert_eq!(ended, Unmet::Expired { newest: held });
+}
+
+fn lineage_of(all: &Catalogue, generation: u64) -> Lineage<'_> {
+    Lineage::of(all, history(generation)).unwrap()
 }
 
 /// Three histories: 1 up to 30 is 2's past; 3 went back to 25, behind that fork and inside a

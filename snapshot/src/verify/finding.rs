@@ -1,6 +1,5 @@
 //! What a proof finds to be wrong.
 
-use crate::catalogue;
 use crate::plan::Gap;
 use crate::seal::RecipientsId;
 use standfast_wal::Lsn;
@@ -10,7 +9,12 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Finding {
     /// The object cannot be read, or lies. The reason names its place.
-    Damaged { path: String, reason: String },
+    Damaged {
+        path: String,
+        reason: String,
+        /// It is a snapshot that is there: another one puts again what both refer to.
+        is_mended: bool,
+    },
     /// Two sound files tell different stories of one LSN. One of them is another history's.
     Disagreement {
         path: String,
@@ -28,16 +32,6 @@ pub enum Finding {
     },
     /// There is nothing at all that could be restored.
     Nothing,
-}
-
-impl Finding {
-    /// Damage in a snapshot, or in what it refers to: another snapshot puts that again.
-    pub fn is_of_a_snapshot(&self) -> bool {
-        match self {
-            Finding::Damaged { path, .. } => catalogue::is_snapshot(path),
-            _ => false,
-        }
-    }
 }
 
 impl fmt::Display for Finding {

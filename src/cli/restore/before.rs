@@ -58,7 +58,7 @@ pub fn find(
     let lineage = history.map(|history| Lineage::of(listed, history));
     let lineage = lineage.and_then(|found| found.ok_or(Unmet::Nothing));
     let lineage = lineage.map_err(unmet)?;
-    let newest = lineage.newest().ok_or(Unmet::Nothing).map_err(unmet)?;
+    let newest = lineage.expected().ok_or(Unmet::Nothing).map_err(unmet)?;
     // The earliest start that is known to have it, and a log time from which on all have it.
     let (mut has_it, mut from_ns): (Option<Point>, _) = (None, u64::MAX);
     for reach in lineage.reaches().iter().rev() {

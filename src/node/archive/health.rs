@@ -33,11 +33,13 @@ impl Engine {
         is_due && known.history == self.replica.history() && known.restorable_ns > 0
     }
 
-    /// When the newest proof ended, if it found something wrong that a snapshot mends: no snapshot
-    /// fills a hole in the log.
+    /// When the newest proof ended, if it found something wrong that a snapshot mends: none
+    /// fills a hole behind which another one stands.
     pub(super) fn unsound(&self) -> Option<u64> {
         let verified = self.archive.known.verified.as_ref();
-        verified.filter(|v| v.mendable > 0).map(|v| v.at_ns)
+        verified
+            .filter(|v| v.findings > 0 && v.wants_snapshot)
+            .map(|v| v.at_ns)
     }
 
     /// Tells of a proof that is new.

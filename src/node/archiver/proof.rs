@@ -23,8 +23,8 @@ pub struct Verified {
     pub objects: u64,
     pub bytes: u64,
     pub findings: u64,
-    /// How many of them another snapshot mends: what snapshots share.
-    pub mendable: u64,
+    /// Another snapshot mends some of that (`Report::wants_snapshot`).
+    pub wants_snapshot: bool,
     /// The first finding, for people.
     pub first: Option<String>,
     /// Encrypted objects, of which no more was proved than that they are as they were put.
@@ -69,15 +69,13 @@ impl Verified {
         let findings = report.histories.iter().flat_map(|one| &one.findings);
         let nothing = report.histories.is_empty().then_some(&Finding::Nothing);
         let mut findings = findings.chain(nothing);
-        let mendable = findings.clone().filter(|one| one.is_of_a_snapshot());
-        let mendable = mendable.count() as u64;
         let first = findings.next().map(Finding::to_string);
         Verified {
             at_ns,
             objects: report.files,
             bytes: report.file_bytes,
             findings: u64::from(first.is_some()) + findings.count() as u64,
-            mendable,
+            wants_snapshot: report.wants_snapshot(),
             first,
             unopened: report.unopened.values().sum(),
             expired: None,

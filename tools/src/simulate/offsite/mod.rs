@@ -123,7 +123,10 @@ impl World {
         let told = self.observer.told_by(config.history, time);
         // Whoever died while he removed something keeps what he had marked from being put.
         let is_held = self.observer.removal_is_under_way();
-        Ok(is_held || self.observer.restorable_through(config.history) >= told)
+        // What it was founded on is put there, too, whether or not anything came of it.
+        let founded = config.ancestors.last().map_or(Lsn::ZERO, |past| past.end);
+        let wanted = told.max(founded);
+        Ok(is_held || self.observer.restorable_through(config.history) >= wanted)
     }
 
     pub fn archive_ends(&mut self) -> Result<(), String> {
