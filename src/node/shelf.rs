@@ -26,6 +26,7 @@ use standfast_wal::{ClusterId, Disk, Lsn, Mark, ReadError, Storage, durable};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An open snapshot file of a directory.
 pub type Opened<D> = Reader<Stored<<<D as Directory>::Storage as Storage>::File>>;
@@ -289,7 +290,9 @@ pub fn load_snapshot(path: &Path, cluster: ClusterId) -> Result<(Header, State),
     let dir = path.parent().unwrap_or(Path::new("."));
     let open = |reference: &SegmentRef| segment::open_at(dir, reference);
     reader.check_cluster(cluster).map_err(|e| e.to_string())?;
-    load_checked(&reader, open, state_limits(cluster), threads).map_err(|e| e.to_string())
+    let loaded = load_checked(&reader, open, state_limits(cluster), threads);
+    let (header, state, _) = loaded.map_err(|e| e.to_string())?;
+    Ok((header, state))
 }
 
 /// Loads and proves an opened snapshot of a directory; the error tells damage from a disk that
@@ -303,7 +306,8 @@ pub fn load_in<D: Directory>(
     let storage = dir.snapshots().map_err(of_directory)?;
     let open = |reference: &SegmentRef| segment::open(&storage, reference);
     reader.check_cluster(cluster)?;
-    load_checked(reader, open, limits, dir.threads())
+    let (header, state, _) = load_checked(reader, open, limits, dir.threads())?;
+    Ok((header, state))
 }
 
 /// What the states of a directory need besides their snapshots.
@@ -314,14 +318,17 @@ pub fn limits_of<D: Directory>(dir: &D, cluster: ClusterId) -> state::Limits {
     }
 }
 
-/// Loads and proves a snapshot of the cluster; `open` reads and proves what it refers to.
+/// Loads and proves a snapshot of the cluster, and says how many bytes its blocks are, unpacked;
+/// `open` reads and proves what it refers to.
 pub fn load_checked<S: Source>(
     reader: &Reader<S>,
     open: impl Fn(&SegmentRef) -> standfast_snapshot::Result<Bytes> + Sync,
     limits: state::Limits,
     threads: usize,
-) -> standfast_snapshot::Result<(Header, State)> {
+) -> standfast_snapshot::Result<(Header, State, u64)> {
+    let raw_bytes = AtomicU64::new(0);
     let mut parts = reader.load_with(threads, &open, |_, block| {
+        raw_bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
         state::load_block(&limits, block).map_err(|e| e.to_string())
     })?;
     let refuse = |error: state::LoadError| reader.refuse_contents(error.to_string());
@@ -337,7 +344,7 @@ pub fn load_checked<S: Source>(
     )?);
     let header = reader.header().clone();
     let state = State::assemble(limits, &head_of(&header), parts).map_err(refuse)?;
-    Ok((header, state))
+    Ok((header, state, raw_bytes.into_inner()))
 }
 
 fn head_of(header: &Header) -> state::SnapshotHead {

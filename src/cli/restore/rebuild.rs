@@ -176,7 +176,7 @@ fn load(
     };
     let limits = source.limits(cluster);
     let loaded = shelf::load_checked(&reader, open, limits, source.threads);
-    let (header, state) = loaded.map_err(|error| {
+    let (header, state, blocks_bytes) = loaded.map_err(|error| {
         let bad = bad_segment.lock().expect(NO_PANIC);
         Broken::of(bad.as_deref().unwrap_or(path), &error)
     })?;
@@ -189,8 +189,9 @@ fn load(
     replay.done.link = header.link;
     let lsn = header.link.position.lsn;
     replay.done.tally.snapshot_lsn = Some(lsn);
-    let of_segments: u64 = entry.segments.iter().map(|one| one.bytes).sum();
-    replay.done.tally.raw_bytes = reader.raw_bytes() + of_segments;
+    let segments = entry.segments.iter().filter(|one| !one.is_part());
+    let of_segments: u64 = segments.map(|one| one.bytes).sum();
+    replay.done.tally.raw_bytes = blocks_bytes + of_segments;
     replay.digests.push_back((lsn, Digest(header.digest)));
     Ok(replay)
 }

@@ -753,3 +753,16 @@ fn a_restored_history_shares_with_its_ancestors_what_its_source_did() {
         assert_eq!(ancestors(&plan, Lsn(lsn)), [older, own(lsn)]);
     }
 }
+
+/// What was unpacked is counted, also where the archive has it in parts.
+#[test]
+fn a_restore_counts_the_bytes_of_the_state_that_it_loaded() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
+    build(dir);
+    let restored = restore_to(dir, Target::Lsn(Lsn(24))).unwrap();
+    assert_eq!(restored.tally.snapshot_lsn, Some(Lsn(24)));
+    let made = crate::node::shelf::snapshots(&dir.join("restored")).unwrap();
+    let made = standfast_snapshot::Reader::open(&made[0].1).unwrap();
+    assert_eq!(restored.tally.raw_bytes, made.raw_bytes());
+}
