@@ -78,6 +78,7 @@ pub struct Shipper {
     card: Card,
     recipients: Recipients,
     end: Option<Link>,
+    inherited: Lsn,
     unlisted: Unlisted,
 }
 
@@ -126,6 +127,7 @@ impl Shipper {
             card: card.clone(),
             recipients: recipients.clone(),
             end: survey.end,
+            inherited: survey.inherited,
             unlisted,
         };
         Ok((shipper, survey))
@@ -138,6 +140,12 @@ impl Shipper {
     /// Where the log in the archive ends, as far as this shipper knows. `None`: there is none.
     pub fn end(&self) -> Option<Link> {
         self.end
+    }
+
+    /// The last LSN that need not be put: where the log in the archive ends, or, where there is
+    /// none of this history yet, what its ancestors' archives have of it.
+    pub fn reached(&self) -> Lsn {
+        self.end.map_or(self.inherited, |end| end.position.lsn)
     }
 
     /// Puts the records behind the archive's end, in pieces; skips what it has.

@@ -175,6 +175,15 @@ impl fmt::Display for Point {
     }
 }
 
+/// Up to where each ancestor's log is surely that of a history, too, oldest first. A restore may
+/// have gone back behind an earlier fork: the lowest one counts.
+pub(crate) fn shares(ancestors: &[Ancestor]) -> impl Iterator<Item = (History, Lsn)> {
+    ancestors.iter().enumerate().map(|(i, ancestor)| {
+        let forks = ancestors[i..].iter().map(|one| one.shared);
+        (ancestor.history, forks.min().expect("at least this one"))
+    })
+}
+
 /// A history with the shares of those that it forked from.
 pub struct Lineage<'a> {
     pub history: History,
@@ -196,11 +205,8 @@ impl<'a> Lineage<'a> {
         let tip = find(history)?;
         let mut segments = Vec::new();
         let mut above = Lsn::ZERO;
-        for (i, ancestor) in tip.ancestors.iter().enumerate() {
-            // A restore may have gone back behind an earlier fork: the lowest one counts.
-            let forks = tip.ancestors[i..].iter().map(|one| one.shared);
-            let through = forks.min().expect("at least this one");
-            segments.push(Segment::new(find(ancestor.history), above, through));
+        for (ancestor, through) in shares(&tip.ancestors) {
+            segments.push(Segment::new(find(ancestor), above, through));
             above = above.max(through);
         }
         segments.push(Segment::new(Some(tip), above, Lsn(u64::MAX)));
@@ -292,8 +298,13 @@ impl<'a> Lineage<'a> {
 
     /// The pieces of log that hold something of this lineage behind `lsn`.
     pub(crate) fn logs_behind(&self, lsn: Lsn) -> impl Iterator<Item = &'a str> {
+        self.logs_between(lsn, Lsn(u64::MAX))
+    }
+
+    /// As `logs_behind`, no further than `through`.
+    pub(crate) fn logs_between(&self, lsn: Lsn, through: Lsn) -> impl Iterator<Item = &'a str> {
         self.segments.iter().flat_map(move |segment| {
-            let through = segment.through;
+            let through = segment.through.min(through);
             let logs = segment.entry.into_iter().flat_map(|e| &e.logs);
             logs.filter(move |l| l.head.last_lsn() > lsn && l.head.first_lsn <= through)
                 .map(|log| log.path.as_str())

@@ -74,10 +74,9 @@ pub fn expire(catalogue: &Catalogue, policy: Policy, now_ns: u64) -> Expiry {
             // Until it has put what its founder held, that lies nowhere else.
             let owes = lineage.expected().map(|one| one.lsn) > lineage.newest().map(|one| one.lsn);
             let past = entry.ancestors.last().filter(|_| owes);
-            let past = past.and_then(|past| Lineage::of(catalogue, past.history));
-            if let Some(past) = past {
-                counting.insert(past.history);
-                keep(&past, policy, from_ns, &mut kept);
+            let of = past.and_then(|past| Lineage::of(catalogue, past.history));
+            if let (Some(past), Some(of)) = (past, of) {
+                kept.extend(of.logs_between(past.shared, past.end));
             }
         }
     }

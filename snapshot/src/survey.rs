@@ -8,7 +8,7 @@ use crate::archive::read_log;
 use crate::card::Card;
 use crate::catalogue::{self, Catalogue, HistoryEntry, LogEntry};
 use crate::object::LogHead;
-use crate::plan::Lineage;
+use crate::plan::{Lineage, shares};
 use crate::read::side_by_side;
 use crate::seal::Identities;
 use crate::store::{Shared, join};
@@ -23,8 +23,8 @@ pub struct Survey {
     pub newest: Option<LogHead>,
     /// The LSN of the newest snapshot.
     pub snapshot_lsn: Option<Lsn>,
-    /// Where its ancestors' archives end of what is surely shared with it: there its own log begins
-    /// if nothing of that is there. LSN 0: they have nothing.
+    /// Up to where its ancestors' archives have what is surely shared with it; looked for if none
+    /// of its own log is there.
     pub inherited: Lsn,
     /// From the newest snapshot, or from LSN 1 where there is none, the log goes on unbroken to its
     /// end.
@@ -90,10 +90,8 @@ pub fn survey(store: &Shared, card: &Card) -> Result<Survey> {
 
 fn inherited(store: &Shared, card: &Card) -> Result<Lsn> {
     let mut reached = Lsn::ZERO;
-    for (i, ancestor) in card.ancestors.iter().enumerate() {
-        let forks = card.ancestors[i..].iter().map(|one| one.shared);
-        let through = forks.min().expect("at least this one");
-        let dir = catalogue::history_dir(card.cluster, ancestor.history);
+    for (ancestor, through) in shares(&card.ancestors) {
+        let dir = catalogue::history_dir(card.cluster, ancestor);
         reached = reached.max(sound_through(store, &dir, through)?);
     }
     Ok(reached)

@@ -77,14 +77,6 @@ pub struct HistoryReport {
     pub findings: Vec<Finding>,
 }
 
-impl HistoryReport {
-    /// The newest point is not in reach.
-    fn is_cut_off(&self) -> bool {
-        let newest = self.newest.map_or(Lsn::ZERO, |newest| newest.lsn);
-        self.ranges.iter().all(|range| range.to.lsn < newest)
-    }
-}
-
 /// What was proved of one cluster's archive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
@@ -104,26 +96,48 @@ impl HistoryReport {
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
+
+    /// The newest point is not in reach.
+    fn is_cut_off(&self) -> bool {
+        let newest = self.newest.map_or(Lsn::ZERO, |newest| newest.lsn);
+        self.ranges.iter().all(|range| range.to.lsn < newest)
+    }
 }
 
+/// What was found in the files of each history.
+type Found = BTreeMap<History, Vec<Finding>>;
+
 impl Report {
+    /// Of which nothing was read yet.
+    fn of(catalogue: &Catalogue) -> Report {
+        Report {
+            cluster: catalogue.cluster,
+            cluster_name: catalogue.cluster_name.clone(),
+            histories: Vec::new(),
+            files: 0,
+            file_bytes: 0,
+            unopened: BTreeMap::new(),
+        }
+    }
+
+    /// Says what can be restored of each history, now that what is damaged is known of all.
+    fn conclude(mut self, catalogue: &Catalogue, mut found: Found) -> Report {
+        for entry in &catalogue.histories {
+            let found = found.remove(&entry.history).unwrap_or_default();
+            let proved = prove_lineage(catalogue, entry.history, found);
+            self.histories.push(proved);
+        }
+        self
+    }
+
     /// Whether another snapshot mends what can be mended: damage in what snapshots share, or that
     /// the newest point is not in reach.
     pub fn wants_snapshot(&self) -> bool {
         let of = |one: &HistoryReport| one.history.generation;
         let newest = self.histories.iter().map(of).max();
         let mut current = self.histories.iter().filter(|one| Some(of(one)) == newest);
-        let findings = self.histories.iter().flat_map(|one| &one.findings);
-        let is_mended = |one: &Finding| {
-            matches!(
-                one,
-                Finding::Damaged {
-                    is_mended: true,
-                    ..
-                }
-            )
-        };
-        findings.into_iter().any(is_mended) || current.any(HistoryReport::is_cut_off)
+        let mut findings = self.histories.iter().flat_map(|one| &one.findings);
+        findings.any(Finding::is_mended) || current.any(HistoryReport::is_cut_off)
     }
 
     pub fn is_sound(&self) -> bool {
@@ -142,15 +156,8 @@ pub fn verify(
     contents: &dyn Contents,
 ) -> crate::Result<Report> {
     let mut catalogue = catalogue::read(store, cluster)?;
-    let mut report = Report {
-        cluster,
-        cluster_name: catalogue.cluster_name.clone(),
-        histories: Vec::new(),
-        files: 0,
-        file_bytes: 0,
-        unopened: BTreeMap::new(),
-    };
-    let mut findings = BTreeMap::new();
+    let mut report = Report::of(&catalogue);
+    let mut findings = Found::new();
     let mut proof = Proof {
         store: Arc::clone(store),
         identities,
@@ -163,13 +170,7 @@ pub fn verify(
         let found = proof.prove_files(entry, &mut report)?;
         findings.insert(entry.history, found);
     }
-    for entry in &catalogue.histories {
-        let found = findings.remove(&entry.history).unwrap_or_default();
-        report
-            .histories
-            .push(prove_lineage(&catalogue, entry.history, found));
-    }
-    Ok(report)
+    Ok(report.conclude(&catalogue, findings))
 }
 
 /// What was read of a cluster's archive so far, and with whose keys.

@@ -235,10 +235,10 @@ pub(super) fn list_json(catalogue: &Catalogue) -> Value {
                 "to": point_json(&reach.to),
             })
         });
-        let ancestors = entry
-            .ancestors
-            .iter()
-            .map(|past| json!({"history": past.history.to_string(), "lsn": past.shared, "end": past.end}));
+        let ancestors = entry.ancestors.iter().map(|past| {
+            let (lsn, end) = (past.shared, past.end);
+            json!({"history": past.history.to_string(), "lsn": lsn, "end": end})
+        });
         let snapshots = entry.snapshots.iter().zip(sizes).map(|(s, size)| {
             json!({
                 "lsn": s.link.position.lsn,

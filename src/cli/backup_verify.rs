@@ -17,11 +17,13 @@ pub(super) enum Depth {
 pub(super) fn prove(place: &Where, depth: &Depth) -> Outcome {
     let store = open_store(&place.from)?;
     let cluster = choose_cluster(&store, place.cluster)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let contents = Contents::of(cluster);
     let report = match depth {
         Depth::Heads => glance(&store, cluster),
-        Depth::All(identities) => verify(&store, cluster, threads, identities, &contents),
+        Depth::All(identities) => {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let contents = Contents::of(cluster);
+            verify(&store, cluster, threads, identities, &contents)
+        }
     };
     let report = report.map_err(unreadable)?;
     if place.json {

@@ -44,7 +44,7 @@ pub struct Order {
     pub snapshot_lsn: Option<Lsn>,
     /// All of the archive should be read and proved again.
     pub is_verify_due: bool,
-    /// When (ns since 1970) the last proof ended, if it found something wrong.
+    /// When (ns since 1970) the last proof ended, if it found something that a snapshot mends.
     pub unsound: Option<u64>,
     /// A restore of it should be tried again.
     pub is_drill_due: bool,
@@ -204,7 +204,7 @@ impl Archiver {
         let course = self.course.as_mut().expect("it was set");
         let mut newest: Option<LogHead> = None;
         loop {
-            let start = start(course, log);
+            let start = course.shipper.reached().max(before(log));
             if let Some(end) = reached(course)
                 && start > end
             {
@@ -260,8 +260,7 @@ impl Archiver {
         let helps = order.snapshot_lsn > course.survey.snapshot_lsn;
         // What snapshots share a new one puts again where it is damaged; one of an LSN that is
         // there would change nothing.
-        let mends = order.unsound != self.mended
-            && order.unsound.is_some()
+        let mends = order.unsound.is_some_and(|at| Some(at) != self.mended)
             && Some(order.through) > course.survey.snapshot_lsn;
         let is_wanted = !course.survey.is_whole || mends;
         self.standing.wants_snapshot = is_wanted && !helps && self.uploading.is_none();
@@ -312,8 +311,7 @@ impl Archiver {
         let (shipper, mut survey) =
             Shipper::open(&store, &order.card, &self.recipients).map_err(text)?;
         // Nothing is there yet, and nothing is missing of what will be.
-        let is_all_here = survey.inherited.max(before(log)) == Lsn::ZERO;
-        survey.is_whole |= survey.end.is_none() && is_all_here;
+        survey.is_whole |= shipper.reached().max(before(log)) == Lsn::ZERO;
         if self.standing.history != history {
             self.standing = Standing {
                 stored_bytes: self.standing.stored_bytes,
@@ -371,14 +369,8 @@ fn before(log: &impl Committed) -> Lsn {
 /// would be, when this course was set.
 fn reached(course: &Course) -> Option<Lsn> {
     let end = course.shipper.end().map(|end| end.position.lsn);
-    let beginning = course.survey.is_whole.then_some(course.survey.inherited);
+    let beginning = course.survey.is_whole.then_some(Lsn::ZERO);
     end.or(course.survey.snapshot_lsn).or(beginning)
-}
-
-fn start(course: &Course, log: &impl Committed) -> Lsn {
-    let end = course.shipper.end();
-    end.map_or(course.survey.inherited, |end| end.position.lsn)
-        .max(before(log))
 }
 
 /// The records behind `after` up to `through`, as many as one piece could take.

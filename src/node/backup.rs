@@ -41,13 +41,9 @@ pub fn back_up(
     let reader = SnapshotReader::open(path).map_err(text)?;
     reader.check_cluster(card.cluster).map_err(text)?;
     let store = store::open(to, &archiver::scratch_in(data)).map_err(|error| error.to_string())?;
-    let (mut shipper, survey) = Shipper::open(&store, card, recipients).map_err(text)?;
-    // What the archive has, of an earlier history too, and what this node's log no longer holds,
-    // need not be read.
-    let end = shipper
-        .end()
-        .map_or(survey.inherited, |end| end.position.lsn);
-    let start = end.max(Lsn(log.first_lsn().0.saturating_sub(1)));
+    let (mut shipper, _) = Shipper::open(&store, card, recipients).map_err(text)?;
+    let before_log = Lsn(log.first_lsn().0.saturating_sub(1));
+    let start = shipper.reached().max(before_log);
     let mut shipped = shipper
         .put_log(records(log, start, through))
         .map_err(text)?;

@@ -122,7 +122,8 @@ mod tests {
     /// not heard, had taken over from 10 on.
     #[test]
     fn a_point_is_contained_where_its_own_epoch_wrote_it() {
-        let (two, founder) = (config(2, &[(1, 20)]), log(&[(1, 1, 1), (2, 3, 21)]));
+        let (mut two, founder) = (config(2, &[(1, 20)]), log(&[(1, 1, 1), (2, 3, 21)]));
+        two.ancestors[0].shared = Lsn(5);
         let behind = log(&[(1, 1, 1), (1, 2, 10)]);
         let none = log(&[]);
         for (what, log, generation, epoch, lsn, expected) in [
@@ -152,6 +153,7 @@ mod tests {
             };
             assert_eq!(contained(&two, log, seen, Lsn(lsn)), expected, "{what}");
         }
+        assert_eq!(shared_through(&two, &behind), Lsn(20), "at most");
     }
 
     #[test]

@@ -164,3 +164,36 @@ fn what_is_left_of_an_ended_history_does_not_pass_for_all_there_was() {
     let report = crate::verify::verify(&store, CLUSTER, 1, &Identities::default(), &Opaque);
     assert!(report.unwrap().histories[1].is_sound());
 }
+
+/// History 2 was founded at 50 on what was committed through 30, and has put nothing: what lies
+/// between is in history 1's archive alone. When it has put that, history 1 is as old as it is.
+#[test]
+fn what_a_new_history_still_has_to_put_is_kept_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = build(dir.path());
+    let mut two = card(2, &[(1, 30)]);
+    two.ancestors[0].end = Lsn(50);
+    Shipper::open(&stored(dir.path()), &two, &Recipients::default()).unwrap();
+    let found = gone(dir.path(), 1, 0, 10_000);
+    assert_eq!(found, (vec![40, 60, 80], vec![1, 61, 81]));
+    put_piece(
+        dir.path(),
+        &two,
+        &[&records[15..25], &log(link_at(&records, 50), 2, 60)[..]].concat(),
+    );
+    assert_eq!(
+        gone(dir.path(), 1, 0, 10_000),
+        (vec![40, 60, 80], vec![1, 41, 61, 81])
+    );
+    // The piece that it took up to 30 is of 391 ns, so nothing that it holds is younger.
+    let three = card(3, &[(1, 30), (2, 30)]);
+    Shipper::open(&stored(dir.path()), &three, &Recipients::default()).unwrap();
+    let catalogue = catalogue::read(&stored(dir.path()), CLUSTER).unwrap();
+    let lineage = Lineage::of(&catalogue, three.history).unwrap();
+    assert_eq!(lineage.newest().unwrap().timestamp, None);
+    assert!(
+        lineage.newest_by().is_some_and(|ns| ns <= 591),
+        "{:?}",
+        lineage.newest_by()
+    );
+}

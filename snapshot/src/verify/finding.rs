@@ -34,6 +34,13 @@ pub enum Finding {
     Nothing,
 }
 
+impl Finding {
+    /// Whether another snapshot puts right what is wrong.
+    pub fn is_mended(&self) -> bool {
+        matches!(self, Finding::Damaged { is_mended, .. } if *is_mended)
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,7 @@
 //! Looks an archive over: the heads of all that is there, whether all that should be there is, and
 //! whether the log is one chain. Nothing of the rest is read, so damage in it is not seen.
 
-use super::{Finding, Probes, Report, conclude, prove_lineage};
+use super::{Found, Probes, Report, conclude};
 use crate::catalogue::{self, SnapshotEntry, Unreadable};
 use crate::store::{Shared, Store, join, last_part};
 use crate::{Error, Reason, Result};
@@ -11,16 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// As `verify`, by names, lengths and heads alone; the bytes reported are those that are there.
 pub fn glance(store: &Shared, cluster: ClusterId) -> Result<Report> {
     let mut catalogue = catalogue::read(store, cluster)?;
-    let mut report = Report {
-        cluster,
-        cluster_name: catalogue.cluster_name.clone(),
-        histories: Vec::new(),
-        files: 0,
-        file_bytes: 0,
-        unopened: BTreeMap::new(),
-    };
+    let mut report = Report::of(&catalogue);
     let mut there = Beside::default();
-    let mut findings: BTreeMap<_, Vec<Finding>> = BTreeMap::new();
+    let mut findings = Found::new();
     for entry in &mut catalogue.histories {
         let found = findings.entry(entry.history).or_default();
         let probes = Probes::of(entry);
@@ -55,13 +48,7 @@ pub fn glance(store: &Shared, cluster: ClusterId) -> Result<Report> {
         }
         found.extend(conclude(entry, incomplete));
     }
-    for entry in &catalogue.histories {
-        let found = findings.remove(&entry.history).unwrap_or_default();
-        report
-            .histories
-            .push(prove_lineage(&catalogue, entry.history, found));
-    }
-    Ok(report)
+    Ok(report.conclude(&catalogue, findings))
 }
 
 fn wrong_length(place: &str, needed: u64, found: u64) -> Error {

@@ -25,8 +25,12 @@ fn build(dir: &Path) -> Vec<Record> {
     records
 }
 
+fn proved(dir: &Path) -> Report {
+    verify(&stored(dir), CLUSTER, 2, &Identities::default(), &Opaque).unwrap()
+}
+
 fn findings(dir: &Path) -> Vec<String> {
-    let report = verify(&stored(dir), CLUSTER, 2, &Identities::default(), &Opaque).unwrap();
+    let report = proved(dir);
     assert_eq!(report.is_sound(), report.histories[0].findings.is_empty());
     let one = &report.histories[0];
     one.findings.iter().map(Finding::to_string).collect()
@@ -45,14 +49,7 @@ fn piece(dir: &Path, first: u64, last: u64) -> PathBuf {
 fn a_sound_archive_has_no_findings() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    let report = verify(
-        &stored(dir.path()),
-        CLUSTER,
-        2,
-        &Identities::default(),
-        &Opaque,
-    )
-    .unwrap();
+    let report = proved(dir.path());
     assert!(report.is_sound());
     assert_eq!((report.files, report.cluster_name.as_str()), (6, "bank"));
     let segments = file(dir.path(), "").with_file_name("segments");
@@ -98,6 +95,7 @@ fn a_missing_piece_is_a_hole_by_lsn_and_time() {
         holes,
         ["no log between lsn:20 (time 191 ns) and lsn:40 (time 391 ns)"]
     );
+    assert!(!proved(dir.path()).wants_snapshot(), "one stands behind it");
     std::fs::remove_file(file(dir.path(), &catalogue::snapshot_name(Lsn(40)))).unwrap();
     let (named, holes) = split(dir.path());
     assert_eq!(named.len(), 2, "{named:?}");
@@ -150,6 +148,7 @@ fn a_damaged_newest_piece_is_an_open_end() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].contains("the checksum of the records does not match"));
     assert_eq!(found[1], "no readable log behind lsn:40 (time 391 ns)");
+    assert!(proved(dir.path()).wants_snapshot(), "one puts 60 in reach");
 }
 
 #[test]
@@ -202,15 +201,7 @@ fn a_glance_sees_what_is_not_there_and_reads_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
     let sound = glance(dir.path());
-    let proof = verify(
-        &stored(dir.path()),
-        CLUSTER,
-        2,
-        &Identities::default(),
-        &Opaque,
-    )
-    .unwrap();
-    assert_eq!(sound, proof);
+    assert_eq!(sound, proved(dir.path()));
     let home = file(dir.path(), "");
     let beside = home.with_file_name("segments");
     let entries = [home, beside].map(|dir| std::fs::read_dir(dir).unwrap());

@@ -4,7 +4,7 @@ use super::world::{Faults, Shape, World};
 use crate::replication::config::{Acks, Protection};
 use crate::replication::settings::LossBudget;
 use crate::replication::*;
-use standfast_wal::NodeId;
+use standfast_wal::{Ancestor, NodeId};
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
@@ -135,4 +135,39 @@ fn a_full_window_is_never_exceeded_and_opens_again() {
     world.run(MS * 2000);
     let replica = world.replica(NodeId(1)).expect("it runs");
     assert_eq!(replica.copies(replica.commit()), 2);
+}
+
+/// What the founder held and did not know to be committed the old history may have replaced.
+#[test]
+fn a_founder_surely_shares_what_it_knew_to_be_committed_and_perhaps_the_rest_of_its_log() {
+    let mut world = world(Protection::MaxAvailability, Settings::default());
+    let (one, two, witness) = (NodeId(1), NodeId(2), NodeId(3));
+    // The second holds it, and nobody hears that it does.
+    world.cut_links.insert((two, one));
+    world.all_link_news();
+    world.propose(one, 2).expect("it serves");
+    world.run(MS * 5);
+    world.crash(one);
+    world.crash(witness);
+    world.run(MS * 3000);
+    let replica = world.replica(two).expect("it runs");
+    let (history, shared, end) = (
+        replica.history(),
+        replica.commit(),
+        replica.tip().position.lsn,
+    );
+    assert!(shared < end, "{shared} {end}");
+    let order = Order::ForcePromote {
+        ignore_old_primary: false,
+    };
+    world.input(two, Input::Operator { ticket: 1, order });
+    world.run(MS * 3000);
+    let founded = world.replica(two).expect("it runs").config();
+    assert_eq!(founded.history.generation, history.generation + 1);
+    let fork = Ancestor {
+        history,
+        shared,
+        end,
+    };
+    assert_eq!(founded.ancestors, [fork]);
 }

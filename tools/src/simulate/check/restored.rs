@@ -8,7 +8,7 @@ use standfast::cli::Failure;
 use standfast::cli::restore::Past;
 use standfast::state::{Digest, State};
 use standfast_snapshot::Target;
-use standfast_wal::{Ancestor, History, Link, Lsn, Record};
+use standfast_wal::{History, Link, Lsn, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Records that a restored state goes on by, to a place at which its digest is known.
@@ -305,7 +305,6 @@ impl Observer {
             Ok(past) => {
                 let promised = self.archived.promised.get(&wish.of);
                 let promised = promised.copied().unwrap_or_default();
-                self.is_nothing_left_out(wish, lsn)?;
                 if wish.target == Target::Latest && lsn < promised {
                     return Err(format!(
                         "I1: {promised} of {} was said to be restorable, and the latest is {lsn}",
@@ -323,25 +322,6 @@ impl Observer {
                 self.is_state_of(of, lsn, rebuilt.link, rebuilt.state)
                     .map_err(|story| format!("{wish:?}: {story}"))
             }
-        }
-    }
-
-    /// What was restorable of an ancestor, and was in its successor's log, is in its latest.
-    fn is_nothing_left_out(&self, wish: &Wish, lsn: Lsn) -> Result<(), String> {
-        let config = self.register.newest(wish.of);
-        let ancestors = config.iter().flat_map(|config| &config.ancestors);
-        let promised = |past: &Ancestor| {
-            let promised = self.archived.promised.get(&past.history);
-            promised.copied().unwrap_or_default().min(past.end)
-        };
-        let most = ancestors.map(promised).max().unwrap_or_default();
-        match wish.target == Target::Latest && lsn < most {
-            true => Err(format!(
-                "I1: {most} was said to be restorable of what {} was founded on, and the latest \
-                 is {lsn}",
-                wish.of
-            )),
-            false => Ok(()),
         }
     }
 
