@@ -53,7 +53,7 @@ mod verdict;
 
 pub use error::{Error, Position};
 pub use keys::SetOptions;
-pub use reply::Reply;
+pub use reply::{Malformed, Reply, parse as parse_reply};
 pub use transaction::Transaction;
 
 use call::{Caller, Frame, Kind, Trouble};

@@ -79,10 +79,13 @@ fn the_example_is_complete_and_loads_to_the_defaults() {
 #[test]
 fn a_file_that_was_written_loads_to_the_same() {
     let text = "node = 7\npeers = [\"1@a:7611\", \"2@b:7611/witness\"]\ndata_dir = 'a\"b\\c'\n\
-                max_memory = \"1GiB\"\nfailover_timeout = \"2s\"\nclient_advertised = \"c:1\"";
+                max_memory = \"1GiB\"\nfailover_timeout = \"2s\"\nclient_advertised = \"c:1\"\n\
+                archive = \"d\\\"e\\\\f\\u007F\"";
     let config = load(text, &[], &[]).expect("valid").config;
     assert_eq!(config.data_dir, PathBuf::from("a\"b\\c"));
     assert_eq!(config.peers.len(), 2);
+    let archive = config.archive.as_ref().map(value::Place::as_str);
+    assert_eq!(archive, Some("d\"e\\f\u{7f}"));
     assert_eq!(
         load(&config.to_toml(), &[], &[]).expect("valid").config,
         config

@@ -19,7 +19,7 @@ pub trait Value: Sized + PartialEq {
     fn show(&self) -> String;
     /// As it is written in the file.
     fn toml(&self) -> String {
-        format!("\"{}\"", self.show())
+        toml::Value::String(self.show()).to_string()
     }
 }
 
@@ -384,9 +384,6 @@ impl Value for PathBuf {
     }
     fn show(&self) -> String {
         self.display().to_string()
-    }
-    fn toml(&self) -> String {
-        toml::Value::String(self.show()).to_string()
     }
 }
 

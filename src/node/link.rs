@@ -7,13 +7,13 @@
 mod far;
 mod incoming;
 
-pub use far::Manner;
+pub use far::{Manner, Packer, Unpacker};
 pub use incoming::accept;
 
 use crate::limits;
 use crate::node::wire::{self, Frame, Head, Hello, WireError};
 use bytes::Bytes;
-use far::{Pace, Packer};
+use far::Pace;
 use standfast_wal::{Incarnation, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, IoSlice};

@@ -38,10 +38,11 @@ pub struct Target {
 }
 
 /// Every target, in the order in which bytes come into a node.
-pub const TARGETS: [&Target; 10] = [
+pub const TARGETS: [&Target; 12] = [
     &targets::resp::TARGET,
     &targets::commands::TARGET,
     &targets::peer_frame::TARGET,
+    &targets::packed_link::TARGET,
     &targets::wal_record::TARGET,
     &targets::wal_recovery::TARGET,
     &targets::state_block::TARGET,
@@ -49,6 +50,7 @@ pub const TARGETS: [&Target; 10] = [
     &targets::archive::TARGET,
     &targets::meta_file::TARGET,
     &targets::config::TARGET,
+    &targets::reply::TARGET,
 ];
 
 /// The target of this name.

@@ -100,6 +100,7 @@ replays! {
     resp: 20_000,
     commands: 2_000,
     peer_frame: 20_000,
+    packed_link: 4_000,
     wal_record: 50_000,
     wal_recovery: 1_000,
     state_block: 10_000,
@@ -107,4 +108,5 @@ replays! {
     archive: 10_000,
     meta_file: 3_000,
     config: 4_000,
+    reply: 20_000,
 }

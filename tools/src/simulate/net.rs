@@ -236,9 +236,10 @@ impl World {
         }
         let (peer, incarnation) = (self.nodes[from].id, this.incarnation);
         let mut events = Vec::new();
-        while let Some(frame) =
-            wire::decode(&mut this.buffer).map_err(|e| format!("a frame does not decode: {e}"))?
+        while let Some(frame) = wire::decode(&mut self.net.pipes[pipe].buffer)
+            .map_err(|e| format!("a frame does not decode: {e}"))?
         {
+            self.double(to, peer, incarnation, &frame);
             events.push(Event::Link(LinkEvent::Frame {
                 from: peer,
                 incarnation,
@@ -252,6 +253,32 @@ impl World {
             return Ok(());
         }
         self.turn(to, events)
+    }
+
+    /// Now and then a message of the core comes once more, late: no connection does that, but the
+    /// protocol relies on none.
+    fn double(&mut self, to: usize, from: NodeId, incarnation: Incarnation, frame: &Frame) {
+        let is_core = matches!(frame.head, wire::Head::Core { .. });
+        let one_in = self.plan.double_one_in.filter(|_| is_core);
+        if one_in.is_some_and(|one_in| self.dice.net.one_in(one_in)) {
+            let event = Event::Link(LinkEvent::Frame {
+                from,
+                incarnation,
+                frame: frame.clone(),
+            });
+            let wait = self.dice.net.scaled(MS / 10, 4000 * MS);
+            let life = self.nodes[to].life;
+            let event = Box::new(event);
+            let node = to;
+            self.after(wait, Happening::Again { node, life, event });
+        }
+    }
+
+    pub fn arrives_again(&mut self, node: usize, life: u64, event: Event) -> Result<(), String> {
+        match self.nodes[node].life == life {
+            true => self.turn(node, vec![event]),
+            false => Ok(()),
+        }
     }
 
     fn say_arrived(&self, from: usize, to: usize, events: &[Event]) {

@@ -60,6 +60,12 @@ pub struct Node {
     /// How long its meta file's disk takes at least.
     pub meta_wait: u64,
     wakes: (u64, u32),
+    /// When its last turn was.
+    pub turned_at: u64,
+    /// When it last took something from whom.
+    pub heard: BTreeMap<(NodeId, Incarnation), u64>,
+    /// Whether it is primary, by what version, and since when.
+    pub reigns: (bool, u64, u64),
 }
 
 impl Node {
@@ -105,6 +111,9 @@ impl Node {
             stalled_until: 0,
             meta_wait: 0,
             wakes: (0, 0),
+            turned_at: 0,
+            heard: BTreeMap::new(),
+            reigns: (false, 0, 0),
         }
     }
 
@@ -176,7 +185,21 @@ impl World {
             let Some(process) = &mut this.process else {
                 return Ok(());
             };
+            this.turned_at = self.now;
+            for event in &events {
+                if let Event::Link(LinkEvent::Frame {
+                    from, incarnation, ..
+                }) = event
+                {
+                    this.heard.insert((*from, *incarnation), self.now);
+                }
+            }
             let wants = process.turn(now, events);
+            let replica = process.engine.replica();
+            let (is_primary, version) = (replica.is_primary(), replica.config().version);
+            if (this.reigns.0, this.reigns.1) != (is_primary, version) {
+                this.reigns = (is_primary, version, self.now);
+            }
             // What it committed in the turn that it dies of is committed, and may be in a snapshot.
             self.observer
                 .turned(self.now, node, &self.nodes, &wants)

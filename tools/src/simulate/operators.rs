@@ -190,6 +190,7 @@ impl World {
                     self.observer.force_said(node, nodes, least)?;
                     let wait = self.dice.check.below(100 * MS);
                     self.after(wait, Happening::Founded { node });
+                    self.trouble_in_founding(node);
                 }
                 self.observer.force_ended(node);
                 Ok(())

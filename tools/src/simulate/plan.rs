@@ -45,6 +45,8 @@ pub struct Plan {
     pub dial_timeout: u64,
     /// One chunk in so many arrives in two parts.
     pub split_one_in: u64,
+    /// One message of the core in so many comes twice.
+    pub double_one_in: Option<u64>,
     /// Parts per million that clocks may be off.
     pub drift_ppm: u64,
     pub fault_pause: [u64; 2],
@@ -89,6 +91,7 @@ impl Plan {
             turn_gap,
             dial_timeout: random.between(50 * MS, 1000 * MS),
             split_one_in: random.pick(&[4, 30, 300]),
+            double_one_in: random.pick(&[None, None, Some(200), Some(20)]),
             drift_ppm: random.pick(&[0, 200, 10_000, 40_000]),
             fault_pause: random.pick(&[
                 [5 * MS, 300 * MS],

@@ -1,5 +1,6 @@
 //! What will happen, by virtual time; what is due at one moment happens in the order it was queued.
 
+use standfast::node::engine::Event;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -87,6 +88,17 @@ pub enum Happening {
         from: usize,
         to: usize,
     },
+    /// A node falls silent for so long.
+    Silence {
+        node: usize,
+        span: u64,
+    },
+    /// A message arrives once more.
+    Again {
+        node: usize,
+        life: u64,
+        event: Box<Event>,
+    },
     /// A disk that failed, was full or slow is as it was.
     Mend {
         node: usize,
@@ -107,6 +119,8 @@ pub enum Happening {
     Founded {
         node: usize,
     },
+    /// All are told to follow the newest history.
+    Gather,
     /// A client asks for something.
     Client {
         client: usize,

@@ -241,6 +241,11 @@ impl World {
                 self.net.hasten(from, to);
                 Ok(())
             }
+            Happening::Silence { node, span } => {
+                self.silence(node, span);
+                Ok(())
+            }
+            Happening::Again { node, life, event } => self.arrives_again(node, life, *event),
             Happening::Mend { node } => {
                 self.mend(node);
                 Ok(())
@@ -250,6 +255,7 @@ impl World {
             Happening::Between { node } => self.ask_between(node),
             Happening::Founds { node } => self.force(node),
             Happening::Founded { node } => self.ask_for_receipts(node),
+            Happening::Gather => self.tell_to_rejoin(),
             Happening::Client { client } => self.client(client),
             Happening::GiveUp { client, step } => {
                 self.give_up(client, step);

@@ -260,7 +260,7 @@ fn bodies() -> Vec<Body> {
     ]
 }
 
-fn frames() -> Vec<Frame> {
+pub(super) fn frames() -> Vec<Frame> {
     let core = |body| {
         let history = samples::HISTORY;
         let message = Message { history, body };

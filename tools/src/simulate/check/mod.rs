@@ -46,7 +46,7 @@ use standfast::node::client::Answer;
 use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Meta, Replica};
 
-use standfast_wal::{History, Incarnation, Lsn};
+use standfast_wal::{History, Incarnation, Lsn, Nonce};
 use std::collections::BTreeSet;
 
 /// Whose disk held a log durably up to where, and who had written it.
@@ -93,6 +93,7 @@ pub struct Observer {
     positions: positions::Positions,
     votes: promotion::Votes,
     attempts: promotion::Attempts,
+    offers: BTreeSet<Nonce>,
     rounds: reads::Rounds,
     told: told::Told,
     losses: losses::Losses,
@@ -105,6 +106,7 @@ pub struct Observer {
     /// By how much clocks may be off, parts per million.
     drift_ppm: u64,
     /// Nanoseconds.
+    failover_timeout: u64,
     max_staleness: u64,
 }
 
@@ -131,6 +133,7 @@ impl Observer {
             positions: positions::Positions::default(),
             votes: promotion::Votes::new(),
             attempts: promotion::Attempts::new(),
+            offers: BTreeSet::new(),
             rounds: reads::Rounds::default(),
             told: told::Told::default(),
             losses: losses::Losses::default(),
@@ -139,6 +142,8 @@ impl Observer {
             strangers: BTreeSet::new(),
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             drift_ppm: plan.drift_ppm.max(1000),
+            failover_timeout: u64::try_from(plan.tuning.core.failover_timeout.as_nanos())
+                .expect("a timeout"),
             max_staleness: u64::try_from(plan.tuning.engine.max_staleness.as_nanos())
                 .expect("a timeout"),
         }

@@ -43,7 +43,7 @@ pub(super) fn has_gone_on(node: &Node, history: History) -> bool {
 
 impl Observer {
     /// Somebody asks for votes for a Config that begins an epoch.
-    pub fn offered(&self, from: usize, nodes: &[Node], frame: &Frame) -> Result<(), String> {
+    pub fn offered(&mut self, from: usize, nodes: &[Node], frame: &Frame) -> Result<(), String> {
         let Head::Core { message } = &frame.head else {
             return Ok(());
         };
@@ -57,7 +57,8 @@ impl Observer {
             return Ok(());
         };
         if proposal.value.epoch == parent.epoch {
-            return self.may_change(&nodes[from], nodes, &proposal.value, parent);
+            self.may_change(&nodes[from], nodes, &proposal.value, parent)?;
+            return self.may_decide(&nodes[from], &proposal.value, parent);
         }
         self.is_read_before(proposal, parent)?;
         self.is_fenced(nodes, proposal, parent)?;
@@ -136,6 +137,43 @@ impl Observer {
         match table.at(chosen) {
             Some(entry) => self.is_kept(nodes, value, entry.fence(), chosen),
             None => Ok(()),
+        }
+    }
+
+    /// Once other voters are offered nothing else can be chosen without a majority of them: of those
+    /// who voted before too few may be silent, for whoever is may have lost the disk with its promise.
+    fn may_decide(&mut self, node: &Node, value: &Config, parent: &Config) -> Result<(), String> {
+        let process = node.process.as_ref();
+        let proposed = process.and_then(|process| process.engine.replica().proposed());
+        let is_own = proposed.is_some_and(|config| config.nonce == value.nonce);
+        let disk = |config: &Config, id| config.members.get(&id).map(|member| member.incarnation);
+        let votes = |config: &Config, id, named| {
+            config.voters.contains(&id) && disk(config, id) == Some(named)
+        };
+        let all = || {
+            value
+                .voters
+                .iter()
+                .map(|id| (*id, value.members[id].incarnation))
+        };
+        let is_other = parent.voters.len() != value.voters.len()
+            || all().any(|(id, named)| !votes(parent, id, named));
+        if !is_own || !is_other || !self.offers.insert(value.nonce) {
+            return Ok(());
+        }
+        let patience = self.failover_timeout + self.failover_timeout * self.drift_ppm / 500_000;
+        let since = node.turned_at.saturating_sub(patience);
+        let is_there = |(id, named): &(NodeId, Incarnation)| {
+            let heard = node.heard.get(&(*id, *named)).copied().unwrap_or(0);
+            *id == node.id || !votes(parent, *id, *named) || heard.max(node.reigns.2) >= since
+        };
+        let there: Vec<_> = all().filter(is_there).map(|(id, _)| id).collect();
+        match there.len() * 2 > value.voters.len() {
+            true => Ok(()),
+            false => Err(format!(
+                "R2: {:?} are to decide alone, and of them only {there:?} are heard",
+                value.voters
+            )),
         }
     }
 

@@ -12,6 +12,7 @@ mod crashes;
 mod disks;
 mod moments;
 mod network;
+mod pending;
 mod relay;
 
 use super::queue::Happening;
@@ -161,6 +162,11 @@ impl Faults {
     /// Wall clocks may jump in this run.
     pub fn jumps_clocks(&self) -> bool {
         self.may(Kind::WallJump)
+    }
+
+    fn count(&mut self, kind: Kind, struck: bool) {
+        let place = ALL.iter().position(|(known, _)| *known == kind);
+        self.struck[place.expect("every kind is listed")] += u64::from(struck);
     }
 
     fn next(&self, random: &mut Random) -> Option<usize> {

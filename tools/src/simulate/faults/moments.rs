@@ -8,11 +8,13 @@ use crate::simulate::random::Random;
 use crate::simulate::world::{MS, World};
 use standfast::node::wire::Head;
 use standfast::replication::{Body, Fence, Replica};
-use standfast_wal::{History, Lsn};
-use std::collections::BTreeSet;
+use standfast_wal::{History, Lsn, Nonce};
+use std::collections::BTreeMap;
 
 /// In each run.
 const STOPS: u32 = 3;
+/// To each node in each history.
+const QUESTIONS: u32 = 8;
 
 pub struct Moments {
     away: Option<Away>,
@@ -22,8 +24,10 @@ pub struct Moments {
     beginning: Option<(usize, Fence)>,
     /// So often yet a primary stands still in that.
     stops_left: u32,
-    /// Who has been asked between which history and its own.
-    between: BTreeSet<(usize, History)>,
+    /// The change of the Config that was proposed last, and by whom.
+    pub(super) proposal: Option<(usize, Nonce)>,
+    /// When who is asked next between which history and its own, and how often yet.
+    between: BTreeMap<(usize, History), (u64, u32)>,
 }
 
 impl Default for Moments {
@@ -33,7 +37,8 @@ impl Default for Moments {
             settling: None,
             beginning: None,
             stops_left: STOPS,
-            between: BTreeSet::new(),
+            proposal: None,
+            between: BTreeMap::new(),
         }
     }
 }
@@ -56,6 +61,7 @@ impl World {
         }
         self.come_back(node);
         self.trouble_in_lag(node);
+        self.trouble_in_proposal(node);
         let Some(process) = &self.nodes[node].process else {
             return;
         };
@@ -103,10 +109,38 @@ impl World {
         let Some(replica) = process.map(|process| process.engine.replica()) else {
             return;
         };
+        if replica.has_own_log() {
+            return;
+        }
         let place = (node, replica.history());
-        if !replica.has_own_log() && self.faults.moments.between.insert(place) {
+        let asked = self.faults.moments.between.entry(place);
+        let (due, left) = asked.or_insert((0, QUESTIONS));
+        if *left > 0 && *due <= self.now {
+            // Something may have been heard of the newer history by then.
+            let beat = self.plan.tuning.core.heartbeat_interval;
+            *due = self.now + u64::try_from(beat.as_nanos()).expect("a timeout");
+            *left -= 1;
             self.after(0, Happening::Between { node });
         }
+    }
+
+    /// A history has just been founded: now and then the others are told at once to follow it, with
+    /// more than it has and log that is on no disk yet, so that what they hold of the old one stays
+    /// a while.
+    pub fn trouble_in_founding(&mut self, founder: usize) {
+        if self.calm.is_some() || !self.dice.nodes.one_in(2) {
+            return;
+        }
+        for partition in self.net.partitions_at(founder) {
+            self.heal(partition);
+        }
+        let failover = self.failover_ns();
+        for other in (0..self.nodes.len()).filter(|other| *other != founder) {
+            let stall = self.dice.nodes.between(failover / 2, failover * 4);
+            self.nodes[other].stalled_until = self.now + stall;
+        }
+        let wait = self.dice.nodes.below(failover / 4);
+        self.after(wait, Happening::Gather);
     }
 
     /// A node has heard of more than it holds: an operator may found a history on that, while

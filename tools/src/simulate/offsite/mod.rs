@@ -137,7 +137,8 @@ impl World {
         let store = offsite.store.clone();
         self.summary.archive_objects += store.count();
         self.observer.archived(&store)?;
-        self.observer.archive_is_sound(&store)?;
+        let end = self.quiet.is_some() && !self.beyond_promises;
+        self.observer.archive_is_sound(&store, end)?;
         self.restore_last()
     }
 
