@@ -188,6 +188,7 @@ impl Observer {
                 self.digests.applied(lsn, digest, replica.epochs())?;
             }
         }
+        self.claims_no_other_past(replica, lsn)?;
         if wants.installed > 0 {
             let kept = process.engine.past_digests();
             self.digests.kept(lsn, kept, replica.epochs())?;

@@ -5,6 +5,29 @@ use standfast::replication::Replica;
 use standfast_wal::{History, Lsn};
 
 impl Observer {
+    /// What a node says of the age of its state is said of the history that it follows: of a state
+    /// out of another one it says nothing.
+    pub(super) fn claims_no_other_past(
+        &self,
+        replica: &Replica,
+        applied: Lsn,
+    ) -> Result<(), String> {
+        let history = replica.history();
+        let is_other = || {
+            applied > self.log.true_commit(history)
+                || self.log.differs(history, replica.epochs(), applied) == Some(true)
+        };
+        match replica
+            .freshness()
+            .filter(|_| applied > Lsn::ZERO && is_other())
+        {
+            Some((lsn, _)) => Err(format!(
+                "I4: its state at {applied} is none of {history} and passes for fresh at {lsn}"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// This node, in this history, has answered a READONLY read from its state at `lsn`.
     pub(super) fn stale_answered(
         &self,

@@ -124,9 +124,9 @@ impl World {
         }
     }
 
-    /// A history has just been founded: now and then the others are told at once to follow it, with
-    /// more than it has and log that is on no disk yet, so that what they hold of the old one stays
-    /// a while.
+    /// A history has just been founded: now and then the others are told at once to follow it, while
+    /// they have more than it has, and its snapshots are slow to come: what they hold of the old one
+    /// stays for a while.
     pub fn trouble_in_founding(&mut self, founder: usize) {
         if self.calm.is_some() || !self.dice.nodes.one_in(2) {
             return;
@@ -136,8 +136,10 @@ impl World {
         }
         let failover = self.failover_ns();
         for other in (0..self.nodes.len()).filter(|other| *other != founder) {
-            let stall = self.dice.nodes.between(failover / 2, failover * 4);
-            self.nodes[other].stalled_until = self.now + stall;
+            let extra = self.dice.nodes.between(failover / 4, failover * 2);
+            let (from, to) = (founder, other);
+            self.net.slow_down(from, to, extra);
+            self.after(failover * 8, Happening::Hasten { from, to });
         }
         let wait = self.dice.nodes.below(failover / 4);
         self.after(wait, Happening::Gather);
@@ -154,7 +156,9 @@ impl World {
             let partition = self.net.cut(ways);
             let wait = self.failover_ns() * self.dice.nodes.between(3, 8);
             self.after(wait, Happening::Heal { partition });
-            self.after(0, Happening::Founds { node });
+            // At once, or when the others have gone on for a while.
+            let wait = self.dice.nodes.pick(&[0, wait / 2]);
+            self.after(wait, Happening::Founds { node });
         }
     }
 

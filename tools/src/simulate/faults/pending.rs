@@ -38,7 +38,7 @@ impl World {
         let gone = places(now.sync_set.difference(&next.sync_set));
         let counted = places(next.sync_set.iter().filter(|id| id.0 as usize != node));
         let (before, after) = (voters(now), voters(next));
-        let leaving = places(before.difference(&after).map(|(id, _)| id));
+        let new = places(after.difference(&before).map(|(id, _)| id));
         let staying = places(before.intersection(&after).map(|(id, _)| id));
         self.faults.moments.proposal = change;
         let mut random = Random::new(self.dice.faults.next());
@@ -47,8 +47,8 @@ impl World {
         }
         if !gone.is_empty() && counted.len() > 1 {
             self.lose_who_is_counted_on(node, &counted, &gone, &mut random);
-        } else if after.len() < before.len() {
-            self.lose_who_promised(node, &staying, &leaving, &mut random);
+        } else if after.len() > before.len() {
+            self.lose_who_promised(node, &staying, &new, &mut random);
         }
     }
 
@@ -90,18 +90,18 @@ impl World {
         self.after(wait + later, Happening::Heal { partition: near });
     }
 
-    /// Of the voters that stay one has promised, and then all fall silent, or lose their disks, as
-    /// many as may; what the ones that leave promise comes late.
+    /// There are to be more voters: of those before one has promised, and then all fall silent, or
+    /// lose their disks, as many as may; what the new ones promise comes late.
     fn lose_who_promised(
         &mut self,
         node: usize,
         staying: &[usize],
-        leaving: &[usize],
+        new: &[usize],
         random: &mut Random,
     ) {
-        self.say(|| format!("n{node} waits for {leaving:?}; {staying:?} fall silent"));
+        self.say(|| format!("n{node} waits for {new:?}; {staying:?} fall silent"));
         let late = self.failover_ns() * random.between(2, 6);
-        for from in leaving.iter().filter(|from| **from != node) {
+        for from in new.iter().filter(|from| **from != node) {
             let (from, to) = (*from, node);
             self.net.slow_down(from, to, late);
             self.after(late * 2, Happening::Hasten { from, to });
