@@ -207,12 +207,13 @@ impl Primary {
     }
 
     /// Whether the change rule allows this. What a member had acknowledged counts no longer when
-    /// its node asks to be taken in with another disk.
+    /// its node asks to be taken in with another disk, nor while it is silent: then it may have lost
+    /// what it had, and one that is to be left out may be the last that holds it.
     fn may_change(&self, node: &Node, next: &Config) -> bool {
         let replaced = self.replaced(node);
-        let held = |id| match replaced.contains(&id) {
-            true => Lsn::ZERO,
-            false => self.matched_of(node, id),
+        let held = |id| match !replaced.contains(&id) && self.hears(node, id) {
+            true => self.matched_of(node, id),
+            false => Lsn::ZERO,
         };
         commit::may_change(self.floor(node), held, &rule_of(next)) && self.may_decide(node, next)
     }
@@ -229,8 +230,8 @@ impl Primary {
     }
 
     /// A proposal may wait long for the voters to be there. It is not made when members that it
-    /// counts on have lost their disks by then, or voters have fallen silent; nor when one is back
-    /// that it takes out as lost, for that may be the one that holds what others have lost.
+    /// counts on, or voters, have fallen silent by then, or have lost their disks; nor when one is
+    /// back that it takes out as lost, for that may be the one that holds what others have lost.
     fn revoke_if_forbidden(&mut self, node: &mut Node) {
         let is_back = |change: &Change| change.lost.iter().any(|id| !self.is_lost(node, *id));
         let forbidden = |change: &&Change| is_back(change) || !self.may_change(node, &change.next);

@@ -9,7 +9,7 @@ use crate::simulate::world::{MS, World};
 use standfast::node::wire::Head;
 use standfast::replication::{Body, Fence, Replica};
 use standfast_wal::{History, Lsn, Nonce};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// In each run.
 const STOPS: u32 = 3;
@@ -24,8 +24,8 @@ pub struct Moments {
     beginning: Option<(usize, Fence)>,
     /// So often yet a primary stands still in that.
     stops_left: u32,
-    /// The change of the Config that was proposed last, and by whom.
-    pub(super) proposal: Option<(usize, Nonce)>,
+    /// Changes of the Config that were proposed.
+    pub(super) proposals: BTreeSet<Nonce>,
     /// When who is asked next between which history and its own, and how often yet.
     between: BTreeMap<(usize, History), (u64, u32)>,
 }
@@ -37,7 +37,7 @@ impl Default for Moments {
             settling: None,
             beginning: None,
             stops_left: STOPS,
-            proposal: None,
+            proposals: BTreeSet::new(),
             between: BTreeMap::new(),
         }
     }

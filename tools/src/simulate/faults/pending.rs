@@ -29,9 +29,9 @@ impl World {
         let Some(next) = replica.proposed() else {
             return;
         };
-        let change = Some((node, next.nonce));
+        let nonce = next.nonce;
         let may = self.faults.may(Kind::LostDisk) && self.faults.may(Kind::Relay);
-        if self.faults.moments.proposal == change || !may {
+        if !may || self.faults.moments.proposals.contains(&nonce) {
             return;
         }
         let now = replica.config();
@@ -40,7 +40,7 @@ impl World {
         let (before, after) = (voters(now), voters(next));
         let new = places(after.difference(&before).map(|(id, _)| id));
         let staying = places(before.intersection(&after).map(|(id, _)| id));
-        self.faults.moments.proposal = change;
+        self.faults.moments.proposals.insert(nonce);
         let mut random = Random::new(self.dice.faults.next());
         if random.one_in(2) {
             return;
