@@ -71,6 +71,9 @@ fn take_line<'a>(rest: &mut &'a [u8]) -> Parsed<&'a [u8]> {
             Ok(None)
         };
     };
+    if end > LINE_BYTES_MAX {
+        return Err(Malformed);
+    }
     let (line, after) = rest.split_at(end);
     *rest = after.get(1..).ok_or(Malformed)?;
     Ok(Some(line.strip_suffix(b"\r").ok_or(Malformed)?))

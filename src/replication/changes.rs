@@ -232,7 +232,7 @@ impl Primary {
     /// A proposal may wait long for the voters to be there. It is not made when members that it
     /// counts on, or voters, have fallen silent by then, or have lost their disks; nor when one is
     /// back that it takes out as lost, for that may be the one that holds what others have lost.
-    fn revoke_if_forbidden(&mut self, node: &mut Node) {
+    pub fn revoke_if_forbidden(&mut self, node: &mut Node) {
         let is_back = |change: &Change| change.lost.iter().any(|id| !self.is_lost(node, *id));
         let forbidden = |change: &&Change| is_back(change) || !self.may_change(node, &change.next);
         let Some(ticket) = self.change.as_ref().filter(forbidden).map(|c| c.ticket) else {

@@ -76,6 +76,10 @@ impl Replica {
     /// Takes one input and says what is to be done.
     pub fn step(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
         self.node.now = self.node.now.max(now);
+        if let Role::Primary(primary) = &mut self.role {
+            // What comes in may be the vote for which a change waited that is not to be made now.
+            primary.revoke_if_forbidden(&mut self.node);
+        }
         match input {
             Input::Timeout => {}
             Input::Propose(record) => self.on_propose(record),

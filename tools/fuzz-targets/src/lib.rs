@@ -37,7 +37,7 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// Every target, in the order in which bytes come into a node.
+/// Every target, in the order in which bytes come into a node, and last what a client reads.
 pub const TARGETS: [&Target; 12] = [
     &targets::resp::TARGET,
     &targets::commands::TARGET,

@@ -62,10 +62,9 @@ pub struct Node {
     wakes: (u64, u32),
     /// When its last turn was.
     pub turned_at: u64,
-    /// When it last took something from whom.
+    /// When it last took something from which disk, or first knew of it.
     pub heard: BTreeMap<(NodeId, Incarnation), u64>,
-    /// Whether it is primary, by what version, and since when.
-    pub reigns: (bool, u64, u64),
+    pub primary_since: Option<u64>,
 }
 
 impl Node {
@@ -113,7 +112,7 @@ impl Node {
             wakes: (0, 0),
             turned_at: 0,
             heard: BTreeMap::new(),
-            reigns: (false, 0, 0),
+            primary_since: None,
         }
     }
 
@@ -196,9 +195,11 @@ impl World {
             }
             let wants = process.turn(now, events);
             let replica = process.engine.replica();
-            let (is_primary, version) = (replica.is_primary(), replica.config().version);
-            if (this.reigns.0, this.reigns.1) != (is_primary, version) {
-                this.reigns = (is_primary, version, self.now);
+            let since = this.primary_since.unwrap_or(self.now);
+            this.primary_since = replica.is_primary().then_some(since);
+            for (id, member) in &replica.config().members {
+                let disk = (*id, member.incarnation);
+                this.heard.entry(disk).or_insert(self.now);
             }
             // What it committed in the turn that it dies of is committed, and may be in a snapshot.
             self.observer

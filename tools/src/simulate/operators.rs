@@ -255,9 +255,14 @@ impl World {
             && self.operators.founder.is_none()
     }
 
+    /// It is this node and no other that will be told.
+    pub fn will_found(&mut self, node: usize) {
+        self.operators.founder = Some(node);
+    }
+
     /// Somebody loses patience, rightly or not.
     pub fn force(&mut self, node: usize) -> Result<(), String> {
-        if !self.plan.may_force {
+        if !self.plan.may_force || self.calm.is_some() {
             return Ok(());
         }
         let founder = *self.operators.founder.get_or_insert(node);

@@ -93,10 +93,9 @@ pub enum Happening {
         node: usize,
         span: u64,
     },
-    /// A message arrives once more.
+    /// A message comes out of its pipe once more.
     Again {
-        node: usize,
-        life: u64,
+        pipe: usize,
         event: Box<Event>,
     },
     /// A disk that failed, was full or slow is as it was.

@@ -27,6 +27,8 @@ pub struct Summary {
     /// Rounds of archivers, and the objects that they put.
     pub archive_rounds: u64,
     pub archive_objects: u64,
+    /// Messages of the core that came once more.
+    pub doubled: u64,
     /// Objects that expired, and restores that came to an end.
     pub archive_expired: u64,
     pub restores: u64,
@@ -83,6 +85,7 @@ impl Summary {
         self.orders += other.orders;
         self.archive_rounds += other.archive_rounds;
         self.archive_objects += other.archive_objects;
+        self.doubled += other.doubled;
         self.archive_expired += other.archive_expired;
         self.restores += other.restores;
         self.copies_opened += other.copies_opened;
@@ -95,7 +98,7 @@ impl Summary {
     }
 
     /// The counts that people look at, by name.
-    fn counts(&self) -> [(&'static str, u64); 20] {
+    fn counts(&self) -> [(&'static str, u64); 21] {
         [
             ("promotions", self.promotions),
             ("crashes", self.crashes),
@@ -110,6 +113,7 @@ impl Summary {
             ("outcomes told", self.outcomes),
             ("receipts", self.receipts),
             ("operators' orders", self.orders),
+            ("messages doubled", self.doubled),
             ("archivers' rounds", self.archive_rounds),
             ("objects in archives", self.archive_objects),
             ("objects expired", self.archive_expired),

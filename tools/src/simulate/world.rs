@@ -68,6 +68,8 @@ pub struct World {
     pub quiet: Option<u64>,
     /// More disks are lost than the promises allow for: the run ends here.
     pub beyond_promises: bool,
+    /// The run came to its end: everything was whole and equal.
+    pub is_whole: bool,
     /// Over everything that happens and comes out.
     pub digest: Digest,
 }
@@ -140,6 +142,7 @@ impl World {
             calm: None,
             quiet: None,
             beyond_promises: false,
+            is_whole: false,
             digest: Digest::default(),
             nodes,
             plan,
@@ -187,6 +190,7 @@ impl World {
                 break;
             }
             if is_time_to_look && self.is_over()? {
+                self.is_whole = true;
                 break;
             }
         }
@@ -245,7 +249,7 @@ impl World {
                 self.silence(node, span);
                 Ok(())
             }
-            Happening::Again { node, life, event } => self.arrives_again(node, life, *event),
+            Happening::Again { pipe, event } => self.arrives_again(pipe, *event),
             Happening::Mend { node } => {
                 self.mend(node);
                 Ok(())

@@ -49,7 +49,7 @@ impl Had {
     }
 
     /// These came from primaries; the node obeys whose reign its fence is.
-    pub fn heard(&mut self, replica: &Replica, beats: &[(Fence, Lsn)]) {
+    pub fn heard<'a>(&mut self, replica: &Replica, beats: impl Iterator<Item = &'a (Fence, Lsn)>) {
         let followed = replica.history();
         self.heard = self.heard.filter(|(history, _)| *history == followed);
         // Whoever sounds out the others for a forced promotion hears no primary.
@@ -57,9 +57,7 @@ impl Had {
             return;
         }
         let fence = replica.fence();
-        let obeyed = beats
-            .iter()
-            .filter(|(reign, _)| *reign == fence && reign.history == followed);
+        let obeyed = beats.filter(|(reign, _)| *reign == fence && reign.history == followed);
         if let Some(highest) = obeyed.map(|(_, commit)| *commit).max() {
             let before = self.heard.map_or(Lsn::ZERO, |(_, commit)| commit);
             self.heard = Some((followed, highest.max(before)));

@@ -47,7 +47,7 @@ use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Meta, Replica};
 
 use standfast_wal::{History, Incarnation, Lsn, Nonce};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose disk held a log durably up to where, and who had written it.
 type Held = (Incarnation, Lsn, EpochTable);
@@ -93,7 +93,8 @@ pub struct Observer {
     positions: positions::Positions,
     votes: promotion::Votes,
     attempts: promotion::Attempts,
-    offers: BTreeSet<Nonce>,
+    /// When a primary first asked for votes for a change of its own.
+    offers: BTreeMap<Nonce, u64>,
     rounds: reads::Rounds,
     told: told::Told,
     losses: losses::Losses,
@@ -133,7 +134,7 @@ impl Observer {
             positions: positions::Positions::default(),
             votes: promotion::Votes::new(),
             attempts: promotion::Attempts::new(),
-            offers: BTreeSet::new(),
+            offers: BTreeMap::new(),
             rounds: reads::Rounds::default(),
             told: told::Told::default(),
             losses: losses::Losses::default(),
@@ -197,7 +198,10 @@ impl Observer {
         seen.followed = seen.follows.replace(replica.history());
         seen.had.look_at(replica);
         seen.had.cuts(wants.cuts);
-        seen.had.heard(replica, &wants.beats);
+        // Of a history that it learned of in this turn it may have heard before that, and in vain.
+        let is_same = seen.followed == seen.follows;
+        let beats = wants.beats.iter().filter(|_| is_same);
+        seen.had.heard(replica, beats);
         reigns::serves_whom_it_reads_for(replica, wants)?;
         self.watch_held(node, replica)
     }

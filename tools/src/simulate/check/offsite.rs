@@ -286,12 +286,12 @@ impl Observer {
     }
 
     /// All of the archive is sound. Log that was dropped before it was shipped leaves a hole, which
-    /// no snapshot bridges in a run that did not come to its `end`, or while what somebody removes
+    /// no snapshot bridges in a run that did not end whole, or while what somebody removes
     /// must not be put again.
     pub fn archive_is_sound(
         &self,
         store: &std::sync::Arc<Memory>,
-        end: bool,
+        is_whole: bool,
     ) -> Result<(), String> {
         let store: Shared = store.clone();
         let report = verify(
@@ -303,7 +303,7 @@ impl Observer {
         );
         let report = report.map_err(|error| format!("the archive: {error}"))?;
         let findings = report.histories.iter().flat_map(|one| &one.findings);
-        let may_begin_nowhere = !end || self.removal_is_under_way();
+        let may_begin_nowhere = !is_whole || self.removal_is_under_way();
         let mut bad = findings.filter(|one| match one {
             Finding::Hole(_) => false,
             Finding::Nothing => !may_begin_nowhere,

@@ -42,7 +42,7 @@ pub(super) fn has_gone_on(node: &Node, history: History) -> bool {
 }
 
 impl Observer {
-    /// Somebody asks for votes for a Config that begins an epoch.
+    /// Somebody asks for votes for a Config.
     pub fn offered(&mut self, from: usize, nodes: &[Node], frame: &Frame) -> Result<(), String> {
         let Head::Core { message } = &frame.head else {
             return Ok(());
@@ -140,6 +140,21 @@ impl Observer {
         }
     }
 
+    /// Whoever is not heard for so many nanoseconds is silent, by every clock.
+    fn silence(&self) -> u64 {
+        self.failover_timeout + self.failover_timeout * self.drift_ppm / 500_000
+    }
+
+    /// Whether the primary that offered this must have known by then that the disk is another one,
+    /// or may be.
+    pub fn could_know(&self, nodes: &[Node], config: &Config, id: NodeId) -> bool {
+        let primary = node_of(nodes, config.primary);
+        let disk = (id, config.members[&id].incarnation);
+        let heard = primary.heard.get(&disk).copied().unwrap_or(0);
+        let offered = self.offers.get(&config.nonce).copied();
+        offered.is_none_or(|offered| heard + self.silence() < offered)
+    }
+
     /// Once other voters are offered nothing else can be chosen without a majority of them: of those
     /// who voted before too few may be silent, for whoever is may have lost the disk with its promise.
     fn may_decide(&mut self, node: &Node, value: &Config, parent: &Config) -> Result<(), String> {
@@ -158,14 +173,19 @@ impl Observer {
         };
         let is_other = parent.voters.len() != value.voters.len()
             || all().any(|(id, named)| !votes(parent, id, named));
-        if !is_own || !is_other || !self.offers.insert(value.nonce) {
+        if !is_own || self.offers.contains_key(&value.nonce) {
             return Ok(());
         }
-        let patience = self.failover_timeout + self.failover_timeout * self.drift_ppm / 500_000;
-        let since = node.turned_at.saturating_sub(patience);
+        self.offers.insert(value.nonce, node.turned_at);
+        if !is_other {
+            return Ok(());
+        }
+        let since = node.turned_at.saturating_sub(self.silence());
         let is_there = |(id, named): &(NodeId, Incarnation)| {
             let heard = node.heard.get(&(*id, *named)).copied().unwrap_or(0);
-            *id == node.id || !votes(parent, *id, *named) || heard.max(node.reigns.2) >= since
+            *id == node.id
+                || !votes(parent, *id, *named)
+                || heard.max(node.primary_since.unwrap_or(0)) >= since
         };
         let there: Vec<_> = all().filter(is_there).map(|(id, _)| id).collect();
         match there.len() * 2 > value.voters.len() {

@@ -158,7 +158,8 @@ impl World {
     /// A Config was chosen in which too many disks are lost. It can only be the last word of a
     /// primary that lost its own disk while it proposed it, or count copies that are damaged where
     /// nobody has read since: who takes a sound member out cannot know that it was one of the last.
-    /// Then nothing more is promised. A disk that is known to be another counts in no case.
+    /// Then nothing more is promised. A disk that is known to be another counts in no case, nor one
+    /// that had been silent for too long when the change was offered.
     fn is_beyond_promises(&self) -> Result<bool, String> {
         let Some(config) = self.observer.newest_config(&self.nodes) else {
             return Ok(false);
@@ -171,6 +172,7 @@ impl World {
         let renamed = |id: &&NodeId| {
             let named = config.members.get(*id).map(|member| member.incarnation);
             named != Some(self.nodes[id.0 as usize].incarnation)
+                && self.observer.could_know(&self.nodes, config, **id)
         };
         let known = config.sync_set.iter().filter(renamed).count();
         if self.is_lost(config, config.primary) || known < copies_of(config, config.acks_needed) {

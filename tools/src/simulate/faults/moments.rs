@@ -157,6 +157,7 @@ impl World {
             let wait = self.failover_ns() * self.dice.nodes.between(3, 8);
             self.after(wait, Happening::Heal { partition });
             // At once, or when the others have gone on for a while.
+            self.will_found(node);
             let wait = self.dice.nodes.pick(&[0, wait / 2]);
             self.after(wait, Happening::Founds { node });
         }

@@ -6,7 +6,7 @@ use crate::simulate::queue::Happening;
 use crate::simulate::random::Random;
 use crate::simulate::world::World;
 use standfast::replication::Config;
-use standfast_wal::NodeId;
+use standfast_wal::{Incarnation, NodeId};
 use std::collections::BTreeSet;
 
 fn places<'a>(ids: impl Iterator<Item = &'a NodeId>) -> Vec<usize> {
@@ -14,7 +14,7 @@ fn places<'a>(ids: impl Iterator<Item = &'a NodeId>) -> Vec<usize> {
 }
 
 /// Voters, each with the disk that it votes on.
-fn voters(config: &Config) -> BTreeSet<(NodeId, standfast_wal::Incarnation)> {
+fn voters(config: &Config) -> BTreeSet<(NodeId, Incarnation)> {
     let disk = |id: &NodeId| (*id, config.members[id].incarnation);
     config.voters.iter().map(disk).collect()
 }
@@ -47,7 +47,7 @@ impl World {
         }
         if !gone.is_empty() && counted.len() > 1 {
             self.lose_who_is_counted_on(node, &counted, &gone, &mut random);
-        } else if after.len() > before.len() {
+        } else if !new.is_empty() {
             self.lose_who_promised(node, &staying, &new, &mut random);
         }
     }
@@ -90,7 +90,7 @@ impl World {
         self.after(wait + later, Happening::Heal { partition: near });
     }
 
-    /// There are to be more voters: of those before one has promised, and then all fall silent, or
+    /// There are to be new voters: of those that stay one has promised, and then all fall silent, or
     /// lose their disks, as many as may; what the new ones promise comes late.
     fn lose_who_promised(
         &mut self,

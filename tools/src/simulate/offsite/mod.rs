@@ -137,8 +137,7 @@ impl World {
         let store = offsite.store.clone();
         self.summary.archive_objects += store.count();
         self.observer.archived(&store)?;
-        let end = self.quiet.is_some() && !self.beyond_promises;
-        self.observer.archive_is_sound(&store, end)?;
+        self.observer.archive_is_sound(&store, self.is_whole)?;
         self.restore_last()
     }
 
