@@ -207,7 +207,7 @@ impl Primary {
     }
 
     /// Whether the change rule allows this. What a member had acknowledged counts no longer when
-    /// its node asks to be taken in with another disk, nor while it is silent: then it may have lost
+    /// its node asks to be taken in with another disk, nor while it is silent: it may have lost
     /// what it had, and one that is to be left out may be the last that holds it.
     fn may_change(&self, node: &Node, next: &Config) -> bool {
         let replaced = self.replaced(node);

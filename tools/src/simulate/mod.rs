@@ -13,6 +13,8 @@ mod clock;
 mod disks;
 mod end;
 mod faults;
+mod heard;
+mod missed;
 mod net;
 mod node;
 mod nodes;

@@ -239,13 +239,12 @@ impl World {
         while let Some(frame) = wire::decode(&mut self.net.pipes[pipe].buffer)
             .map_err(|e| format!("a frame does not decode: {e}"))?
         {
-            let event = Event::Link(LinkEvent::Frame {
+            self.double(pipe, peer, incarnation, &frame);
+            events.push(Event::Link(LinkEvent::Frame {
                 from: peer,
                 incarnation,
                 frame,
-            });
-            self.double(pipe, &event);
-            events.push(event);
+            }));
         }
         if self.order.trace {
             self.say_arrived(from, to, &events);
@@ -256,49 +255,15 @@ impl World {
         self.turn(to, events)
     }
 
-    /// Now and then a message of the core comes out of its connection once more, late. TCP does not
-    /// do that, but the protocol counts on no message to come only once.
-    fn double(&mut self, pipe: usize, event: &Event) {
-        let Event::Link(LinkEvent::Frame {
-            from,
-            incarnation,
-            frame,
-        }) = event
-        else {
-            return;
-        };
-        let is_core = matches!(frame.head, wire::Head::Core { .. });
-        let one_in = self.plan.double_one_in.filter(|_| is_core);
-        if self.calm.is_none() && one_in.is_some_and(|one_in| self.dice.net.one_in(one_in)) {
-            let wait = self.dice.net.scaled(MS / 10, 4000 * MS);
-            let event = Box::new(Event::Link(LinkEvent::Frame {
-                from: *from,
-                incarnation: *incarnation,
-                frame: frame.clone(),
-            }));
-            self.after(wait, Happening::Again { pipe, event });
-        }
-    }
-
-    /// Only while the connection stands and the way is open: what is heard is heard of a process
-    /// that is there.
-    pub fn arrives_again(&mut self, pipe: usize, event: Event) -> Result<(), String> {
+    /// Between whom this connection stands, if it does and the way is open.
+    pub fn stands(&self, pipe: usize) -> Option<(usize, usize)> {
         let this = &self.net.pipes[pipe];
         let (from, to) = (this.from, this.to);
         let stands = this.is_up
             && !self.net.is_blocked(from, to)
             && self.nodes[from].life == this.from_life
             && self.nodes[to].life == this.to_life;
-        if !stands || self.calm.is_some() {
-            return Ok(());
-        }
-        self.summary.doubled += 1;
-        let events = vec![event];
-        if self.order.trace {
-            self.say(|| "once more:".to_string());
-            self.say_arrived(from, to, &events);
-        }
-        self.turn(to, events)
+        stands.then_some((from, to))
     }
 
     fn say_arrived(&self, from: usize, to: usize, events: &[Event]) {

@@ -2,21 +2,20 @@
 
 use super::check::meta_on_disk;
 use super::clock::Clock;
+use super::heard::Heard;
+use super::missed::shuffled;
 use super::node::{Process, Wants};
 use super::plan::{Plan, first_incarnation, id};
 use super::queue::Happening;
 use super::random::Random;
 use super::starter::Starter;
 use super::world::{CLUSTER, CLUSTER_NAME, MS, SECOND, World};
-use standfast::node::client::SessionId;
 use standfast::node::clock::Now;
 use standfast::node::directory::sim::SimDir;
 use standfast::node::engine::Event;
-use standfast::node::link::LinkEvent;
 use standfast::node::meta::{self, MetaFile, unknown_config};
 use standfast::replication::{Introduction, Meta};
 use standfast_wal::{Incarnation, NodeId};
-use std::collections::{BTreeMap, VecDeque};
 
 /// So many wakes of one node without virtual time passing by a millisecond are a busy loop.
 const WAKES_PER_MS_MAX: u32 = 400;
@@ -60,11 +59,7 @@ pub struct Node {
     /// How long its meta file's disk takes at least.
     pub meta_wait: u64,
     wakes: (u64, u32),
-    /// When its last turn was.
-    pub turned_at: u64,
-    /// When it last took something from which disk, or first knew of it.
-    pub heard: BTreeMap<(NodeId, Incarnation), u64>,
-    pub primary_since: Option<u64>,
+    pub heard: Heard,
 }
 
 impl Node {
@@ -110,9 +105,7 @@ impl Node {
             stalled_until: 0,
             meta_wait: 0,
             wakes: (0, 0),
-            turned_at: 0,
-            heard: BTreeMap::new(),
-            primary_since: None,
+            heard: Heard::default(),
         }
     }
 
@@ -184,23 +177,9 @@ impl World {
             let Some(process) = &mut this.process else {
                 return Ok(());
             };
-            this.turned_at = self.now;
-            for event in &events {
-                if let Event::Link(LinkEvent::Frame {
-                    from, incarnation, ..
-                }) = event
-                {
-                    this.heard.insert((*from, *incarnation), self.now);
-                }
-            }
+            this.heard.take(self.now, &events);
             let wants = process.turn(now, events);
-            let replica = process.engine.replica();
-            let since = this.primary_since.unwrap_or(self.now);
-            this.primary_since = replica.is_primary().then_some(since);
-            for (id, member) in &replica.config().members {
-                let disk = (*id, member.incarnation);
-                this.heard.entry(disk).or_insert(self.now);
-            }
+            this.heard.turned(process.engine.replica());
             // What it committed in the turn that it dies of is committed, and may be in a snapshot.
             self.observer
                 .turned(self.now, node, &self.nodes, &wants)
@@ -476,48 +455,4 @@ impl World {
         self.nodes[node].failing &= !is_late;
         result
     }
-}
-
-/// Who said something: a peer, a client's session, or this node's own disks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
-    Peer(NodeId),
-    Session(SessionId),
-    Itself,
-}
-
-impl Source {
-    fn of(event: &Event) -> Source {
-        match event {
-            Event::Submit { session, .. } => Source::Session(*session),
-            Event::Link(LinkEvent::Up { peer, .. }) => Source::Peer(*peer),
-            Event::Link(LinkEvent::Down { peer } | LinkEvent::Refused { peer }) => {
-                Source::Peer(*peer)
-            }
-            Event::Link(LinkEvent::Frame { from, .. }) => Source::Peer(*from),
-            _ => Source::Itself,
-        }
-    }
-}
-
-/// What came while a process was stopped is read in any order, but each source's in its own.
-fn shuffled(events: Vec<Event>, random: &mut Random) -> Vec<Event> {
-    let mut sources: BTreeMap<Source, VecDeque<Event>> = BTreeMap::new();
-    for event in events {
-        let source = Source::of(&event);
-        sources.entry(source).or_default().push_back(event);
-    }
-    let mut left: Vec<VecDeque<Event>> = sources.into_values().collect();
-    let mut all = Vec::new();
-    while !left.is_empty() {
-        let place = random.index(left.len());
-        // Runs of one source, as one read of a socket gives them.
-        for _ in 0..random.between(1, 8) {
-            all.extend(left[place].pop_front());
-        }
-        if left[place].is_empty() {
-            left.swap_remove(place);
-        }
-    }
-    all
 }

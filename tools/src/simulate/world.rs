@@ -207,10 +207,6 @@ impl World {
             Happening::MetaDone { node, life } => self.meta_done(node, life),
             Happening::Shipped { node, life } => self.shipped(node, life),
             Happening::Put { node, life } => self.put_object(node, life),
-            Happening::Store => {
-                self.store_changes();
-                Ok(())
-            }
             Happening::Expire => self.expire(),
             Happening::Restore => self.restore_something(),
             Happening::Copy => self.copy_wakes(),
@@ -223,37 +219,9 @@ impl World {
             } => self.greeted(from, to, life, to_life),
             Happening::Broken { pipe } => self.broken(pipe),
             Happening::Restart { node } => self.restart(node),
-            Happening::Crash { node } => {
-                self.crash(node);
-                Ok(())
-            }
             Happening::Resume { node } => self.resume(node),
             Happening::Gathered { node } => self.gathered(node),
-            Happening::Stop { node } => {
-                self.stop_short(node);
-                Ok(())
-            }
-            Happening::Relay => {
-                self.relay_on();
-                Ok(())
-            }
-            Happening::Heal { partition } => {
-                self.heal(partition);
-                Ok(())
-            }
-            Happening::Hasten { from, to } => {
-                self.net.hasten(from, to);
-                Ok(())
-            }
-            Happening::Silence { node, span } => {
-                self.silence(node, span);
-                Ok(())
-            }
             Happening::Again { pipe, event } => self.arrives_again(pipe, *event),
-            Happening::Mend { node } => {
-                self.mend(node);
-                Ok(())
-            }
             Happening::Fault => self.fault(),
             Happening::Operator => self.operate(),
             Happening::Between { node } => self.ask_between(node),
@@ -261,14 +229,27 @@ impl World {
             Happening::Founded { node } => self.ask_for_receipts(node),
             Happening::Gather => self.tell_to_rejoin(),
             Happening::Client { client } => self.client(client),
-            Happening::GiveUp { client, step } => {
-                self.give_up(client, step);
+            other => {
+                self.befall(other);
                 Ok(())
             }
-            Happening::Calm => {
-                self.begin_calm();
-                Ok(())
-            }
+        }
+    }
+
+    /// What breaks no promise by itself.
+    fn befall(&mut self, happening: Happening) {
+        match happening {
+            Happening::Store => self.store_changes(),
+            Happening::Crash { node } => self.crash(node),
+            Happening::Stop { node } => self.stop_short(node),
+            Happening::Relay => self.relay_on(),
+            Happening::Heal { partition } => self.heal(partition),
+            Happening::Hasten { from, to } => self.net.hasten(from, to),
+            Happening::Silence { node, span } => self.silence(node, span),
+            Happening::Mend { node } => self.mend(node),
+            Happening::GiveUp { client, step } => self.give_up(client, step),
+            Happening::Calm => self.begin_calm(),
+            other => unreachable!("{other:?} is for `happen`"),
         }
     }
 }

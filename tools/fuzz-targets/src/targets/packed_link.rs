@@ -1,8 +1,8 @@
 //! A packed connection from another site: a stream that is unpacked, and the frames in it.
 //!
 //! Asserted: memory stays near what one frame may take, whatever the stream announces or unpacks
-//! to; a stream cut up otherwise gives the same frames, up to where one of the two met an error; what
-//! was packed gives the frames that it gives unpacked.
+//! to; a stream cut up otherwise gives the same frames, up to where one of the two met an error;
+//! what was packed gives the frames that it gives unpacked.
 
 use crate::Target;
 use crate::input::{How, join, split};

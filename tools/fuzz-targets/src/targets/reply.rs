@@ -17,7 +17,7 @@ pub const TARGET: Target = Target {
     seeds,
 };
 
-/// An item takes 3 bytes on the wire at least and 40 here, and what grows is there twice for a while.
+/// An item takes 3 bytes on the wire at least and 40 here, and what grows is there twice.
 const MEMORY: Bound = Bound {
     per_byte: 64,
     fixed: 4 << 10,

@@ -149,14 +149,13 @@ impl Observer {
     /// or may be.
     pub fn could_know(&self, nodes: &[Node], config: &Config, id: NodeId) -> bool {
         let primary = node_of(nodes, config.primary);
-        let disk = (id, config.members[&id].incarnation);
-        let heard = primary.heard.get(&disk).copied().unwrap_or(0);
+        let heard = primary.heard.last(id, config.members[&id].incarnation);
         let offered = self.offers.get(&config.nonce).copied();
         offered.is_none_or(|offered| heard + self.silence() < offered)
     }
 
-    /// Once other voters are offered nothing else can be chosen without a majority of them: of those
-    /// who voted before too few may be silent, for whoever is may have lost the disk with its promise.
+    /// Once other voters are offered nothing else can be chosen without a majority of them: of
+    /// those who voted before few may be silent, for they may have lost the disks with a promise.
     fn may_decide(&mut self, node: &Node, value: &Config, parent: &Config) -> Result<(), String> {
         let process = node.process.as_ref();
         let proposed = process.and_then(|process| process.engine.replica().proposed());
@@ -176,16 +175,15 @@ impl Observer {
         if !is_own || self.offers.contains_key(&value.nonce) {
             return Ok(());
         }
-        self.offers.insert(value.nonce, node.turned_at);
+        self.offers.insert(value.nonce, node.heard.turned_at);
         if !is_other {
             return Ok(());
         }
-        let since = node.turned_at.saturating_sub(self.silence());
+        let since = node.heard.turned_at.saturating_sub(self.silence());
         let is_there = |(id, named): &(NodeId, Incarnation)| {
-            let heard = node.heard.get(&(*id, *named)).copied().unwrap_or(0);
             *id == node.id
                 || !votes(parent, *id, *named)
-                || heard.max(node.primary_since.unwrap_or(0)) >= since
+                || node.heard.last_in_reign(*id, *named) >= since
         };
         let there: Vec<_> = all().filter(is_there).map(|(id, _)| id).collect();
         match there.len() * 2 > value.voters.len() {

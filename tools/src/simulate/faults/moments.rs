@@ -124,9 +124,9 @@ impl World {
         }
     }
 
-    /// A history has just been founded: now and then the others are told at once to follow it, while
-    /// they have more than it has, and its snapshots are slow to come: what they hold of the old one
-    /// stays for a while.
+    /// A history has just been founded: now and then the others are told at once to follow it,
+    /// while they have more than it has, and its snapshots are slow to come: what they hold of the
+    /// old one stays for a while.
     pub fn trouble_in_founding(&mut self, founder: usize) {
         if self.calm.is_some() || !self.dice.nodes.one_in(2) {
             return;

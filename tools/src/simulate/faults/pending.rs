@@ -90,8 +90,8 @@ impl World {
         self.after(wait + later, Happening::Heal { partition: near });
     }
 
-    /// There are to be new voters: of those that stay one has promised, and then all fall silent, or
-    /// lose their disks, as many as may; what the new ones promise comes late.
+    /// There are to be new voters: of those that stay one has promised, and then all fall silent,
+    /// or lose their disks, as many as may; what the new ones promise comes late.
     fn lose_who_promised(
         &mut self,
         node: usize,
