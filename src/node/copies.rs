@@ -459,11 +459,11 @@ impl Engine {
             self.damaged_through = Lsn::ZERO;
             let last = self.replica.epochs().last();
             let history = last.map_or(self.replica.history(), |last| last.history);
-            self.emit(Output::ToLog(Command::Roll(history)));
+            self.give_log(Command::Roll(history));
         }
         if through > Lsn::ZERO {
             Mark::LogTrimmed.hit();
-            self.emit(Output::ToLog(Command::Trim(through)));
+            self.give_log(Command::Trim(through));
         }
     }
 

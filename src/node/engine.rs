@@ -12,6 +12,7 @@ mod requests;
 mod routing;
 mod showing;
 mod time;
+mod undone;
 
 use crate::limits;
 use crate::node::archive::{ArchiveSettings, Archiving};
@@ -36,6 +37,7 @@ use standfast_wal::{Link, Lsn, NodeId, Record, Space, WriterEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use time::Attested;
+use undone::Undone;
 
 /// What the engine is told. Links tell it in the order in which things happened to them.
 #[derive(Debug)]
@@ -271,8 +273,7 @@ pub struct Engine {
     is_log_suspect: bool,
     effects: Vec<Effect>,
     out: Vec<Output>,
-    /// Appended records that are not durable yet: last LSN, and since when.
-    undone: VecDeque<(Lsn, Time)>,
+    undone: Undone,
     disk_stalled: bool,
     wall_told: Option<Time>,
     shown: Option<Time>,
@@ -328,7 +329,7 @@ impl Engine {
             is_log_suspect,
             effects: Vec::new(),
             out: Vec::new(),
-            undone: VecDeque::new(),
+            undone: Undone::default(),
             disk_stalled: false,
             wall_told: None,
             shown: None,
@@ -460,8 +461,8 @@ impl Engine {
             .map(|held| held.since.after(self.settings.write_timeout));
         let shown = self.shown.map(|at| at.after(limits::VIEW_INTERVAL));
         // Once it counts as stalled, only the disk's own answer changes that.
-        let oldest = self.undone.front().filter(|_| !self.disk_stalled);
-        let stalls = oldest.map(|(_, since)| since.after(self.settings.degraded_timeout));
+        let oldest = self.undone.since().filter(|_| !self.disk_stalled);
+        let stalls = oldest.map(|since| since.after(self.settings.degraded_timeout));
         let attest = (self.attested.stale && self.replica.is_primary())
             .then(|| self.attested.at.after(self.settings.attest_interval));
         [

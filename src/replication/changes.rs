@@ -50,7 +50,6 @@ impl Primary {
         }
         self.drop_joining_if_hopeless(node);
         self.drop_joining_if_lost_are_back(node);
-        self.revoke_if_forbidden(node);
         if self.change.is_some() || self.is_handing_over() {
             return self.mind_handover(node);
         }

@@ -287,11 +287,11 @@ impl Engine {
         // Of the history that wrote what it stands at: log of that may follow, from before the
         // fork at which the newer one that the snapshot was offered in begins.
         let reign = head.epochs.at(head.link.position.lsn);
-        self.emit(Output::ToLog(Command::Reset {
+        self.give_log(Command::Reset {
             base: head.link,
             history: reign.map_or(head.history, |reign| reign.history),
             verified,
-        }));
+        });
     }
 
     /// The state that is about to be replaced goes through what was cut: what that made of the

@@ -24,13 +24,10 @@ impl Engine {
 
     fn route(&mut self, effect: Effect) {
         match effect {
-            Effect::Append(record) => {
-                self.undone.push_back((record.last_lsn(), self.time()));
-                self.out.push(Output::ToLog(Command::Append(record)));
-            }
+            Effect::Append(record) => self.give_log(Command::Append(record)),
             Effect::Cut { after, loss } => {
                 self.on_cut(after, loss);
-                self.out.push(Output::ToLog(Command::Cut(after)));
+                self.give_log(Command::Cut(after));
             }
             Effect::Forced { loss, sync_set } => {
                 let (wall, node) = (self.now.wall, self.identity.node);
@@ -45,7 +42,7 @@ impl Engine {
                     text: statement.to_json(),
                 });
             }
-            Effect::Roll(history) => self.out.push(Output::ToLog(Command::Roll(history))),
+            Effect::Roll(history) => self.give_log(Command::Roll(history)),
             Effect::Send(to, message) => self.send_core(to, message),
             Effect::Persist(meta, serial) => self.store_meta(meta, serial),
             Effect::ReadLog {
@@ -76,11 +73,16 @@ impl Engine {
         }
     }
 
+    pub(in crate::node) fn give_log(&mut self, command: Command) {
+        self.undone.given(&command, self.time());
+        self.out.push(Output::ToLog(command));
+    }
+
     /// A node stays suspect until neither its meta file nor its log says so: a crash between the
     /// two leaves it suspect, which is safe.
     fn store_meta(&mut self, meta: Box<Meta>, serial: u64) {
         if !meta.suspect && std::mem::take(&mut self.is_log_suspect) {
-            self.out.push(Output::ToLog(Command::Trust));
+            self.give_log(Command::Trust);
         }
         self.out.push(Output::StoreMeta { meta, serial });
     }

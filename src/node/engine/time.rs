@@ -112,15 +112,10 @@ impl Engine {
 
     /// Tells the core when the disk leaves a record undone for too long, and when it is back.
     pub(super) fn watch_disk(&mut self) {
-        let durable = self.replica.durable();
-        while self.undone.front().is_some_and(|(lsn, _)| *lsn <= durable) {
-            self.undone.pop_front();
-        }
+        self.undone.done(self.replica.durable());
         let limit = self.settings.degraded_timeout;
-        let stalled = self
-            .undone
-            .front()
-            .is_some_and(|(_, since)| since.after(limit) <= self.time());
+        let oldest = self.undone.since();
+        let stalled = oldest.is_some_and(|since| since.after(limit) <= self.time());
         if stalled != self.disk_stalled {
             self.disk_stalled = stalled;
             self.step(Input::DiskStalled(stalled));

@@ -2,7 +2,8 @@
 //!
 //! A disk counts as lost from the moment it was damaged until the register names another
 //! incarnation in its place, or a restart has proved every byte of it. Then, in the newest Config
-//! that is chosen, and in every one that some voter may still help to be chosen:
+//! that is chosen, in every one that some voter may still help to be chosen, and in that of an
+//! older history that goes on where nobody has heard that it was ended:
 //! - of the sync set fewer than acks_needed disks are lost (I1); where operators act, fewer than a
 //!   majority of it needs, which is the least that they may order meanwhile;
 //! - of the voters a majority keep theirs (2-replication, "The register"), and where a change of
@@ -18,7 +19,8 @@ use crate::simulate::world::World;
 use standfast::node::shelf;
 use standfast::replication::Config;
 use standfast::replication::config::Acks;
-use standfast_wal::{Incarnation, NodeId};
+use standfast_wal::{History, Incarnation, NodeId};
+use std::collections::BTreeMap;
 
 impl Node {
     /// Nothing that this incarnation had promised or acknowledged can be counted on.
@@ -66,6 +68,30 @@ impl World {
         all
     }
 
+    /// The Configs whose disks are spared: those in force, and the newest of each history that was
+    /// ended by force and goes on where nobody has heard of that, unless too much is lost there
+    /// already.
+    fn configs_to_spare(&self) -> Vec<Config> {
+        let in_force = self.configs_in_force();
+        let newest = in_force.last().map(|config| config.history);
+        let mut all: BTreeMap<History, Config> = BTreeMap::new();
+        let metas = self.nodes.iter().filter_map(Node::meta_now);
+        let known = metas.map(|meta| Config::clone(&meta.config));
+        for config in known.filter(|c| c.version > 0 && Some(c.history) < newest) {
+            let before = all.get(&config.history).map_or(0, |c| c.version);
+            if config.version > before {
+                all.insert(config.history, config);
+            }
+        }
+        let stands = |config: &Config| {
+            let lost = |id: &&NodeId| self.is_lost(config, **id);
+            let lost = config.sync_set.iter().filter(lost).count();
+            lost < copies_of(config, config.acks_needed)
+        };
+        let older = all.into_values().filter(stands);
+        in_force.into_iter().chain(older).collect()
+    }
+
     /// The Config before the newest one, while its voters are needed to find the newest one.
     fn voters_before(&self) -> Option<Config> {
         let newest = self.observer.newest_config(&self.nodes)?;
@@ -87,7 +113,7 @@ impl World {
     /// Whether this node's disk may be lost now.
     pub(super) fn may_lose(&self, place: usize) -> bool {
         let id = self.nodes[place].id;
-        let configs = self.configs_in_force();
+        let configs = self.configs_to_spare();
         let keeps_majority = |config: &Config| {
             let lost = |other: &&NodeId| **other == id || self.is_lost(config, **other);
             config.voters.iter().filter(lost).count() <= (config.voters.len() - 1) / 2
@@ -134,7 +160,7 @@ impl World {
 
     /// Some disk of a sync set counts as lost: no other member may lose power.
     pub fn power_is_safe(&self) -> bool {
-        let configs = self.configs_in_force();
+        let configs = self.configs_to_spare();
         let mut members = configs
             .iter()
             .flat_map(|config| config.sync_set.iter().map(move |id| (config, id)));
