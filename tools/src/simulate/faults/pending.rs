@@ -42,10 +42,9 @@ impl World {
         let staying = places(before.intersection(&after).map(|(id, _)| id));
         self.faults.moments.proposals.insert(nonce);
         let mut random = Random::new(self.dice.faults.next());
-        if random.one_in(2) {
-            return;
-        }
-        if !gone.is_empty() && counted.len() > 1 {
+        // If fewer than that many disks go, what is committed is still on others.
+        let copies = next.sync_set.len().min(next.acks_needed as usize);
+        if !gone.is_empty() && counted.len() >= copies {
             self.lose_who_is_counted_on(node, &counted, &gone, &mut random);
         } else if !new.is_empty() {
             self.lose_who_promised(node, &staying, &new, &mut random);
