@@ -127,6 +127,8 @@ pub const APPLY_RECORDS_AT_ONCE: usize = 64;
 pub const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 /// The core is told the wall clock so often.
 pub const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// A block that the allocator takes from the system, not from what it keeps of small ones.
+pub const LARGE_BLOCK_BYTES: usize = 32 * MIB;
 /// The disk's size is looked at so often.
 pub const DISK_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause between two files that the scrubber reads again: a segment each, at a low rate.

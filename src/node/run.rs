@@ -313,7 +313,10 @@ impl Shell {
                     stopped = true;
                     events.push(Event::Shutdown { client: None });
                 }
-                _ = size.tick() => self.files.look(&mut events),
+                _ = size.tick() => {
+                    self.files.look(&mut events);
+                    settle_memory();
+                }
                 () = &mut timer => {}
             }
             // What else has come in meanwhile belongs to the same turn.
@@ -474,6 +477,14 @@ impl Shell {
     fn log(&self) -> &Writer {
         self.writer.as_ref().expect("a witness appends nothing")
     }
+}
+
+/// The allocator keeps what is freed for a while, and looks at what it has kept only when a large
+/// block is freed again. A node at rest frees none, and would keep it forever.
+fn settle_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(
+        limits::LARGE_BLOCK_BYTES,
+    )));
 }
 
 fn spawn_writer(log: standfast_wal::Log<Disk>, events: mpsc::UnboundedSender<Event>) -> Writer {

@@ -5,10 +5,12 @@
 use standfast_wal::{Link, Lsn, Record};
 use std::collections::VecDeque;
 
-/// One record and the count of all bytes up to and including it.
+/// One record, its last LSN, and the count of all bytes up to and including it: a search looks at
+/// what lies here, and into no record.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Kept {
     record: Record,
+    last: Lsn,
     end_bytes: u64,
 }
 
@@ -51,7 +53,11 @@ impl Tail {
             self.tip()
         );
         let end_bytes = self.end_bytes() + record.bytes().len() as u64;
-        self.kept.push_back(Kept { record, end_bytes });
+        self.kept.push_back(Kept {
+            last: record.last_lsn(),
+            record,
+            end_bytes,
+        });
     }
 
     /// Drops everything after `lsn`; `None` when that lies before what is kept, and then the tail
@@ -60,9 +66,7 @@ impl Tail {
         if lsn < self.base.position.lsn {
             return None;
         }
-        let keep = self
-            .kept
-            .partition_point(|kept| kept.record.last_lsn() <= lsn);
+        let keep = self.kept.partition_point(|kept| kept.last <= lsn);
         self.kept.truncate(keep);
         Some(self.tip())
     }
@@ -82,7 +86,7 @@ impl Tail {
     pub fn trim(&mut self, keep_after: Lsn, max_bytes: u64) {
         while self.end_bytes() - self.base_bytes > max_bytes {
             match self.kept.front() {
-                Some(first) if first.record.last_lsn() <= keep_after => {
+                Some(first) if first.last <= keep_after => {
                     self.base = first.record.link();
                     self.base_bytes = first.end_bytes;
                     self.kept.pop_front();
@@ -97,18 +101,14 @@ impl Tail {
         if lsn == self.base.position.lsn {
             return Some(self.base);
         }
-        let i = self
-            .kept
-            .partition_point(|kept| kept.record.last_lsn() < lsn);
-        let record = &self.kept.get(i)?.record;
-        (record.last_lsn() == lsn).then(|| record.link())
+        let i = self.kept.partition_point(|kept| kept.last < lsn);
+        let kept = self.kept.get(i)?;
+        (kept.last == lsn).then(|| kept.record.link())
     }
 
     /// The record that holds `lsn`, when it is kept.
     pub fn record_at(&self, lsn: Lsn) -> Option<&Record> {
-        let i = self
-            .kept
-            .partition_point(|kept| kept.record.last_lsn() < lsn);
+        let i = self.kept.partition_point(|kept| kept.last < lsn);
         let record = &self.kept.get(i)?.record;
         (record.first_lsn() <= lsn).then_some(record)
     }
@@ -118,9 +118,7 @@ impl Tail {
         if after < self.base.position.lsn {
             return None;
         }
-        let from = self
-            .kept
-            .partition_point(|kept| kept.record.last_lsn() <= after);
+        let from = self.kept.partition_point(|kept| kept.last <= after);
         Some(self.kept.range(from..).map(|kept| &kept.record))
     }
 
@@ -130,9 +128,7 @@ impl Tail {
     }
 
     fn bytes_at(&self, lsn: Lsn) -> u64 {
-        let i = self
-            .kept
-            .partition_point(|kept| kept.record.last_lsn() <= lsn);
+        let i = self.kept.partition_point(|kept| kept.last <= lsn);
         match i.checked_sub(1) {
             Some(last) => self.kept[last].end_bytes,
             None => self.base_bytes,

@@ -20,6 +20,7 @@ use crate::node::client::{Answer, Control, Op, Place, Request};
 use crate::node::refusal::Refusal;
 use crate::state::{Command, Reply};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use pubsub::Subscription;
 use replies::{Purpose, Replies, Settled};
 use standfast_wal::Lsn;
@@ -28,7 +29,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use transaction::Transaction;
@@ -111,10 +114,11 @@ pub struct Session {
 }
 
 /// Serves one connection until it ends. Runs as a task of its own.
-pub async fn run(front: Arc<Front>, client: Arc<Client>, stream: TcpStream) {
+pub async fn run(front: Arc<Front>, client: Arc<Client>, mut stream: TcpStream) {
     let mut answers = front.handle.open_session(client.id);
     let mut session = Session::new(front.clone(), client.clone());
-    if let Err(error) = session.serve(&stream, &mut answers).await {
+    let (mut reader, writer) = stream.split();
+    if let Err(error) = session.serve(&mut reader, &writer, &mut answers).await {
         tracing::debug!(client = client.id.0, address = %client.address, %error, "connection ended");
     }
     front.handle.close_session(client.id);
@@ -157,13 +161,14 @@ impl Session {
 
     async fn serve(
         &mut self,
-        stream: &TcpStream,
+        reader: &mut ReadHalf<'_>,
+        writer: &WriteHalf<'_>,
         answers: &mut UnboundedReceiver<Vec<Answer>>,
     ) -> io::Result<()> {
         let client = self.client.clone();
         loop {
             self.advance();
-            self.flush(stream).await?;
+            self.flush(writer).await?;
             if self.is_over() {
                 return Ok(());
             }
@@ -178,7 +183,7 @@ impl Session {
                         for answer in batch {
                             self.on_answer(answer);
                             if self.replies.out.len() >= OUT_BYTES_MAX {
-                                self.flush(stream).await?;
+                                self.flush(writer).await?;
                             }
                         }
                         match answers.try_recv() {
@@ -188,9 +193,9 @@ impl Session {
                     }
                     self.on_batches_done();
                 }
-                ready = stream.readable(), if self.wants_bytes() => {
+                ready = reader.readable(), if self.wants_bytes() => {
                     ready?;
-                    self.read(stream)?;
+                    self.read(reader)?;
                 }
                 () = pubsub::changed(&mut self.subscription) => self.on_view(),
                 () = client.killed() => {
@@ -246,16 +251,17 @@ impl Session {
             || self.bytes_in_flight + self.batch.bytes >= settings.in_flight_bytes_max
     }
 
-    fn read(&mut self, stream: &TcpStream) -> io::Result<()> {
+    fn read(&mut self, reader: &mut ReadHalf<'_>) -> io::Result<()> {
         self.input.reserve(self.read_bytes);
-        let read = match stream.try_read_buf(&mut self.input) {
-            Ok(0) => {
+        // Unlike `try_read_buf` this knows that nothing is left when the buffer was not filled, and
+        // does not ask once more.
+        let read = match reader.read_buf(&mut self.input).now_or_never() {
+            None => return Ok(()),
+            Some(Ok(0)) => {
                 self.end = End::Read(Instant::now() + self.front.settings.write_timeout);
                 return Ok(());
             }
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
+            Some(read) => read?,
         };
         if read >= self.read_bytes {
             self.read_bytes = (self.read_bytes * 2).min(limits::SESSION_READ_BYTES);
@@ -267,7 +273,7 @@ impl Session {
     }
 
     /// Writes what is ready, waiting for a client that reads slowly, but not forever.
-    async fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
+    async fn flush(&mut self, writer: &WriteHalf<'_>) -> io::Result<()> {
         let out = &mut self.replies.out;
         if out.is_empty() {
             return Ok(());
@@ -275,10 +281,10 @@ impl Session {
         let mut written = 0;
         let patience = self.front.settings.write_timeout;
         while written < out.len() {
-            match stream.try_write(&out[written..]) {
+            match writer.try_write(&out[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let writable = stream.writable();
+                    let writable = writer.writable();
                     tokio::select! {
                         ready = tokio::time::timeout(patience, writable) => {
                             ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -141,6 +141,11 @@ impl Trial {
     fn other_net(&self, net: &str) -> anyhow::Result<Verdict> {
         let words: Vec<&str> = net.split_whitespace().skip(1).collect();
         let ended = self.tree.cargo(&words, &self.target)?;
+        ensure!(
+            ended.success.is_none() || ended.stdout.contains("test result: "),
+            "`{net}` ran no test:\n{}",
+            ended.stderr
+        );
         Ok(match ended.stdout.contains("test result: FAILED") {
             true => Verdict::CaughtBy(net.to_string()),
             false if ended.success.is_none() => Verdict::Hung,
