@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 /// What the shell tells of snapshot work.
 #[derive(Debug)]
 pub enum CopyEvent {
+    /// A file holds this segment of the snapshot under way.
+    Kept(Box<Kept>),
     /// The snapshot that was begun is durable under its name, or came to nothing.
     Written(Result<Written, String>),
     /// How many blocks the writer takes without waiting.
@@ -72,8 +74,8 @@ pub enum CopyOutput {
         keep: Vec<Lsn>,
         segments: Vec<Segment>,
     },
-    /// Drop these: many megabytes of memory each.
-    Free(Vec<Segment>),
+    /// Drop this: many megabytes of memory.
+    Free(Segment),
     /// Stream the newest snapshot to this peer, which has some of its segments.
     Stream {
         to: NodeId,
@@ -348,6 +350,7 @@ impl Engine {
     pub(super) fn on_copy(&mut self, event: CopyEvent) {
         match event {
             CopyEvent::Room(room) => self.copies.room = room,
+            CopyEvent::Kept(kept) => self.keep_segment(*kept),
             CopyEvent::Written(result) => self.on_written(result),
             CopyEvent::Ready { from, lsn, have } => self.on_ready(from, lsn, have),
             CopyEvent::Loaded {
@@ -384,8 +387,7 @@ impl Engine {
             return;
         };
         match result {
-            Ok(Written { bytes, segments }) => {
-                self.keep_segments(segments);
+            Ok(Written { bytes }) => {
                 let lsn = job.head.link.position.lsn;
                 self.copies.newest = Some(Newest {
                     head: job.head,
@@ -414,17 +416,15 @@ impl Engine {
         }
     }
 
-    /// Files hold these segments now: the heap gives them back, on a thread that has time for it.
-    fn keep_segments(&mut self, kept: Vec<Kept>) {
-        let mut replaced = Vec::new();
-        for one in kept {
-            self.state
-                .keep_segment(&one.segment, one.mapped, one.blake3);
-            replaced.push(one.segment);
-        }
-        if !replaced.is_empty() {
-            self.emit(Output::Snapshot(CopyOutput::Free(replaced)));
-        }
+    /// The heap gives back what a file holds now, on a thread that has time for it.
+    fn keep_segment(&mut self, kept: Kept) {
+        let Kept {
+            segment,
+            mapped,
+            blake3,
+        } = kept;
+        self.state.keep_segment(&segment, mapped, blake3);
+        self.emit(Output::Snapshot(CopyOutput::Free(segment)));
     }
 
     /// Log that the newest snapshot covers goes, once every member has it or too much is kept.

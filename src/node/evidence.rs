@@ -88,7 +88,8 @@ pub fn keep<D: Directory>(dir: &D, mut evidence: Evidence<'_>) -> Result<String,
             break;
         }
     }
-    shelf::finish_beside(dir, writer, &evidence.segments)?;
+    let segments = std::mem::take(&mut evidence.segments);
+    shelf::finish_beside(dir, writer, segments, drop)?;
     Ok(name)
 }
 

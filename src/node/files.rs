@@ -114,7 +114,7 @@ impl Files {
             }
             CopyOutput::Blocks(blocks) => self.write_blocks(blocks),
             CopyOutput::Finish { keep, segments } => self.finish(keep, segments),
-            CopyOutput::Free(segments) => spawn("free", move || drop(segments)),
+            CopyOutput::Free(segment) => spawn_behind("free", move || drop(segment)),
             CopyOutput::Receive { from, lsn, total } => self.receive(from, lsn, total),
             CopyOutput::Receiving { offset, bytes, .. } => {
                 if let Some(thread) = &self.receiving {
@@ -155,8 +155,11 @@ impl Files {
             return;
         };
         let (events, dir) = (self.events.clone(), self.dir.clone());
-        spawn("snapshot-end", move || {
-            let finished = shelf::finish(&dir, writer, lsn, &keep, &segments);
+        spawn_behind("snapshot-end", move || {
+            let kept = |kept| {
+                let _ = events.send(Event::Copy(CopyEvent::Kept(Box::new(kept))));
+            };
+            let finished = shelf::finish(&dir, writer, lsn, &keep, segments, kept);
             let _ = events.send(Event::Copy(CopyEvent::Written(finished)));
         });
     }
@@ -310,6 +313,15 @@ pub(in crate::node) fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
         .expect("the system has threads to give");
 }
 
+/// As `spawn`, for what can wait: where the processors are short it takes what others leave.
+fn spawn_behind(name: &str, job: impl FnOnce() + Send + 'static) {
+    spawn(name, || {
+        // Of this thread alone; without it the job is done as well.
+        let _ = rustix::process::setpriority_process(None, limits::BEHIND_NICE);
+        job();
+    });
+}
+
 /// An error is one of reading; a connection that is gone tells the engine by itself.
 async fn send_pieces(
     dir: &DataDir,
@@ -347,7 +359,7 @@ fn take_in(
 /// Reads sealed segments and snapshots again, one file after another, for ever, at a low rate, and
 /// tells of what has gone bad while it can still be mended: from memory or from a peer.
 fn scrub(dir: DataDir, log: Reader<Disk>, events: mpsc::UnboundedSender<Event>) {
-    spawn("scrub", move || {
+    spawn_behind("scrub", move || {
         let mut rest = || std::thread::park_timeout(limits::SCRUB_PAUSE);
         while !events.is_closed() {
             let of_log = shelf::scrub_log(&log, &mut rest);

@@ -5,6 +5,7 @@
 //! process of its own then removes what it has made.
 
 use crate::config::{Config, SETTINGS};
+use crate::limits;
 use crate::node::archiver::{Dated, Drilled, Rehearsed};
 use crate::node::clock::Now;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -18,8 +19,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// It yields to everybody else, and still comes to an end where a node takes all it can get.
-const NICE: i32 = 10;
 /// How a drill ends that has found something (`docs/operations.md`).
 const DRILL_FAILED: i32 = 13;
 
@@ -111,7 +110,7 @@ fn within(mut child: Child, limit: Duration) -> std::io::Result<Ended> {
         }
     };
     // It may have ended already; then it bothers nobody.
-    let _ = rustix::process::setpriority_process(pid, NICE);
+    let _ = rustix::process::setpriority_process(pid, limits::BEHIND_NICE);
     let mut output = child.stdout.take();
     let mut errors = child.stderr.take();
     std::thread::scope(|scope| {

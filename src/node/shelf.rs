@@ -121,8 +121,6 @@ pub fn file_block(block: Block) -> FileBlock {
 pub struct Written {
     /// Length of its file.
     pub bytes: u64,
-    /// Segments that have a file now and had none before.
-    pub segments: Vec<Kept>,
 }
 
 /// A segment whose bytes a file holds.
@@ -135,15 +133,17 @@ pub struct Kept {
 }
 
 /// Writes those of `segments` that no file has, then finishes the snapshot that names them all.
-/// Blocks until everything is durable.
+/// Each goes to `kept` as soon as its file is durable, and is not held any longer: the memory that
+/// is given back takes the next one's file. Blocks until everything is durable.
 pub fn finish<D: Directory>(
     dir: &D,
     writer: Writer<NewFile<D::Storage>>,
     lsn: Lsn,
     keep: &[Lsn],
-    segments: &[Segment],
+    segments: Vec<Segment>,
+    kept: impl FnMut(Kept),
 ) -> Result<Written, String> {
-    let written = finish_beside(dir, writer, segments)?;
+    let written = finish_beside(dir, writer, segments, kept)?;
     let storage = dir.snapshots().map_err(|error| error.to_string())?;
     remove_older(&storage, lsn, keep);
     Ok(written)
@@ -153,31 +153,32 @@ pub fn finish<D: Directory>(
 pub fn finish_beside<D: Directory>(
     dir: &D,
     mut writer: Writer<NewFile<D::Storage>>,
-    segments: &[Segment],
+    segments: Vec<Segment>,
+    kept: impl FnMut(Kept),
 ) -> Result<Written, String> {
     let storage = dir.snapshots().map_err(|error| error.to_string())?;
     let text = |error: standfast_snapshot::Error| error.to_string();
-    let (named, kept) = write_segments(&storage, segments).map_err(text)?;
+    let named = write_segments(&storage, segments, kept).map_err(text)?;
     for block in segment::blocks(&named) {
         writer.push(block).map_err(text)?;
     }
     let summary = writer.publish().map_err(text)?;
     Ok(Written {
         bytes: summary.file_bytes,
-        segments: kept,
     })
 }
 
 /// Gives every segment a file; says how they are named, and which had none.
 fn write_segments<S: Storage>(
     storage: &S,
-    segments: &[Segment],
-) -> standfast_snapshot::Result<(Vec<SegmentRef>, Vec<Kept>)> {
+    segments: Vec<Segment>,
+    mut kept: impl FnMut(Kept),
+) -> standfast_snapshot::Result<Vec<SegmentRef>> {
     let there = segment::list(storage).map_err(of_directory)?;
     let there = BTreeSet::from_iter(there);
-    let (mut named, mut kept) = (Vec::new(), Vec::new());
+    let mut named = Vec::new();
     for segment in segments {
-        let reference = reference_of(segment);
+        let reference = reference_of(&segment);
         named.push(reference);
         let is_there = there.contains(&reference);
         if is_there && segment.stored.is_some() {
@@ -191,13 +192,13 @@ fn write_segments<S: Storage>(
                 segment::write(storage, &reference, &segment.bytes)?
             }
         };
-        kept.push(Kept {
-            segment: segment.clone(),
+        kept(Kept {
+            segment,
             mapped,
             blake3: reference.blake3,
         });
     }
-    Ok((named, kept))
+    Ok(named)
 }
 
 fn of_directory(error: io::Error) -> standfast_snapshot::Error {

@@ -30,8 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpStream, tcp};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use transaction::Transaction;
@@ -161,8 +160,8 @@ impl Session {
 
     async fn serve(
         &mut self,
-        reader: &mut ReadHalf<'_>,
-        writer: &WriteHalf<'_>,
+        reader: &mut tcp::ReadHalf<'_>,
+        writer: &tcp::WriteHalf<'_>,
         answers: &mut UnboundedReceiver<Vec<Answer>>,
     ) -> io::Result<()> {
         let client = self.client.clone();
@@ -251,7 +250,7 @@ impl Session {
             || self.bytes_in_flight + self.batch.bytes >= settings.in_flight_bytes_max
     }
 
-    fn read(&mut self, reader: &mut ReadHalf<'_>) -> io::Result<()> {
+    fn read(&mut self, reader: &mut tcp::ReadHalf<'_>) -> io::Result<()> {
         self.input.reserve(self.read_bytes);
         // Unlike `try_read_buf` this knows that nothing is left when the buffer was not filled, and
         // does not ask once more.
@@ -273,7 +272,7 @@ impl Session {
     }
 
     /// Writes what is ready, waiting for a client that reads slowly, but not forever.
-    async fn flush(&mut self, writer: &WriteHalf<'_>) -> io::Result<()> {
+    async fn flush(&mut self, writer: &tcp::WriteHalf<'_>) -> io::Result<()> {
         let out = &mut self.replies.out;
         if out.is_empty() {
             return Ok(());

@@ -227,7 +227,7 @@ fn write_snapshot<D: Directory>(
             break;
         }
     }
-    let written = shelf::finish(dir, writer, head.lsn, &[], &segments)?;
+    let written = shelf::finish(dir, writer, head.lsn, &[], segments, drop)?;
     // Read back: what the node will start from is what was meant.
     shelf::open(dir, head.lsn)?.check_whole().map_err(text)?;
     Ok(written.bytes)

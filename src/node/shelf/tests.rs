@@ -106,11 +106,11 @@ impl Books {
                 .push_now(file_block(block))
                 .map_err(|e| e.to_string())?;
         }
-        let written = finish(dir, writer, head.lsn, &[], &segments)?;
-        for kept in written.segments {
+        let kept = |kept: Kept| {
             self.state
                 .keep_segment(&kept.segment, kept.mapped, kept.blake3);
-        }
+        };
+        finish(dir, writer, head.lsn, &[], segments, kept)?;
         Ok(head.lsn)
     }
 }

@@ -296,7 +296,8 @@ impl Process {
             }
             CopyOutput::Finish { keep, segments } => {
                 if let Some((writer, lsn)) = self.writing.take() {
-                    let finished = shelf::finish(&self.dir, writer, lsn, &keep, &segments);
+                    let kept = |kept| tell(CopyEvent::Kept(Box::new(kept)));
+                    let finished = shelf::finish(&self.dir, writer, lsn, &keep, segments, kept);
                     wants.taken = finished.is_ok().then_some(lsn);
                     let written = Event::Copy(CopyEvent::Written(finished));
                     wants.events.push(written);
