@@ -287,11 +287,13 @@ impl Observer {
 
     /// All of the archive is sound. Log that was dropped before it was shipped leaves a hole, which
     /// no snapshot bridges in a run that did not end whole, or while what somebody removes
-    /// must not be put again.
+    /// must not be put again; and an archive may have only just begun where nobody is owed anything:
+    /// no client had been told of a write by `time`, nor anybody that one can be restored.
     pub fn archive_is_sound(
         &self,
         store: &std::sync::Arc<Memory>,
         is_whole: bool,
+        time: u64,
     ) -> Result<(), String> {
         let store: Shared = store.clone();
         let report = verify(
@@ -302,12 +304,19 @@ impl Observer {
             &Contents::of(CLUSTER),
         );
         let report = report.map_err(|error| format!("the archive: {error}"))?;
-        let findings = report.histories.iter().flat_map(|one| &one.findings);
         let may_begin_nowhere = !is_whole || self.removal_is_under_way();
-        let mut bad = findings.filter(|one| match one {
-            Finding::Hole(_) => false,
-            Finding::Nothing => !may_begin_nowhere,
-            _ => true,
+        let owes = |history| {
+            let promised = self.archived.promised.get(&history);
+            self.told_by(history, time)
+                .max(*promised.unwrap_or(&Lsn::ZERO))
+                > Lsn::ZERO
+        };
+        let of_histories = report.histories.iter();
+        let findings = of_histories.flat_map(|of| of.findings.iter().map(|one| (of.history, one)));
+        let mut bad = findings.filter_map(|(history, one)| match one {
+            Finding::Hole(_) => None,
+            Finding::Nothing if may_begin_nowhere || !owes(history) => None,
+            other => Some(other),
         });
         bad.next()
             .map_or(Ok(()), |bad| Err(format!("the archive: {bad}")))

@@ -137,7 +137,9 @@ impl World {
         let store = offsite.store.clone();
         self.summary.archive_objects += store.count();
         self.observer.archived(&store)?;
-        self.observer.archive_is_sound(&store, self.is_whole)?;
+        let time = self.quiet.unwrap_or(self.now);
+        self.observer
+            .archive_is_sound(&store, self.is_whole, time)?;
         self.restore_last()
     }
 
