@@ -30,8 +30,11 @@ use std::collections::BTreeMap;
 pub enum CopyEvent {
     /// A file holds this segment of the snapshot under way.
     Kept(Box<Kept>),
-    /// The snapshot that was begun is durable under its name, or came to nothing.
-    Written(Result<Written, String>),
+    /// The snapshot that was begun by this number is durable under its name, or came to nothing.
+    Written {
+        job: u64,
+        result: Result<Written, String>,
+    },
     /// How many blocks the writer takes without waiting.
     Room(usize),
     /// This node is ready to take in the snapshot at `lsn`, without the segments that it has.
@@ -66,7 +69,10 @@ pub enum CopyEvent {
 /// What the shell must do for snapshots, in order.
 #[derive(Debug)]
 pub enum CopyOutput {
-    Begin(Box<Header>),
+    Begin {
+        job: u64,
+        header: Box<Header>,
+    },
     Blocks(Vec<Block>),
     /// The last block was given; these segments belong to it. Of the older files the newest stays,
     /// and those at these LSNs, which peers were offered.
@@ -118,6 +124,7 @@ pub struct Newest {
 
 #[derive(Debug)]
 struct Job {
+    number: u64,
     head: SnapshotHead,
     /// What never changes again is not copied.
     segments: Vec<Segment>,
@@ -153,6 +160,8 @@ pub struct Copies {
     /// Where the applied state stands in the chain.
     pub applied: Link,
     job: Option<Job>,
+    /// How many were begun.
+    jobs: u64,
     room: usize,
     /// Members that wait for the snapshot under way.
     waiting: BTreeMap<NodeId, Lsn>,
@@ -314,7 +323,10 @@ impl Engine {
             link: applied,
             epochs,
         };
+        self.copies.jobs += 1;
+        let number = self.copies.jobs;
         self.copies.job = Some(Job {
+            number,
             head,
             segments: self.state.segments(),
             copied: false,
@@ -326,7 +338,10 @@ impl Engine {
             let text = Reply::Simple("Background saving started");
             self.pending.answer(client, begun.lsn, text);
         }
-        self.emit(Output::Snapshot(CopyOutput::Begin(Box::new(header))));
+        self.emit(Output::Snapshot(CopyOutput::Begin {
+            job: number,
+            header: Box::new(header),
+        }));
     }
 
     /// Of a snapshot that begins now.
@@ -351,7 +366,7 @@ impl Engine {
         match event {
             CopyEvent::Room(room) => self.copies.room = room,
             CopyEvent::Kept(kept) => self.keep_segment(*kept),
-            CopyEvent::Written(result) => self.on_written(result),
+            CopyEvent::Written { job, result } => self.on_written(job, result),
             CopyEvent::Ready { from, lsn, have } => self.on_ready(from, lsn, have),
             CopyEvent::Loaded {
                 from,
@@ -382,8 +397,10 @@ impl Engine {
         }
     }
 
-    fn on_written(&mut self, result: Result<Written, String>) {
-        let Some(job) = self.copies.job.take() else {
+    fn on_written(&mut self, number: u64, result: Result<Written, String>) {
+        // One that was given up, for the state was replaced, may be finished all the same.
+        let Some(job) = self.copies.job.take_if(|job| job.number == number) else {
+            Mark::SnapshotFinishedInVain.hit();
             return;
         };
         match result {
@@ -418,13 +435,9 @@ impl Engine {
 
     /// The heap gives back what a file holds now, on a thread that has time for it.
     fn keep_segment(&mut self, kept: Kept) {
-        let Kept {
-            segment,
-            mapped,
-            blake3,
-        } = kept;
-        self.state.keep_segment(&segment, mapped, blake3);
-        self.emit(Output::Snapshot(CopyOutput::Free(segment)));
+        self.state
+            .keep_segment(&kept.segment, kept.mapped, kept.blake3);
+        self.emit(Output::Snapshot(CopyOutput::Free(kept.segment)));
     }
 
     /// Log that the newest snapshot covers goes, once every member has it or too much is kept.

@@ -36,12 +36,20 @@ pub struct Files {
     cluster: ClusterId,
     events: mpsc::UnboundedSender<Event>,
     log: Option<Reader<Disk>>,
-    writing: Option<(Writer<NewFile<Disk>>, Lsn)>,
+    writing: Option<Writing>,
     receiving: Option<std::sync::mpsc::Sender<Receiving>>,
     /// The task that last sent each peer a snapshot.
     sending: BTreeMap<NodeId, AbortHandle>,
     archiver: Option<ship::Orders>,
     recipients: Recipients,
+}
+
+/// The snapshot under way.
+struct Writing {
+    writer: Writer<NewFile<Disk>>,
+    lsn: Lsn,
+    /// The engine's number for it.
+    job: u64,
 }
 
 impl Files {
@@ -78,7 +86,7 @@ impl Files {
 
     /// Blocks that the snapshot under way takes without waiting; `None` if none is under way.
     pub fn snapshot_room(&self) -> Option<usize> {
-        self.writing.as_ref().map(|(writer, _)| writer.room())
+        self.writing.as_ref().map(|writing| writing.writer.room())
     }
 
     /// How much the log takes and how much is free.
@@ -105,11 +113,14 @@ impl Files {
     /// Carries out one snapshot output; gives the size of a file that was adopted.
     pub fn copy(&mut self, output: CopyOutput) -> Option<u64> {
         match output {
-            CopyOutput::Begin(header) => {
+            CopyOutput::Begin { job, header } => {
                 let lsn = header.link.position.lsn;
                 match shelf::begin(&self.dir, &header, Options::default()) {
-                    Ok(writer) => self.writing = Some((writer, lsn)),
-                    Err(why) => self.tell(CopyEvent::Written(Err(why))),
+                    Ok(writer) => self.writing = Some(Writing { writer, lsn, job }),
+                    Err(why) => self.tell(CopyEvent::Written {
+                        job,
+                        result: Err(why),
+                    }),
                 }
             }
             CopyOutput::Blocks(blocks) => self.write_blocks(blocks),
@@ -139,19 +150,20 @@ impl Files {
     }
 
     fn write_blocks(&mut self, blocks: Vec<crate::state::Block>) {
-        let Some((writer, _)) = &mut self.writing else {
+        let Some(Writing { writer, job, .. }) = &mut self.writing else {
             return;
         };
         for block in blocks {
             if let Err(error) = writer.push_now(shelf::file_block(block)) {
+                let (job, result) = (*job, Err(error.to_string()));
                 self.writing = None;
-                return self.tell(CopyEvent::Written(Err(error.to_string())));
+                return self.tell(CopyEvent::Written { job, result });
             }
         }
     }
 
     fn finish(&mut self, keep: Vec<Lsn>, segments: Vec<Segment>) {
-        let Some((writer, lsn)) = self.writing.take() else {
+        let Some(Writing { writer, lsn, job }) = self.writing.take() else {
             return;
         };
         let (events, dir) = (self.events.clone(), self.dir.clone());
@@ -159,8 +171,8 @@ impl Files {
             let kept = |kept| {
                 let _ = events.send(Event::Copy(CopyEvent::Kept(Box::new(kept))));
             };
-            let finished = shelf::finish(&dir, writer, lsn, &keep, segments, kept);
-            let _ = events.send(Event::Copy(CopyEvent::Written(finished)));
+            let result = shelf::finish(&dir, writer, lsn, &keep, segments, kept);
+            let _ = events.send(Event::Copy(CopyEvent::Written { job, result }));
         });
     }
 

@@ -21,8 +21,9 @@ pub(super) struct Change {
     pub ticket: Ticket,
     pub rule: Rule,
     next: Value,
-    /// Members taken out because writes waited for them in vain, and not for a port that refused:
-    /// they are held down.
+    /// Members taken out because writes waited for them in vain.
+    lost: BTreeSet<NodeId>,
+    /// Those of them that did not only refuse: they are held down.
     timed_out: BTreeSet<NodeId>,
 }
 
@@ -48,6 +49,7 @@ impl Primary {
             return;
         }
         self.drop_joining_if_hopeless(node);
+        self.drop_joining_if_lost_are_back(node);
         if self.change.is_some() || self.is_handing_over() {
             return self.mind_handover(node);
         }
@@ -191,12 +193,14 @@ impl Primary {
         };
         self.joining = None;
         Mark::ChangeProposed.hit();
-        let timed_out = lost.into_iter().filter(|id| !node.refused(*id));
+        let all_lost = lost.iter().copied();
+        let timed_out = all_lost.filter(|id| !node.refused(*id)).collect();
         self.change = Some(Change {
             ticket,
             rule,
             next,
-            timed_out: timed_out.collect(),
+            lost,
+            timed_out,
         });
         true
     }
@@ -225,9 +229,11 @@ impl Primary {
     }
 
     /// A proposal may wait long for the voters to be there. It is not made when members that it
-    /// counts on, or voters, have fallen silent by then, or have lost their disks.
+    /// counts on, or voters, have fallen silent by then, or have lost their disks; nor when one is
+    /// back that it takes out as lost, for that may be the one that holds what others have lost.
     pub fn revoke_if_forbidden(&mut self, node: &mut Node) {
-        let forbidden = |change: &&Change| !self.may_change(node, &change.next);
+        let is_back = |change: &Change| change.lost.iter().any(|id| !self.is_lost(node, *id));
+        let forbidden = |change: &&Change| is_back(change) || !self.may_change(node, &change.next);
         let Some(ticket) = self.change.as_ref().filter(forbidden).map(|c| c.ticket) else {
             return;
         };
@@ -380,6 +386,16 @@ impl Primary {
             node.event(format!(
                 "n{id} did not catch up in time to join the sync set"
             ));
+            self.advance(node);
+        }
+    }
+
+    /// Whoever goes in the same change goes because it is lost; one that is back stays.
+    fn drop_joining_if_lost_are_back(&mut self, node: &mut Node) {
+        let Some(joining) = &self.joining else { return };
+        let mut going = self.rule.set.difference(&joining.rule.set);
+        if going.any(|id| !self.is_lost(node, *id)) {
+            self.joining = None;
             self.advance(node);
         }
     }

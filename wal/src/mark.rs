@@ -60,6 +60,7 @@ marks! {
     SnapshotNotYet "snapshot-not-yet" "A node that moves to a newer history was asked for a snapshot of it.";
     SnapshotNotSent "snapshot-not-sent" "A snapshot that a member accepted was gone, or not readable.";
     SnapshotAborted "snapshot-aborted" "The connection broke while a snapshot was on its way.";
+    SnapshotFinishedInVain "snapshot-finished-in-vain" "A snapshot was finished that had been given up.";
     SegmentWritten "segment-written" "A full segment of the ledger got a file of its own.";
     SegmentSpared "segment-spared" "A snapshot was sent without segments that its receiver has.";
     LogTrimmed "log-trimmed" "Log that a snapshot covers was dropped.";

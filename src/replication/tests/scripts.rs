@@ -279,6 +279,7 @@ scripts! {
     a_candidate_copies_what_the_better_log_has
     a_change_counts_on_nobody_who_is_silent
     a_change_is_not_made_for_copies_that_are_lost
+    a_change_is_not_made_when_the_lost_are_back
     a_joining_member_that_loses_its_disk_is_not_taken_in
     a_change_of_voters_is_not_made_on_promises_of_the_lost
     a_suspect_log_counts_as_absent_until_it_is_verified

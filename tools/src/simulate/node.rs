@@ -55,7 +55,9 @@ pub struct Process {
     pub from: Option<Lsn>,
     /// Why it began a new life.
     pub anew: Option<String>,
-    writing: Option<(Writer<NewFile<SimDisk>>, Lsn)>,
+    writing: Option<(Writer<NewFile<SimDisk>>, Lsn, u64)>,
+    /// Snapshots whose files are finished, and when that is told.
+    finished: VecDeque<(u64, CopyEvent)>,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
     pub disk_failed: bool,
@@ -113,6 +115,13 @@ fn beat_in(event: &Event) -> Option<(Fence, Lsn)> {
     Some((Fence { history, epoch }, beat.commit))
 }
 
+fn without_threads() -> SnapshotOptions {
+    SnapshotOptions {
+        threads: 0,
+        ..Default::default()
+    }
+}
+
 impl Process {
     /// Starts a process on what the disks hold.
     pub fn start(
@@ -152,7 +161,6 @@ impl Process {
         );
         let from = newest.as_ref().map(|newest| newest.head.link.position.lsn);
         let reader = log.as_ref().map(Log::reader);
-        let is_witness = log.is_none();
         let engine = Engine::new(
             engine_settings(&meta, tuning, &introduction),
             meta.identity(),
@@ -160,7 +168,7 @@ impl Process {
             state,
             Box::new(LogFiles(reader)),
             Copies::new(newest, applied),
-            is_witness,
+            log.is_none(),
         );
         let mut process = Process {
             engine,
@@ -178,6 +186,7 @@ impl Process {
             from,
             anew,
             writing: None,
+            finished: VecDeque::new(),
             receiving: None,
             disk_failed: false,
             shipping: None,
@@ -194,6 +203,10 @@ impl Process {
         let (mut trusted, mut beats) = (Trusted::default(), Vec::new());
         trusted.look_at(self.engine.replica());
         self.engine.handle(now, Event::Copy(CopyEvent::Room(room)));
+        while self.finished.front().is_some_and(|one| one.0 <= now.boot) {
+            let (_, event) = self.finished.pop_front().expect("there is one");
+            self.engine.handle(now, Event::Copy(event));
+        }
         for event in events {
             self.disk_failed |= matches!(event, Event::DiskFailed(_));
             beats.extend(beat_in(&event));
@@ -272,35 +285,37 @@ impl Process {
     fn copy(&mut self, copy: CopyOutput, wants: &mut Wants) {
         let mut tell = |event| wants.events.push(Event::Copy(event));
         match copy {
-            CopyOutput::Begin(header) => {
+            CopyOutput::Begin { job, header } => {
                 self.room_from = self.boot + self.random.below(self.snapshot_stall + 1);
-                let options = SnapshotOptions {
-                    threads: 0,
-                    ..Default::default()
-                };
-                match shelf::begin(&self.dir, &header, options) {
-                    Ok(writer) => self.writing = Some((writer, header.link.position.lsn)),
-                    Err(why) => tell(CopyEvent::Written(Err(why))),
+                match shelf::begin(&self.dir, &header, without_threads()) {
+                    Ok(writer) => self.writing = Some((writer, header.link.position.lsn, job)),
+                    Err(why) => tell(CopyEvent::Written {
+                        job,
+                        result: Err(why),
+                    }),
                 }
             }
             CopyOutput::Blocks(blocks) => {
                 for block in blocks {
-                    let Some((writer, _)) = &mut self.writing else {
+                    let Some((writer, _, job)) = &mut self.writing else {
                         return;
                     };
                     if let Err(error) = writer.push_now(shelf::file_block(block)) {
+                        let (job, result) = (*job, Err(error.to_string()));
                         self.writing = None;
-                        tell(CopyEvent::Written(Err(error.to_string())));
+                        tell(CopyEvent::Written { job, result });
                     }
                 }
             }
             CopyOutput::Finish { keep, segments } => {
-                if let Some((writer, lsn)) = self.writing.take() {
+                if let Some((writer, lsn, job)) = self.writing.take() {
                     let kept = |kept| tell(CopyEvent::Kept(Box::new(kept)));
-                    let finished = shelf::finish(&self.dir, writer, lsn, &keep, segments, kept);
-                    wants.taken = finished.is_ok().then_some(lsn);
-                    let written = Event::Copy(CopyEvent::Written(finished));
-                    wants.events.push(written);
+                    let result = shelf::finish(&self.dir, writer, lsn, &keep, segments, kept);
+                    wants.taken = result.is_ok().then_some(lsn);
+                    // Its thread may be slow to tell; the node may have another state by then.
+                    let due = self.boot + self.random.below(self.snapshot_stall * 10 + 1);
+                    let told = CopyEvent::Written { job, result };
+                    self.finished.push_back((due, told));
                 }
             }
             CopyOutput::Free(_) => {}

@@ -287,8 +287,9 @@ impl Observer {
 
     /// All of the archive is sound. Log that was dropped before it was shipped leaves a hole, which
     /// no snapshot bridges in a run that did not end whole, or while what somebody removes
-    /// must not be put again; and an archive may have only just begun where nobody is owed anything:
-    /// no client had been told of a write by `time`, nor anybody that one can be restored.
+    /// must not be put again; and an archive may have only just begun where nobody is owed
+    /// anything: no client had been told of a write by `time`, nor anybody that one can be
+    /// restored.
     pub fn archive_is_sound(
         &self,
         store: &std::sync::Arc<Memory>,
@@ -305,11 +306,15 @@ impl Observer {
         );
         let report = report.map_err(|error| format!("the archive: {error}"))?;
         let may_begin_nowhere = !is_whole || self.removal_is_under_way();
-        let owes = |history| {
+        let owes = |history: History| {
+            // What came out of another one has its past to show.
+            let is_first = history.generation == 1;
             let promised = self.archived.promised.get(&history);
-            self.told_by(history, time)
-                .max(*promised.unwrap_or(&Lsn::ZERO))
-                > Lsn::ZERO
+            !is_first
+                || self
+                    .told_by(history, time)
+                    .max(*promised.unwrap_or(&Lsn::ZERO))
+                    > Lsn::ZERO
         };
         let of_histories = report.histories.iter();
         let findings = of_histories.flat_map(|of| of.findings.iter().map(|one| (of.history, one)));

@@ -42,9 +42,7 @@ impl World {
         let staying = places(before.intersection(&after).map(|(id, _)| id));
         self.faults.moments.proposals.insert(nonce);
         let mut random = Random::new(self.dice.faults.next());
-        // If fewer than that many disks go, what is committed is still on others.
-        let copies = next.sync_set.len().min(next.acks_needed as usize);
-        if !gone.is_empty() && counted.len() >= copies {
+        if !gone.is_empty() && counted.len() > 1 {
             self.lose_who_is_counted_on(node, &counted, &gone, &mut random);
         } else if !new.is_empty() {
             self.lose_who_promised(node, &staying, &new, &mut random);
@@ -82,8 +80,10 @@ impl World {
             let struck = self.lose_disk(*place, random);
             self.faults.count(Kind::LostDisk, struck);
         }
-        // Their new disks are heard of together with the others' votes, or later.
-        let wait = random.between(failover, failover * 6);
+        // Their new disks are heard of together with the others' votes, or later; the votes perhaps
+        // so soon that nobody counts as silent.
+        let soonest = random.pick(&[0, failover]);
+        let wait = random.between(soonest, failover * 6);
         let later = random.pick(&[0, failover, failover * 3]);
         self.after(wait, Happening::Heal { partition: far });
         self.after(wait + later, Happening::Heal { partition: near });
