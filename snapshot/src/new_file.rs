@@ -52,6 +52,17 @@ impl<S: Storage> NewFile<S> {
     /// Starts the file; whatever an earlier attempt left under the temporary name goes.
     pub fn create(storage: S, name: &str) -> io::Result<NewFile<S>> {
         let temporary = durable::temporary(name);
+        NewFile::create_as(storage, name, temporary)
+    }
+
+    /// As `create`, where somebody else may be writing a file of the same name: `writer` tells the
+    /// two apart until one of them is published.
+    pub fn create_apart(storage: S, name: &str, writer: &str) -> io::Result<NewFile<S>> {
+        let temporary = durable::temporary(&format!("{name}.{writer}"));
+        NewFile::create_as(storage, name, temporary)
+    }
+
+    fn create_as(storage: S, name: &str, temporary: String) -> io::Result<NewFile<S>> {
         remove_if_there(&storage, &temporary)?;
         Ok(NewFile {
             file: Some(storage.create(&temporary)?),
@@ -161,5 +172,27 @@ impl<S: Storage> Incoming<S> {
         self.prove(cluster)?;
         self.file.publish().map_err(|e| Error::io(&name, e))?;
         Reader::open_in(&storage, &name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standfast_wal::storage::sim::SimDisk;
+
+    #[test]
+    fn two_who_write_a_file_of_one_name_do_not_take_each_others_bytes() {
+        let disk = SimDisk::new(1);
+        let mut own = NewFile::create(disk.clone(), "segment").expect("create");
+        own.write_all(b"whole").expect("write");
+        let apart = NewFile::create_apart(disk.clone(), "segment", "incoming");
+        let mut apart = apart.expect("create");
+        apart.write_all(b"half").expect("write");
+        own.publish().expect("publish");
+        drop(apart);
+        let disk = disk.crash();
+        assert_eq!(disk.list("").expect("list"), ["segment"]);
+        let file = disk.open("segment").expect("it is durable");
+        assert_eq!(&file.map(5).expect("map")[..], b"whole");
     }
 }

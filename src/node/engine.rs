@@ -351,6 +351,10 @@ impl Engine {
         &self.replica
     }
 
+    pub fn is_taking_snapshot(&self) -> bool {
+        self.copies.is_running()
+    }
+
     /// The core's time at the last event.
     pub fn core_time(&self) -> Time {
         self.time()

@@ -38,6 +38,8 @@ pub struct Files {
     log: Option<Reader<Disk>>,
     writing: Option<Writing>,
     receiving: Option<std::sync::mpsc::Sender<Receiving>>,
+    /// Takes what is to be dropped and takes long for it.
+    free: std::sync::mpsc::Sender<Segment>,
     /// The task that last sent each peer a snapshot.
     sending: BTreeMap<NodeId, AbortHandle>,
     archiver: Option<ship::Orders>,
@@ -66,6 +68,8 @@ impl Files {
         if let Some(log) = log.clone() {
             scrub(dir.clone(), log, events.clone());
         }
+        let (free, freed) = std::sync::mpsc::channel();
+        spawn_behind("free", move || freed.into_iter().for_each(drop::<Segment>));
         Files {
             dir,
             cluster,
@@ -73,6 +77,7 @@ impl Files {
             log,
             writing: None,
             receiving: None,
+            free,
             sending: BTreeMap::new(),
             archiver,
             recipients,
@@ -125,7 +130,8 @@ impl Files {
             }
             CopyOutput::Blocks(blocks) => self.write_blocks(blocks),
             CopyOutput::Finish { keep, segments } => self.finish(keep, segments),
-            CopyOutput::Free(segment) => spawn_behind("free", move || drop(segment)),
+            // The thread lives as long as this does.
+            CopyOutput::Free(segment) => drop(self.free.send(segment)),
             CopyOutput::Receive { from, lsn, total } => self.receive(from, lsn, total),
             CopyOutput::Receiving { offset, bytes, .. } => {
                 if let Some(thread) = &self.receiving {

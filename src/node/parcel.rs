@@ -189,7 +189,8 @@ impl<D: Directory> Arriving<D> {
         let Some(next) = self.left.pop_front() else {
             return Ok(true);
         };
-        let file = NewFile::create(self.storage.clone(), &next.name());
+        // A snapshot of this node's own may be writing the same segment.
+        let file = NewFile::create_apart(self.storage.clone(), &next.name(), "incoming");
         self.segment = Some(Receiving {
             file: file.map_err(|error| format!("{}: {error}", next.name()))?,
             left: next.bytes,

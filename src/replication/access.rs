@@ -148,6 +148,14 @@ impl Replica {
         }
     }
 
+    /// On the primary: whom it is about to leave out of the sync set as lost though it is back.
+    pub fn leaves_out_in_vain(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Primary(primary) => primary.leaves_out_in_vain(&self.node),
+            _ => None,
+        }
+    }
+
     /// On the primary: who is to come into the sync set next.
     pub fn joining(&self) -> Option<NodeId> {
         match &self.role {

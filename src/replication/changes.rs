@@ -245,6 +245,14 @@ impl Primary {
         }
     }
 
+    /// Whom the change under way leaves out as lost though it is back, while it could be taken back.
+    pub fn leaves_out_in_vain(&self, node: &Node) -> Option<NodeId> {
+        let change = self.change.as_ref()?;
+        let mut lost = change.lost.iter().copied();
+        let is_back = lost.find(|id| !self.is_lost(node, *id));
+        is_back.filter(|_| node.is_revocable(change.ticket))
+    }
+
     pub fn on_change_ended(&mut self, node: &mut Node, outcome: Outcome) {
         let change = self.change.take().expect("dispatched by its ticket");
         match outcome {

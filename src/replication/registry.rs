@@ -42,11 +42,16 @@ impl Node {
 
     /// Takes back a change that nobody has been asked to vote for. False: it may be chosen.
     pub fn revoke(&mut self, ticket: Ticket) -> bool {
-        let revocable = self.register.is_revocable(ticket);
+        let revocable = self.is_revocable(ticket);
         if revocable {
             self.cancel(ticket);
         }
         revocable
+    }
+
+    /// Nothing of this was offered to any voter.
+    pub fn is_revocable(&self, ticket: Ticket) -> bool {
+        self.register.is_revocable(ticket)
     }
 
     pub fn on_register_message(&mut self, from: Voter, message: register::Message) {

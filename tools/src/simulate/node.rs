@@ -196,6 +196,12 @@ impl Process {
         Ok(process)
     }
 
+    /// When it is told of a snapshot that was given up, if nothing is begun in its place.
+    pub fn finishes_in_vain(&self) -> Option<u64> {
+        let told = self.finished.front().map(|(due, _)| *due);
+        told.filter(|_| !self.engine.is_taking_snapshot())
+    }
+
     /// One turn with these events.
     pub fn turn(&mut self, now: Now, events: Vec<Event>) -> Wants {
         self.boot = now.boot;

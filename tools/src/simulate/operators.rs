@@ -138,7 +138,7 @@ impl World {
         self.order(at, control)
     }
 
-    fn order(&mut self, at: usize, control: Control) -> Result<(), String> {
+    pub fn order(&mut self, at: usize, control: Control) -> Result<(), String> {
         self.operators.orders += 1;
         self.summary.orders += 1;
         self.say(|| format!("an operator at n{at}: {control:?}"));

@@ -106,6 +106,10 @@ pub enum Happening {
     Fault,
     /// An operator does something.
     Operator,
+    /// An operator asks a node for a snapshot.
+    Save {
+        node: usize,
+    },
     /// A node that is between two histories is asked for what it must not say yet.
     Between {
         node: usize,

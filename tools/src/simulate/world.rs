@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::queue::{Happening, Queue};
 use super::random::Random;
 use super::summary::{Digest, Summary};
+use standfast::node::client::Control;
 use standfast_wal::ClusterId;
 
 pub const MS: u64 = 1_000_000;
@@ -225,6 +226,7 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Operator => self.operate(),
             Happening::Between { node } => self.ask_between(node),
+            Happening::Save { node } => self.order(node, Control::Snapshot),
             Happening::Founds { node } => self.force(node),
             Happening::Founded { node } => self.ask_for_receipts(node),
             Happening::Gather => self.tell_to_rejoin(),

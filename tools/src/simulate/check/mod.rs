@@ -190,6 +190,9 @@ impl Observer {
             }
         }
         self.claims_no_other_past(replica, lsn)?;
+        if let Some(id) = replica.leaves_out_in_vain() {
+            return Err(format!("n{id} is back, and is still to be left out"));
+        }
         if wants.installed > 0 {
             let kept = process.engine.past_digests();
             self.digests.kept(lsn, kept, replica.epochs())?;

@@ -24,6 +24,9 @@ pub struct Moments {
     beginning: Option<(usize, Fence)>,
     /// So often yet a primary stands still in that.
     stops_left: u32,
+    /// Who was asked last for a snapshot while one that it gave up was being finished, and when
+    /// that is done.
+    in_vain: Option<(usize, u64)>,
     /// Changes of the Config that were proposed.
     pub(super) proposals: BTreeSet<Nonce>,
     /// When who is asked next between which history and its own, and how often yet.
@@ -37,6 +40,7 @@ impl Default for Moments {
             settling: None,
             beginning: None,
             stops_left: STOPS,
+            in_vain: None,
             proposals: BTreeSet::new(),
             between: BTreeMap::new(),
         }
@@ -60,6 +64,7 @@ impl World {
             return;
         }
         self.come_back(node);
+        self.snapshot_in_vain(node);
         self.trouble_in_lag(node);
         self.trouble_in_proposal(node);
         let Some(process) = &self.nodes[node].process else {
@@ -76,6 +81,18 @@ impl World {
             self.trouble_in_settling(node);
         } else if self.faults.moments.stops_left > 0 && feeds_from_disk(replica, wants) {
             self.trouble_in_feeding(node);
+        }
+    }
+
+    /// A node has given up its snapshot, for it took a peer's, and somebody finishes it all the same:
+    /// it takes another one meanwhile.
+    fn snapshot_in_vain(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_ref();
+        let Some(due) = process.and_then(Process::finishes_in_vain) else {
+            return;
+        };
+        if self.faults.moments.in_vain.replace((node, due)) != Some((node, due)) {
+            self.after(0, Happening::Save { node });
         }
     }
 
