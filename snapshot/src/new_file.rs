@@ -178,7 +178,7 @@ impl<S: Storage> Incoming<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use standfast_wal::storage::sim::SimDisk;
+    use standfast_wal::SimDisk;
 
     #[test]
     fn two_who_write_a_file_of_one_name_do_not_take_each_others_bytes() {

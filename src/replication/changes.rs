@@ -245,7 +245,8 @@ impl Primary {
         }
     }
 
-    /// Whom the change under way leaves out as lost though it is back, while it could be taken back.
+    /// Whom the change under way leaves out as lost though it is back, while it could still be
+    /// revoked.
     pub fn leaves_out_in_vain(&self, node: &Node) -> Option<NodeId> {
         let change = self.change.as_ref()?;
         let mut lost = change.lost.iter().copied();

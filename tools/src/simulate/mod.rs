@@ -13,6 +13,7 @@ mod clock;
 mod disks;
 mod end;
 mod faults;
+mod finished;
 mod heard;
 mod missed;
 mod net;

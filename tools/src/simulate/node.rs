@@ -2,6 +2,7 @@
 //! `node::run` and `node::files` are for real.
 
 use super::check::Trusted;
+use super::finished::Finished;
 use super::offsite::Shipping;
 use super::plan::Tuning;
 use super::random::Random;
@@ -56,8 +57,7 @@ pub struct Process {
     /// Why it began a new life.
     pub anew: Option<String>,
     writing: Option<(Writer<NewFile<SimDisk>>, Lsn, u64)>,
-    /// Snapshots whose files are finished, and when that is told.
-    finished: VecDeque<(u64, CopyEvent)>,
+    finished: Finished,
     receiving: Option<(NodeId, Arriving<SimDir>)>,
     /// A write or sync failed in this life: the node must halt.
     pub disk_failed: bool,
@@ -186,7 +186,7 @@ impl Process {
             from,
             anew,
             writing: None,
-            finished: VecDeque::new(),
+            finished: Finished::default(),
             receiving: None,
             disk_failed: false,
             shipping: None,
@@ -198,7 +198,7 @@ impl Process {
 
     /// When it is told of a snapshot that was given up, if nothing is begun in its place.
     pub fn finishes_in_vain(&self) -> Option<u64> {
-        let told = self.finished.front().map(|(due, _)| *due);
+        let told = self.finished.first();
         told.filter(|_| !self.engine.is_taking_snapshot())
     }
 
@@ -209,8 +209,8 @@ impl Process {
         let (mut trusted, mut beats) = (Trusted::default(), Vec::new());
         trusted.look_at(self.engine.replica());
         self.engine.handle(now, Event::Copy(CopyEvent::Room(room)));
-        while self.finished.front().is_some_and(|one| one.0 <= now.boot) {
-            let (_, event) = self.finished.pop_front().expect("there is one");
+        let takes_one = self.engine.is_taking_snapshot();
+        if let Some(event) = self.finished.next(now.boot, takes_one) {
             self.engine.handle(now, Event::Copy(event));
         }
         for event in events {
@@ -321,7 +321,7 @@ impl Process {
                     // Its thread may be slow to tell; the node may have another state by then.
                     let due = self.boot + self.random.below(self.snapshot_stall * 10 + 1);
                     let told = CopyEvent::Written { job, result };
-                    self.finished.push_back((due, told));
+                    self.finished.tell_at(due, told);
                 }
             }
             CopyOutput::Free(_) => {}

@@ -60,11 +60,11 @@ impl World {
     /// A node has had a turn.
     pub fn trouble_in_moment(&mut self, node: usize, wants: &Wants) {
         self.questions_between_histories(node);
+        self.snapshot_in_vain(node);
         if self.calm.is_some() {
             return;
         }
         self.come_back(node);
-        self.snapshot_in_vain(node);
         self.trouble_in_lag(node);
         self.trouble_in_proposal(node);
         let Some(process) = &self.nodes[node].process else {
@@ -84,8 +84,8 @@ impl World {
         }
     }
 
-    /// A node has given up its snapshot, for it took a peer's, and somebody finishes it all the same:
-    /// it takes another one meanwhile.
+    /// A node has given up its snapshot, for it took a peer's, and somebody finishes it all the
+    /// same: it takes another one meanwhile. No fault either.
     fn snapshot_in_vain(&mut self, node: usize) {
         let process = self.nodes[node].process.as_ref();
         let Some(due) = process.and_then(Process::finishes_in_vain) else {
