@@ -10,8 +10,9 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// A file is pushed to the disk whenever this much of it is new, so that the log's own syncs never
-/// wait behind half a gigabyte of it.
-const PACE_BYTES: u64 = 16 << 20;
+/// wait behind half a gigabyte of it; and what is durable need not stay in memory, so that all of a
+/// file takes no more of it than this much.
+const PACE_BYTES: usize = 4 << 20;
 
 /// A file that gets its name only when it is whole and durable. Dropping it removes it.
 pub struct NewFile<S: Storage> {
@@ -23,7 +24,7 @@ pub struct NewFile<S: Storage> {
     /// Where the next bytes go.
     offset: u64,
     /// Written since the last push to the disk.
-    fresh_bytes: u64,
+    fresh_bytes: usize,
 }
 
 /// What an unfinished file's name ends in.
@@ -80,24 +81,33 @@ impl<S: Storage> NewFile<S> {
 
     /// Makes the file durable under its name, replacing what had the name.
     pub fn publish(mut self) -> io::Result<()> {
-        self.file().sync()?;
+        self.push()?;
         durable::publish(&self.storage, &self.temporary, &self.name)?;
         // Durable here: the whole snapshot, under its name.
         self.file = None;
+        Ok(())
+    }
+
+    fn push(&mut self) -> io::Result<()> {
+        // Durable here: all that was written so far, though nothing refers to it yet.
+        self.file().sync()?;
+        let fresh = self.fresh_bytes as u64;
+        self.file().release(self.offset - fresh, fresh);
+        self.fresh_bytes = 0;
         Ok(())
     }
 }
 
 impl<S: Storage> Write for NewFile<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file().write_at(self.offset, bytes)?;
-        self.offset += bytes.len() as u64;
-        self.fresh_bytes += bytes.len() as u64;
-        if self.fresh_bytes >= PACE_BYTES {
-            self.fresh_bytes = 0;
-            self.file().sync()?;
+        let some = &bytes[..bytes.len().min(PACE_BYTES - self.fresh_bytes)];
+        self.file().write_at(self.offset, some)?;
+        self.offset += some.len() as u64;
+        self.fresh_bytes += some.len();
+        if self.fresh_bytes == PACE_BYTES {
+            self.push()?;
         }
-        Ok(bytes.len())
+        Ok(some.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

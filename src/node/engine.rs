@@ -360,6 +360,11 @@ impl Engine {
         self.time()
     }
 
+    /// Log time at this moment, where this node has led an epoch.
+    pub fn log_time_at(&self, now: Now) -> Option<u64> {
+        self.clock.map(|mut clock| clock.read(now))
+    }
+
     /// Where the state stands, and its digest there.
     pub fn applied(&self) -> (Lsn, Digest) {
         (self.state.applied().lsn, self.state.digest())

@@ -22,6 +22,7 @@ use standfast_snapshot::{NewFile, Options, Recipients, SegmentRef, Writer};
 use standfast_wal::{ClusterId, Disk, History, Lsn, NodeId, Reader, durable};
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -174,8 +175,12 @@ impl Files {
         };
         let (events, dir) = (self.events.clone(), self.dir.clone());
         spawn_behind("snapshot-end", move || {
+            let mut began = Instant::now();
             let kept = |kept| {
                 let _ = events.send(Event::Copy(CopyEvent::Kept(Box::new(kept))));
+                // The disk is the clients' for as long as this took it.
+                std::thread::sleep(began.elapsed().min(limits::SEGMENT_REST_MAX));
+                began = Instant::now();
             };
             let result = shelf::finish(&dir, writer, lsn, &keep, segments, kept);
             let _ = events.send(Event::Copy(CopyEvent::Written { job, result }));

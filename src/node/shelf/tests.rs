@@ -293,6 +293,13 @@ fn a_damaged_or_lost_segment_is_found_and_named() {
 
 /// Sends the snapshot at `lsn` from one node to another; gives the bytes that went.
 fn send(from: &SimDir, to: &SimDir, lsn: Lsn, stop: Option<usize>) -> Result<u64, String> {
+    let sent = deliver(from, to, lsn, stop)?;
+    adopt(to, lsn).map_err(|error| error.to_string())?;
+    Ok(sent)
+}
+
+/// The snapshot waits for the receiver's log then.
+fn deliver(from: &SimDir, to: &SimDir, lsn: Lsn, stop: Option<usize>) -> Result<u64, String> {
     let total = open(from, lsn)?.file_bytes();
     let (mut arriving, have) = Arriving::begin(to.clone(), CLUSTER, lsn, total)?;
     let mut outgoing = Outgoing::open(from, lsn, &have)?;
@@ -310,7 +317,6 @@ fn send(from: &SimDir, to: &SimDir, lsn: Lsn, stop: Option<usize>) -> Result<u64
     assert!(is_whole, "what was sent is all");
     let (_, state) = arriving.finish()?;
     state.check();
-    adopt(to, lsn).map_err(|error| error.to_string())?;
     Ok(sent)
 }
 
@@ -374,6 +380,22 @@ fn a_senders_damaged_segment_is_not_sent_and_the_next_snapshot_writes_it_again()
     let lsn = books.snapshot(&from).expect("a sound disk");
     send(&from, &to, lsn, None).expect("it has a new file");
     assert_eq!(scrub(&from, &mut || ()), None);
+}
+
+#[test]
+fn an_own_snapshot_leaves_the_segments_of_one_that_waits() {
+    let (from, to) = (SimDir::new(12), SimDir::new(13));
+    let mut theirs = Books::new(&from);
+    theirs.transfer(100);
+    theirs.transfer(100);
+    let lsn = theirs.snapshot(&from).expect("a sound disk");
+    deliver(&from, &to, lsn, None).expect("a sound link");
+    let mut own = Books::with_accounts(&to, 3);
+    own.transfer(100);
+    own.snapshot(&to).expect("a sound disk");
+    adopt(&to, lsn).expect("a sound disk");
+    let adopted = load_at(&to, lsn).expect("none of its segments has gone");
+    assert_eq!(adopted.digest(), theirs.state.digest());
 }
 
 #[test]

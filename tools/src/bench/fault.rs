@@ -34,6 +34,11 @@ const SIDE_SLICES: usize = 10;
 /// From the fault to the end: the last requests have answers by then.
 const AFTER: Duration = Duration::from_secs(15);
 
+/// What a trial takes. The maximum is measured for as long, too: it is what can be kept up, with the
+/// snapshots that come by themselves, and not what a few seconds show.
+pub const MEASURED: Duration =
+    Duration::from_secs(SIDE_SLICES as u64 * SLICE.as_secs() + AFTER.as_secs());
+
 /// The part of the load that must be done before the fault, or the run tells nothing of it.
 const KEPT_UP: f64 = 0.95;
 
@@ -63,7 +68,7 @@ impl Trial {
         let plan = Plan {
             pace: Pace::Open(self.rate),
             warm_up: self.warm_up,
-            measured: SIDE_SLICES as u32 * SLICE + AFTER,
+            measured: MEASURED,
         };
         let moment = Instant::now() + plan.warm_up + SIDE_SLICES as u32 * SLICE;
         let victim = match self.victim {

@@ -1,7 +1,7 @@
 //! Transfers into the ledger, on a fresh cluster for each run: through its binary face in batches,
 //! or one by one in words.
 
-use super::fault::{Fault, Felt, Trial, Victim};
+use super::fault::{Fault, Felt, MEASURED, Trial, Victim};
 use super::load::measure::Run;
 use super::load::{Pace, Plan, Shape, Target, Work, run as drive};
 use super::plot::Part;
@@ -48,7 +48,7 @@ pub struct Arguments {
     #[arg(long)]
     rate: Option<f64>,
     /// What is done to a node in the middle of an open loop, at --load times the maximum that one
-    /// closed run measures first.
+    /// closed run, as long as the open loop, measures first; --seconds has no say here.
     #[arg(long, value_enum)]
     fault: Option<Fault>,
     /// Whom it is done to.
@@ -135,7 +135,7 @@ impl Bench<'_> {
     }
 
     fn fault(&self, case: Case, fault: Fault) -> anyhow::Result<Felt> {
-        let closed = self.arguments.timing.plan(Pace::Closed);
+        let closed = self.timing().plan(Pace::Closed);
         let cluster = self.cluster(case)?;
         let most = self.load(case, &ours::target(&cluster), &closed)?;
         drop(cluster);
@@ -190,6 +190,14 @@ impl Bench<'_> {
         drive(target, &mut *work, shape, plan)
     }
 
+    fn timing(&self) -> Timing {
+        let timing = self.arguments.timing.clone();
+        match self.arguments.fault {
+            Some(_) => timing.of(MEASURED),
+            None => timing,
+        }
+    }
+
     fn conditions(&self) -> String {
         let Arguments {
             copies,
@@ -210,7 +218,7 @@ impl Bench<'_> {
         format!(
             "{copies} full copies; {face} of {batch}, {connections} connections with {depth} under \
              way; {skew} accounts; {mix}{}, on a fresh cluster each",
-            self.arguments.timing.line()
+            self.timing().line()
         )
     }
 

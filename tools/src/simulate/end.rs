@@ -8,6 +8,9 @@ use standfast::limits::VOTERS_MAX;
 use standfast::replication::Config;
 use standfast::replication::config::{MemberRole, Protection};
 
+/// How long after the last request open holds are looked at: some end by themselves meanwhile.
+const SETTLE: u64 = 2 * SECOND;
+
 impl World {
     pub fn begin_calm(&mut self) {
         self.calm = Some(self.now);
@@ -34,7 +37,8 @@ impl World {
         self.plan.operator_pause = self.plan.operator_pause.map(|_| [SECOND, SECOND]);
     }
 
-    /// Once the cluster is whole nobody asks for anything more; then all copies become equal.
+    /// Once the cluster is whole, and takes writes, nobody asks for anything more; then all copies
+    /// become equal, and what is due ends by itself.
     pub fn is_over(&mut self) -> Result<bool, String> {
         let since = self.now - self.calm.unwrap_or(self.now);
         if let Some(offsite) = self.offsite.as_mut().filter(|_| since > HEAL / 2) {
@@ -43,13 +47,37 @@ impl World {
         let Some(config) = self.whole_cluster() else {
             return Ok(false);
         };
+        if self.clients.wrote <= self.calm {
+            return Ok(false);
+        }
         if self.quiet.is_none() {
             self.quiet = Some(self.now);
             let since = self.now - self.calm.unwrap_or(self.now);
             self.summary.slowest_heal_ns = since;
             self.say(|| format!("--- whole again after {} ms", since / 1_000_000));
         }
-        Ok(self.all_are_equal(&config) && self.is_archived(&config)?)
+        let is_settled = self.all_are_equal(&config) && self.nothing_is_overdue();
+        Ok(is_settled && self.is_archived(&config)?)
+    }
+
+    /// Nobody has asked for a while, and yet no hold is open whose time is over by the primary's
+    /// own clock.
+    fn nothing_is_overdue(&self) -> bool {
+        let mut nodes = self.nodes.iter();
+        let primary = nodes.find_map(|node| {
+            let process = node.process.as_ref()?;
+            let is_serving = process.engine.replica().is_serving();
+            is_serving.then_some((&process.engine, node.clock.read(self.now)))
+        });
+        let Some((engine, now)) = primary else {
+            return false;
+        };
+        let Some(deadline) = engine.ledger().next_deadline() else {
+            return true;
+        };
+        let is_due = engine.log_time_at(now).is_none_or(|time| deadline <= time);
+        let asked_last = self.quiet.unwrap_or(self.now);
+        !is_due && self.now - asked_last >= SETTLE
     }
 
     /// The Config of the one primary that serves, if every member is up and near, and every data

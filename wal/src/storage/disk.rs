@@ -264,6 +264,10 @@ impl File for DiskFile {
     fn map(&self, len: u64) -> io::Result<Bytes> {
         super::map::map(&self.file, len)
     }
+
+    fn map_unread(&self, len: u64) -> io::Result<Bytes> {
+        super::map::map_unread(&self.file, len)
+    }
 }
 
 fn write_all_at(file: &fs::File, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {

@@ -9,21 +9,32 @@ use std::io;
 /// The first `len` bytes of `file`. They are read from the disk here, so that a sector that
 /// cannot be read is an error now and not a signal later.
 pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
+    let map = map_checked(file, len)?;
+    #[cfg(target_os = "linux")]
+    match map.as_ref().map(|map| map.advise(Advice::PopulateRead)) {
+        // A kernel before 5.14 does not know the advice; the pages then come in one by one.
+        Some(Err(error)) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+        _ => {}
+    }
+    Ok(map.map_or_else(Bytes::new, Bytes::from_owner))
+}
+
+/// The first `len` bytes of `file`, which are read from the disk when they are looked at.
+pub(super) fn map_unread(file: &File, len: u64) -> io::Result<Bytes> {
+    let map = map_checked(file, len)?;
+    Ok(map.map_or_else(Bytes::new, Bytes::from_owner))
+}
+
+/// `None`: nothing can be mapped of no bytes.
+fn map_checked(file: &File, len: u64) -> io::Result<Option<Mmap>> {
     if file.metadata()?.len() < len {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if len == 0 {
-        return Ok(Bytes::new());
+        return Ok(None);
     }
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let map = map_shared(file, len)?;
-    #[cfg(target_os = "linux")]
-    match map.advise(Advice::PopulateRead) {
-        // A kernel before 5.14 does not know the advice; the pages then come in one by one.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-        other => other?,
-    }
-    Ok(Bytes::from_owner(map))
+    map_shared(file, len).map(Some)
 }
 
 #[expect(
@@ -38,7 +49,7 @@ pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
               it. Whoever changes the \
               file by other means can change what is read, but every record is verified by its \
               checksums after it was taken from the map, every segment of the state when it was \
-              mapped"
+              mapped, or it was written just before"
 )]
 fn map_shared(file: &File, len: usize) -> io::Result<Mmap> {
     // SAFETY: see the reason above.

@@ -86,6 +86,12 @@ pub trait File: Send + Sync + 'static {
     /// where the storage can.
     fn map(&self, len: u64) -> io::Result<Bytes>;
 
+    /// As `map`, of what this program has just written and made durable: the disk is asked for it
+    /// when it is looked at.
+    fn map_unread(&self, len: u64) -> io::Result<Bytes> {
+        self.map(len)
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.write_vectored_at(offset, &mut [IoSlice::new(bytes)])
     }

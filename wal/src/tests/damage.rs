@@ -356,6 +356,29 @@ fn a_missing_segment_file_is_named() {
     }
 }
 
+/// Wherever power goes behind the first record of a segment, and with it that segment's file: the
+/// one before says that there was a next one.
+#[test]
+fn a_new_segment_that_is_gone_after_a_loss_of_power_is_missed() {
+    let disk = SimDisk::new(1);
+    let mut log = create(&disk, options());
+    for _ in 0..60 {
+        push(&mut log, 300);
+        log.flush().expect("flush");
+        let segments = log.reader().segments();
+        let [.., before, newest] = &segments[..] else {
+            continue;
+        };
+        for seed in 0..8 {
+            let disk = disk.fork(seed).crash();
+            disk.lose(&segment::name(newest.first_lsn));
+            let error = open(&disk, options()).err().expect("refused");
+            assert!(matches!(error.kind, ErrorKind::SegmentMissing), "{error}");
+            assert_eq!(error.file, segment::name(before.first_lsn));
+        }
+    }
+}
+
 /// An unfinished write, alone: what trails off into zeros is cut, kept aside and served; an
 /// operator's word lets other bytes be cut, too, but never acknowledged ones.
 #[test]

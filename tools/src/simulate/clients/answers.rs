@@ -114,6 +114,9 @@ impl World {
             .observer
             .answered(self.now, at, &self.nodes, id, &answer)?;
         let is_write = self.observer.history.is_write(id);
+        if is_write {
+            self.clients.wrote = Some(self.now);
+        }
         self.summary.writes += u64::from(is_write);
         self.summary.reads += u64::from(!is_write);
         let client = &mut self.clients.list[number];

@@ -18,6 +18,8 @@ use standfast::state::ledger::Filter;
 
 /// Commands for the ledger in one run: the books are slow.
 const COMMANDS_MAX: u64 = 250;
+/// A large batch is drawn up to about so many events.
+const EVENTS_MAX: u64 = 100;
 /// A share is of so many steps.
 const SHARES: u64 = 8;
 
@@ -131,7 +133,18 @@ impl World {
     }
 
     fn draw_transfers(&mut self) -> Command {
-        let events = self.draw_events();
+        let mut events = self.draw_events();
+        // The ledger takes a batch in groups: now and then there are several.
+        if self.dice.ledger.one_in(8) {
+            let most = self.dice.ledger.between(30, EVENTS_MAX);
+            while (events.len() as u64) < most {
+                // The end of a chain may have been cut off.
+                if let Some(last) = events.last_mut() {
+                    last.flags &= !transfer_flags::LINKED;
+                }
+                events.extend(self.draw_events());
+            }
+        }
         let events = events.iter().flat_map(Transfer::to_bytes).collect();
         Command::CreateTransfers(batch(events, BatchForm::Results))
     }

@@ -29,6 +29,8 @@ pub struct Clients {
     /// How often each kind of step is drawn.
     mix: draw::Mix,
     ledger: ledger::Workload,
+    /// When a write was acknowledged last.
+    pub wrote: Option<u64>,
 }
 
 struct Client {
@@ -143,6 +145,7 @@ impl Clients {
                 .map(|i| client(i % plan.members))
                 .collect(),
             mix: draw::Mix::default(),
+            wrote: None,
             ledger: ledger::Workload::draw(ledger),
         }
     }
