@@ -277,6 +277,7 @@ scripts! {
     a_paused_primary_is_replaced_and_serves_nothing_afterwards
     a_returning_primary_cuts_what_was_never_committed
     a_candidate_copies_what_the_better_log_has
+    a_candidate_shrinks_the_set_only_to_holders_of_its_log
     a_change_counts_on_nobody_who_is_silent
     a_change_is_not_made_for_copies_that_are_lost
     a_change_is_not_made_when_the_lost_are_back

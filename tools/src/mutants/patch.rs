@@ -106,6 +106,7 @@ mod tests {
         let patches = Patch::all(&super::super::root().join("tools/mutants")).expect("readable");
         assert!(patches.len() >= 25, "the list is shorter than promised");
         let simulated = patches.iter().filter(|patch| patch.net.is_none()).count();
-        assert!(patches.len() - simulated <= 2, "the simulator catches them");
+        let others = patches.len() - simulated;
+        assert!(others <= patches.len() / 10, "the simulator catches nearly all");
     }
 }
