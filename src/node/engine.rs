@@ -370,6 +370,11 @@ impl Engine {
         (self.state.applied().lsn, self.state.digest())
     }
 
+    /// All that is stored, to look at.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     /// The books where the state stands.
     pub fn ledger(&self) -> &Ledger {
         self.state.ledger()

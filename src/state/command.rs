@@ -305,6 +305,14 @@ impl Once {
         &self.token
     }
 
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms
+    }
+
+    pub fn tokens_max(&self) -> u64 {
+        self.tokens_max
+    }
+
     pub fn command(&self) -> &Command {
         &self.command
     }

@@ -196,6 +196,13 @@ impl Process {
         Ok(process)
     }
 
+    /// Where the state stands, if it takes a snapshot.
+    pub fn copied_from(&self) -> Option<Lsn> {
+        let engine = &self.engine;
+        let takes_one = engine.is_taking_snapshot();
+        takes_one.then(|| engine.state().applied().lsn)
+    }
+
     /// When it is told of a snapshot that was given up, if nothing is begun in its place.
     pub fn finishes_in_vain(&self) -> Option<u64> {
         let told = self.finished.first();

@@ -178,12 +178,14 @@ impl World {
                 return Ok(());
             };
             this.heard.take(self.now, &events);
+            let copied_from = process.copied_from();
             let wants = process.turn(now, events);
             this.heard.turned(process.engine.replica());
             // What it committed in the turn that it dies of is committed, and may be in a snapshot.
             self.observer
                 .turned(self.now, node, &self.nodes, &wants)
                 .map_err(|story| format!("n{node}: {story}"))?;
+            self.note_flush(node, copied_from);
             if let Some(story) = &wants.halted {
                 return self.died(node, story);
             }

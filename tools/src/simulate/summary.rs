@@ -1,6 +1,6 @@
 //! What a run or a batch of runs reached, and the digest that tells two runs apart.
 
-use super::check::ledger::{Counts, RARE};
+use super::check::{keys, ledger};
 use super::faults;
 use super::node::Process;
 use serde::Serialize;
@@ -45,7 +45,9 @@ pub struct Summary {
     /// By place in `Mark::ALL`.
     pub marks: Vec<u64>,
     /// By place in `check::ledger::RARE`.
-    pub ledger: Counts,
+    pub ledger: ledger::Counts,
+    /// By place in `check::keys::RARE`.
+    pub keys: keys::Counts,
 }
 
 fn add_each(to: &mut Vec<u64>, other: &[u64]) {
@@ -94,7 +96,8 @@ impl Summary {
         self.slowest_heal_ns = self.slowest_heal_ns.max(other.slowest_heal_ns);
         add_each(&mut self.faults, &other.faults);
         add_each(&mut self.marks, &other.marks);
-        add_each(&mut self.ledger.0, &other.ledger.0);
+        self.ledger.add(&other.ledger);
+        self.keys.add(&other.keys);
     }
 
     /// The counts that people look at, by name.
@@ -137,8 +140,11 @@ impl Summary {
         for (mark, count) in Mark::ALL.iter().zip(&self.marks) {
             row(&format!("mark: {}", mark.name()), *count);
         }
-        for (name, count) in RARE.iter().zip(&self.ledger.0) {
+        for (name, count) in ledger::RARE.iter().zip(&self.ledger.0) {
             row(&format!("ledger: {name}"), *count);
+        }
+        for (name, count) in keys::RARE.iter().zip(&self.keys.0) {
+            row(&format!("keys: {name}"), *count);
         }
         text
     }
@@ -151,13 +157,16 @@ impl Summary {
         let faults = faults.filter(|(_, count)| **count == 0);
         let marks = Mark::ALL.iter().zip(&self.marks);
         let marks = marks.filter(|(_, count)| **count == 0);
-        let ledger = RARE.iter().zip(&self.ledger.0);
+        let ledger = ledger::RARE.iter().zip(&self.ledger.0);
         let ledger = ledger.filter(|(_, count)| **count == 0);
+        let keys = keys::RARE.iter().zip(&self.keys.0);
+        let keys = keys.filter(|(_, count)| **count == 0);
         counts
             .map(|(name, _)| name.to_string())
             .chain(faults.map(|((_, name), _)| format!("fault {name}")))
             .chain(marks.map(|(mark, _)| format!("mark {}", mark.name())))
             .chain(ledger.map(|(name, _)| format!("ledger {name}")))
+            .chain(keys.map(|(name, _)| format!("keys {name}")))
             .collect()
     }
 }

@@ -74,8 +74,8 @@ pub fn is_unique(encoded: &[u8]) -> bool {
 #[derive(Default)]
 pub struct Histories {
     pub operations: Vec<Operation>,
-    /// What each token was answered: always the same.
-    tokens: BTreeMap<(usize, u64), Reply>,
+    /// What each token was answered in each history: always the same.
+    tokens: BTreeMap<(History, usize, u64), Reply>,
 }
 
 impl Histories {
@@ -130,12 +130,16 @@ impl Histories {
         self.operations[id].end = End::Unknown(claim);
     }
 
-    /// The same token is answered the same, always; another token raises the number by one, so no
-    /// two are answered alike.
-    pub fn once(&mut self, client: usize, token: u64, reply: &Reply) -> Result<(), String> {
+    /// The same token is answered the same, always: but a newer history may have lost the first run.
+    pub fn once(
+        &mut self,
+        history: History,
+        (client, token): (usize, u64),
+        reply: &Reply,
+    ) -> Result<(), String> {
         let known = self
             .tokens
-            .entry((client, token))
+            .entry((history, client, token))
             .or_insert_with(|| reply.clone());
         if known != reply {
             return Err(format!(

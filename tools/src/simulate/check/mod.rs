@@ -6,7 +6,8 @@
 //! `positions` (acknowledgements are true), `promotion` (who must be fenced, hold and have voted),
 //! `reads` (what confirms a read), `reigns` (what a primary knows and does), `starts` (what a start
 //! believes), `time` (log time), `stale` (how old READONLY reads are), `told` (outcomes and what
-//! was seen), `receipts`, `losses` (what is lost is told), `offsite` and `restored` (the archive).
+//! was seen), `keys` and `ledger` (I4, I7: what is stored, by models of their own), `receipts`,
+//! `losses` (what is lost is told), `offsite` and `restored` (the archive).
 
 mod commits;
 mod copies;
@@ -16,12 +17,14 @@ mod fences;
 mod hidden;
 pub mod history;
 pub mod kept;
+pub mod keys;
 pub mod ledger;
 mod log;
 mod losses;
 pub mod offsite;
 mod positions;
 mod promotion;
+mod rare;
 mod reads;
 mod receipts;
 mod register;
@@ -448,9 +451,14 @@ impl Observer {
             replay::check(branch, &self.history, &self.told)?;
             let counts = &mut summary.ledger;
             let books = ledger::check(branch, &self.history, &self.told, counts)?;
+            let mut aborted = BTreeSet::new();
             if let Some(books) = books {
                 books.compare_nodes(branch.history, nodes, counts)?;
+                aborted = books.aborted;
             }
+            let counts = &mut summary.keys;
+            let slate = keys::check(branch, &self.history, &self.told, aborted, counts)?;
+            slate.compare_nodes(branch.history, nodes, counts)?;
         }
         self.history.session_order()?;
         self.told.end(&self.log)?;

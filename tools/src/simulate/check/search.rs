@@ -5,13 +5,14 @@
 //! the log but when an operation whose client got no answer was first seen applied.
 //!
 //! Limits: only the keys `k*`, which no expiry and no transaction touches; an MSET counts as a
-//! write of each of its keys, an MGET as a read of each, so that their being one step is left to
-//! the replay. An operation without an answer that the log does not show is left out: what it had
+//! write of each of its keys, an MGET as a read of each, a FLUSHALL as a DEL of each, so that their
+//! being one step is left to the replay. An operation without an answer that the log does not show is left out: what it had
 //! done, a read would show without explanation. Beyond `STEPS_MAX` steps the search of a key is
 //! given up, and counted. Runs with more than one history are not searched.
 
 use super::history::{Asks, End, Histories, Operation, is_unique};
 use super::log::Logs;
+use crate::simulate::clients::searched_keys;
 use bytes::Bytes;
 use standfast::state::Command;
 use standfast::state::Reply;
@@ -82,7 +83,7 @@ pub fn check(logs: &Logs, histories: &Histories) -> Result<u64, String> {
     }
     let mut given_up = 0;
     for (key, steps) in keys {
-        // Whether an INCR or DEL without an answer was done, nothing tells.
+        // Whether an INCR, DEL or FLUSHALL without an answer was done, nothing tells.
         if doubtful.contains(&key) {
             given_up += 1;
             continue;
@@ -122,6 +123,10 @@ fn deeds(operation: &Operation, reply: Option<Reply>) -> Vec<(Bytes, Deed, Optio
                 .iter()
                 .map(|(key, value)| (key.clone(), set(value), None))
                 .collect()
+        }
+        Command::FlushAll => {
+            let keys = searched_keys();
+            keys.map(|key| (key, Deed::Delete, None)).collect()
         }
         Command::Get { key } => vec![(key.clone(), Deed::Get, reply)],
         Command::MGet { keys } => {

@@ -125,11 +125,20 @@ impl World {
             client.seen = Some(written);
         }
         match (what, &mut client.script) {
+            // A definite no: nothing was done, and nothing is remembered.
+            (What::Once(..), script) if is_full(&answer.reply) => *script = Script::Nothing,
             (What::Once(_, token), script) => {
-                *script = Script::Nothing;
-                self.observer.history.once(number, *token, &answer.reply)?;
+                // Now and then once more, as if the answer had been lost.
+                if !self.dice.clients.one_in(8) {
+                    *script = Script::Nothing;
+                }
+                let (history, token) = (written.history, (number, *token));
+                self.observer.history.once(history, token, &answer.reply)?;
             }
-            (What::Watch(_), Script::Transfer { revisions, .. }) => {
+            (
+                What::Watch(_),
+                Script::Transfer { revisions, .. } | Script::Lock { revisions, .. },
+            ) => {
                 *revisions = integers(&answer.reply)
                     .map(|all| all.into_iter().map(|one| Lsn(one as u64)).collect());
             }
@@ -209,6 +218,10 @@ fn claim_of(said: &str) -> Option<Claim> {
         epoch: Epoch(epoch),
         lsn: Lsn(lsn),
     })
+}
+
+fn is_full(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(said) if said.starts_with(b"ONCEFULL"))
 }
 
 /// An array of numbers; what is not there counts as 0.

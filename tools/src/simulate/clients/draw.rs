@@ -1,9 +1,9 @@
 //! What a client asks next: of strings, tokens, transactions, the books, old states, outcomes.
 //!
 //! Families of keys, by what they are good for: `k` strings whose history is searched, `p` keys
-//! that expire, `a` accounts that only guarded transactions change, `m` pairs that are only written
-//! together, `once` a number that only tokens raise; `l` is written with the ledger only
-//! (`ledger.rs`).
+//! that expire, `e` any command on them (`keys.rs`), `a` accounts that only guarded transactions
+//! change, `m` pairs that are only written together, `once` a number that only tokens raise; `l` is
+//! written with the ledger only (`ledger.rs`). In some runs FLUSHALL takes them all.
 
 use super::{Claim, Script, What, Written, control, read, text};
 use crate::simulate::check::history::{Asks, Id};
@@ -19,13 +19,23 @@ pub const KEYS: u64 = 5;
 pub const ACCOUNTS: usize = 4;
 /// The clocks of a majority, jump by jump, may run ahead by days: no token expires of that.
 pub(super) const ONCE_TTL_MS: u64 = 1000 * 86_400_000;
-/// More than a run makes.
+/// More than a run makes. Tokens of the ledger always find room: the books know no other.
 pub(super) const TOKENS_MAX: u64 = 1_000_000;
 
-/// How often each kind of step is drawn, in proportion.
+/// The keys whose history is searched.
+pub fn searched_keys() -> impl Iterator<Item = Bytes> {
+    let keys = (0..KEYS).map(|number| text(format!("k{number}")));
+    keys.chain([text("k-number")])
+}
+
+/// What all clients of a run do.
 #[derive(Default)]
 pub struct Mix {
+    /// How often each kind of step is drawn, in proportion.
     weights: Vec<u64>,
+    /// `once_max`, in the runs in which it is small.
+    pub(super) few_tokens: Option<u64>,
+    pub(super) flushes: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -41,9 +51,11 @@ enum Step {
     Pipeline,
     Point,
     Books,
+    Key,
+    Lock,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step::Write,
     Step::Read,
     Step::Expiring,
@@ -55,19 +67,29 @@ const STEPS: [Step; 11] = [
     Step::Pipeline,
     Step::Point,
     Step::Books,
+    Step::Key,
+    Step::Lock,
 ];
 
 impl World {
+    fn draw_mix(&mut self) {
+        let random = &mut self.dice.clients;
+        let mix = &mut self.clients.mix;
+        if mix.weights.is_empty() {
+            // Writes and reads always; the others in some runs much, in some not at all.
+            mix.weights.extend([4, 2]);
+            mix.weights
+                .extend((2..STEPS.len()).map(|_| random.below(4)));
+            mix.few_tokens = random.one_in(4).then(|| random.between(3, 40));
+            mix.flushes = random.one_in(4);
+        }
+    }
+
     fn draw_kind(&mut self) -> Step {
         let random = &mut self.dice.clients;
-        let mix = &mut self.clients.mix.weights;
-        if mix.is_empty() {
-            // Writes and reads always; the others in some runs much, in some not at all.
-            mix.extend([4, 2]);
-            mix.extend((2..STEPS.len()).map(|_| random.below(4)));
-        }
-        let mut left = random.below(mix.iter().sum());
-        let place = mix.iter().position(|weight| {
+        let weights = &self.clients.mix.weights;
+        let mut left = random.below(weights.iter().sum());
+        let place = weights.iter().position(|weight| {
             let here = left < *weight;
             left = left.saturating_sub(*weight);
             here
@@ -77,6 +99,7 @@ impl World {
 
     /// The next requests of this client, in order.
     pub(super) fn draw_step(&mut self, number: usize) -> Vec<(What, Op)> {
+        self.draw_mix();
         if std::mem::take(&mut self.clients.list[number].looks) {
             return vec![self.plain_read(number, true)];
         }
@@ -109,18 +132,30 @@ impl World {
                 balances: Some(_),
                 ..
             } => return vec![self.transfer(number)],
-            Script::Transfer { .. } | Script::Nothing => {}
+            Script::Lock {
+                revisions: Some(_), ..
+            } => return vec![self.under_a_lock(number)],
+            Script::Room { .. } => {
+                self.clients.list[number].script = Script::Nothing;
+                return self.once(number);
+            }
+            Script::Transfer { .. } | Script::Lock { .. } | Script::Nothing => {}
         }
         self.clients.list[number].script = Script::Nothing;
         if let Some(requests) = self.ledger_step(number) {
             return requests;
         }
+        if self.is_time_to_flush() {
+            return vec![self.data(number, vec![text("FLUSHALL")], false)];
+        }
         match self.draw_kind() {
+            Step::Key => vec![self.any_key_command(number)],
+            Step::Lock => self.lock(number),
             Step::Write => vec![self.plain_write(number)],
             Step::Read => vec![self.plain_read(number, false)],
             Step::Stale => vec![self.plain_read(number, true)],
             Step::Expiring => vec![self.expiring(number)],
-            Step::Once => vec![self.once(number)],
+            Step::Once => self.once(number),
             Step::Transfer => self.watch(number),
             Step::Pair => vec![self.pair(number)],
             Step::Accounts => {
@@ -173,13 +208,13 @@ impl World {
         }
     }
 
-    fn data(&mut self, number: usize, words: Vec<Bytes>, stale: bool) -> (What, Op) {
+    pub(super) fn data(&mut self, number: usize, words: Vec<Bytes>, stale: bool) -> (What, Op) {
         let (id, op) = self.ask(number, parse(&words), stale);
         (What::Data(id), op)
     }
 
     /// A value that is written once only, in the whole run.
-    fn value(&mut self, number: usize) -> Bytes {
+    pub(super) fn value(&mut self, number: usize) -> Bytes {
         let client = &mut self.clients.list[number];
         client.written += 1;
         let mut value = format!("c{number}-{};", client.written);
@@ -233,9 +268,17 @@ impl World {
         self.data(number, words, false)
     }
 
-    fn once(&mut self, number: usize) -> (What, Op) {
+    fn once(&mut self, number: usize) -> Vec<(What, Op)> {
         let raise = parse(&[text("INCR"), text("once")]);
-        self.under_a_token(number, raise)
+        if let Some(token) = self.clients.list[number].token.clone()
+            && self.dice.clients.one_in(8)
+        {
+            return vec![self.reused_token(number, token)];
+        }
+        if self.clients.mix.few_tokens.is_some() && !self.dice.clients.one_in(4) {
+            return self.short_onces(number, &raise);
+        }
+        vec![self.under_a_token(number, raise)]
     }
 
     /// Asked for under a new token until it is answered.
@@ -243,7 +286,12 @@ impl World {
         self.clients.list[number].written += 1;
         let token = self.clients.list[number].written;
         let name = text(format!("t{number}-{token}"));
-        let command = Command::Once(Once::new(name, ONCE_TTL_MS, TOKENS_MAX, command));
+        let mut tokens_max = TOKENS_MAX;
+        if let Command::IncrBy { .. } = command {
+            tokens_max = self.clients.mix.few_tokens.unwrap_or(TOKENS_MAX);
+            self.clients.list[number].token = Some(name.clone());
+        }
+        let command = Command::Once(Once::new(name, ONCE_TTL_MS, tokens_max, command));
         let (id, op) = self.ask(number, command.clone(), false);
         self.clients.list[number].script = Script::Retry {
             token: Some(token),
@@ -296,6 +344,15 @@ impl World {
             unreachable!("the caller has looked");
         };
         let amount = self.dice.clients.between(1, 9) as i64;
+        // An account that was not there when it was watched had nothing: what was read later may
+        // have been taken again by FLUSHALL, and then it is once more as it was when watched.
+        let known = balances.iter().zip(&revisions);
+        let balances: Vec<i64> = known
+            .map(|(balance, revision)| match *revision {
+                Lsn::ZERO => 0,
+                _ => *balance,
+            })
+            .collect();
         let set = |place: usize, balance: i64| {
             parse(&[text("SET"), account(place), text(balance.to_string())])
         };

@@ -3,9 +3,10 @@
 mod answers;
 mod books;
 mod draw;
+mod keys;
 mod ledger;
 
-pub use draw::ACCOUNTS;
+pub use draw::{ACCOUNTS, searched_keys};
 
 use super::check::history::Id;
 use super::plan::Plan;
@@ -50,6 +51,8 @@ struct Client {
     looks: bool,
     /// Of its last write.
     seen: Option<Written>,
+    /// The last token that it used for a key.
+    token: Option<Bytes>,
 }
 
 /// One request without an answer.
@@ -117,6 +120,16 @@ enum Script {
         revisions: Option<Vec<Lsn>>,
         balances: Option<Vec<i64>>,
     },
+    /// Keys that end at one time, and what WATCH has said of them: EXEC comes around that time.
+    Lock {
+        keys: Vec<Bytes>,
+        revisions: Option<Vec<Lsn>>,
+        until: u64,
+    },
+    /// Tokens end then, and make room.
+    Room {
+        until: u64,
+    },
     Outcome {
         claim: Claim,
         tries: u32,
@@ -139,6 +152,7 @@ impl Clients {
             burst: 0,
             looks: false,
             seen: None,
+            token: None,
         };
         Clients {
             list: (0..plan.clients)
@@ -172,7 +186,11 @@ impl Client {
         self.at = node;
         self.connection += 1;
         self.seq = 0;
-        if let Script::Transfer { .. } | Script::Receipt(_) | Script::Copies(_) = self.script {
+        if let Script::Transfer { .. }
+        | Script::Lock { .. }
+        | Script::Receipt(_)
+        | Script::Copies(_) = self.script
+        {
             self.script = Script::Nothing;
         }
     }
@@ -297,7 +315,9 @@ impl World {
         let [low, high] = self.plan.think;
         let random = &mut self.dice.clients;
         let client = &mut self.clients.list[number];
-        let wait = if client.burst > 0 {
+        let wait = if let Script::Lock { until, .. } | Script::Room { until } = client.script {
+            until.saturating_sub(self.now)
+        } else if client.burst > 0 {
             client.burst -= 1;
             random.below(MS)
         } else {

@@ -41,6 +41,11 @@ impl Expected {
         }
     }
 
+    /// EXEC did nothing, for an event of the ledger was refused.
+    pub fn is_abort(&self) -> bool {
+        matches!(self, Expected::Error { begins, .. } if begins.starts_with("EXECABORT"))
+    }
+
     /// How a reply differs that does not fit, in few words.
     pub fn unlike(&self, reply: &Reply) -> String {
         match (self, reply) {
@@ -55,7 +60,7 @@ impl Expected {
         }
     }
 
-    fn error(begins: &str) -> Expected {
+    pub fn error(begins: &str) -> Expected {
         Expected::Error {
             begins: begins.into(),
             says: String::new(),

@@ -6,6 +6,7 @@ mod expected;
 mod model;
 mod rare;
 
+pub use expected::Expected;
 pub use model::KEYS;
 pub use rare::{Counts, RARE, Rare};
 
@@ -14,7 +15,6 @@ use super::log::Branch;
 use super::told::Told;
 use crate::simulate::nodes::Node;
 use books::{Hold, Transfer, TransferStatus};
-use expected::Expected;
 use model::{Change, Model};
 use standfast::state::command::BatchForm;
 use standfast::state::ledger::{Filter, HoldStatus, Ledger, Row};
@@ -34,6 +34,8 @@ struct Answered<'a> {
 pub struct Closed {
     through: Lsn,
     model: Model,
+    /// Where EXEC was refused for an event of the ledger: of all its commands nothing was done.
+    pub aborted: BTreeSet<Lsn>,
 }
 
 /// Replays a history's log through the books. `None`: nobody asked for anything of the ledger.
@@ -44,7 +46,9 @@ pub fn check(
     counts: &mut Counts,
 ) -> Result<Option<Closed>, String> {
     let ours = histories.operations.iter();
-    let mut ours = ours.filter(|operation| model::concerns(&operation.command));
+    let mut ours = ours.filter(|operation| {
+        operation.command != Command::FlushAll && model::concerns(&operation.command)
+    });
     if ours.next().is_none() {
         return Ok(None);
     }
@@ -52,10 +56,14 @@ pub fn check(
     created_once(&answered)?;
     let mut replay = Replay::new(&answered, told.replies(branch.history));
     let mut model = Model::default();
+    let mut aborted = BTreeSet::new();
     for record in &branch.records {
         for (lsn, place, change) in model::changes(record) {
             replay.reads_before(lsn, &mut model)?;
             let expected = model.apply(place, &change);
+            if expected.is_abort() {
+                aborted.insert(lsn);
+            }
             if let Change::Command(command) = &change {
                 replay.write(lsn, record.epoch(), command, &expected)?;
             }
@@ -67,15 +75,17 @@ pub fn check(
         }
     }
     replay.reads_before(Lsn(u64::MAX), &mut model)?;
-    for (place, count) in model.counts.0.iter().enumerate() {
-        counts.0[place] += count;
-    }
+    counts.add(&model.counts);
     sent_again(&answered, histories, counts);
     let through = branch
         .records
         .last()
         .map_or(Lsn::ZERO, |last| last.last_lsn());
-    Ok(Some(Closed { through, model }))
+    Ok(Some(Closed {
+        through,
+        model,
+        aborted,
+    }))
 }
 
 /// What was answered about the ledger in this history.

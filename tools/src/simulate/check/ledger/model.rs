@@ -66,6 +66,7 @@ pub fn concerns(command: &Command) -> bool {
         Command::Once(once) => concerns(once.command()),
         Command::Multi(multi) => multi.commands.iter().any(concerns),
         Command::Set(Set { key, .. }) | Command::Get { key } => key.starts_with(KEYS),
+        Command::FlushAll => true,
         _ => false,
     }
 }
@@ -159,6 +160,11 @@ impl Model {
             Command::Once(once) => self.once(once, place),
             Command::Set(set) if set.key.starts_with(KEYS) => {
                 self.keys.insert(set.key.clone(), set.value.clone());
+                Expected::Reply(Reply::Ok)
+            }
+            // Keys only: the books stay, and so do tokens.
+            Command::FlushAll => {
+                self.keys.clear();
                 Expected::Reply(Reply::Ok)
             }
             other => self.read(other),

@@ -1,18 +1,8 @@
-//! What happens seldom to a ledger, counted: a batch of runs that never saw it proves too little.
+//! What happens seldom to a ledger.
 
+use crate::simulate::check::rare::rare;
 use crate::simulate::node::Process;
 use books::{Outcome, Transfer, TransferStatus, transfer_flags};
-
-/// One row per thing to be reached, with its name for people.
-macro_rules! rare {
-    ($($variant:ident $name:literal;)*) => {
-        #[derive(Clone, Copy)]
-        pub enum Rare { $($variant,)* }
-
-        /// Names, by place in [`Counts`].
-        pub const RARE: &[&str] = &[$($name,)*];
-    };
-}
 
 rare! {
     Expired "hold expired";
@@ -38,21 +28,7 @@ rare! {
     NodeCompared "node's ledger compared at the end";
 }
 
-/// How often each of [`RARE`] was seen.
-#[derive(Clone, PartialEq, Debug, serde::Serialize)]
-pub struct Counts(pub Vec<u64>);
-
-impl Default for Counts {
-    fn default() -> Counts {
-        Counts(vec![0; RARE.len()])
-    }
-}
-
 impl Counts {
-    pub fn note(&mut self, rare: Rare) {
-        self.0[rare as usize] += 1;
-    }
-
     /// A snapshot replaced this process's state.
     pub fn note_installed(&mut self, process: Option<&Process>) {
         if process.is_some_and(|process| process.engine.ledger().transfers() > 0) {
