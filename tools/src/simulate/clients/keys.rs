@@ -241,7 +241,7 @@ impl World {
     pub(super) fn short_onces(&mut self, number: usize, command: &Command) -> Vec<(What, Op)> {
         let ttl_ms = self.dice.clients.scaled(5, 3000);
         let around = ttl_ms * MS + self.dice.clients.below(2 * MS);
-        let count = self.dice.clients.pick(&[1, 3, 6]);
+        let count = self.dice.clients.pick(&[1, 3, 8]);
         let asked = (0..count).map(|_| {
             self.clients.list[number].written += 1;
             let token = text(format!("s{number}-{}", self.clients.list[number].written));
@@ -271,7 +271,10 @@ impl World {
         command: Command,
     ) -> (What, Op) {
         self.clients.list[number].token = Some(token.clone());
-        let tokens_max = self.clients.mix.few_tokens.unwrap_or(TOKENS_MAX);
+        // Not the same everywhere: else the two that a command sweeps are room enough for its own.
+        let few = self.clients.mix.few_tokens;
+        let few = few.map(|most| self.dice.clients.between(3, most));
+        let tokens_max = few.unwrap_or(TOKENS_MAX);
         let once = Command::Once(Once::new(token, ttl_ms, tokens_max, command));
         let (id, op) = self.ask(number, once, false);
         (What::Data(id), op)

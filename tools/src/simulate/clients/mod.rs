@@ -188,6 +188,7 @@ impl Client {
         self.seq = 0;
         if let Script::Transfer { .. }
         | Script::Lock { .. }
+        | Script::Room { .. }
         | Script::Receipt(_)
         | Script::Copies(_) = self.script
         {
