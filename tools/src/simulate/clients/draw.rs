@@ -103,43 +103,8 @@ impl World {
         if std::mem::take(&mut self.clients.list[number].looks) {
             return vec![self.plain_read(number, true)];
         }
-        match &self.clients.list[number].script {
-            Script::Retry { token, command, .. } => {
-                let (token, command) = (*token, command.clone());
-                let (id, op) = self.ask(number, command, false);
-                let what = match token {
-                    Some(token) => What::Once(id, token),
-                    None => What::Data(id),
-                };
-                return vec![(what, op)];
-            }
-            Script::Outcome { claim, .. } => {
-                let claim = *claim;
-                return vec![(What::Outcome(claim), outcome(claim))];
-            }
-            Script::Receipt(write) => return vec![(What::Receipt(*write), receipt(*write))],
-            Script::Copies(write) => {
-                let write = *write;
-                let op = control(Control::Wait {
-                    write: Some(write.place()),
-                    copies: self.dice.clients.between(0, 4) as u32,
-                    timeout_ms: self.dice.clients.between(1, 300),
-                });
-                return vec![(What::Copies(write), op)];
-            }
-            Script::Transfer {
-                revisions: Some(_),
-                balances: Some(_),
-                ..
-            } => return vec![self.transfer(number)],
-            Script::Lock {
-                revisions: Some(_), ..
-            } => return vec![self.under_a_lock(number)],
-            Script::Room { .. } => {
-                self.clients.list[number].script = Script::Nothing;
-                return self.once(number);
-            }
-            Script::Transfer { .. } | Script::Lock { .. } | Script::Nothing => {}
+        if let Some(requests) = self.next_of_script(number) {
+            return requests;
         }
         self.clients.list[number].script = Script::Nothing;
         if let Some(requests) = self.ledger_step(number) {
@@ -175,6 +140,48 @@ impl World {
             Step::Point => vec![self.point(number)],
             Step::Books => vec![self.books(number)],
         }
+    }
+
+    /// What a client goes on with; `None`: with something new.
+    fn next_of_script(&mut self, number: usize) -> Option<Vec<(What, Op)>> {
+        Some(match &self.clients.list[number].script {
+            Script::Retry { token, command, .. } => {
+                let (token, command) = (*token, command.clone());
+                let (id, op) = self.ask(number, command, false);
+                let what = match token {
+                    Some(token) => What::Once(id, token),
+                    None => What::Data(id),
+                };
+                vec![(what, op)]
+            }
+            Script::Outcome { claim, .. } => {
+                let claim = *claim;
+                vec![(What::Outcome(claim), outcome(claim))]
+            }
+            Script::Receipt(write) => vec![(What::Receipt(*write), receipt(*write))],
+            Script::Copies(write) => {
+                let write = *write;
+                let op = control(Control::Wait {
+                    write: Some(write.place()),
+                    copies: self.dice.clients.between(0, 4) as u32,
+                    timeout_ms: self.dice.clients.between(1, 300),
+                });
+                vec![(What::Copies(write), op)]
+            }
+            Script::Transfer {
+                revisions: Some(_),
+                balances: Some(_),
+                ..
+            } => vec![self.transfer(number)],
+            Script::Lock {
+                revisions: Some(_), ..
+            } => vec![self.under_a_lock(number)],
+            Script::Room { .. } => {
+                self.clients.list[number].script = Script::Nothing;
+                self.once(number)
+            }
+            Script::Transfer { .. } | Script::Lock { .. } | Script::Nothing => return None,
+        })
     }
 
     /// Notes in the history what is asked, and makes the request.
