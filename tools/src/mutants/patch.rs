@@ -107,6 +107,9 @@ mod tests {
         assert!(patches.len() >= 25, "the list is shorter than promised");
         let simulated = patches.iter().filter(|patch| patch.net.is_none()).count();
         let others = patches.len() - simulated;
-        assert!(others <= patches.len() / 10, "the simulator catches nearly all");
+        assert!(
+            others <= patches.len() / 10,
+            "the simulator catches nearly all"
+        );
     }
 }
