@@ -132,9 +132,9 @@ pub const LARGE_BLOCK_BYTES: usize = 32 * MIB;
 /// The priority of what can wait, as in nice(1): it yields to everybody else, and still comes to an
 /// end where a node takes all it can get.
 pub const BEHIND_NICE: i32 = 10;
-/// Between two segments that a snapshot writes lies as much time as one takes, and no more than
-/// this.
-pub const SEGMENT_REST_MAX: Duration = Duration::from_millis(500);
+/// Behind each segment that a snapshot writes it rests for as long as that took, and no longer than
+/// this: a slow disk is kept busy.
+pub const SEGMENT_REST_MAX: Duration = Duration::from_millis(100);
 /// The disk's size is looked at so often.
 pub const DISK_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause between two files that the scrubber reads again: a segment each, at a low rate.

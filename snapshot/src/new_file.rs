@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// A file is pushed to the disk whenever this much of it is new, so that the log's own syncs never
-/// wait behind half a gigabyte of it; and what is durable need not stay in memory, so that all of a
+/// wait behind half a gigabyte of it; and what is durable need not stay in memory, so that writing a
 /// file takes no more of it than this much.
 const PACE_BYTES: usize = 4 << 20;
 
@@ -79,13 +79,12 @@ impl<S: Storage> NewFile<S> {
         self.file.as_ref().expect("only `publish` takes it")
     }
 
-    /// Makes the file durable under its name, replacing what had the name.
-    pub fn publish(mut self) -> io::Result<()> {
+    /// Makes the file durable under its name, replacing what had the name; gives it, to be read.
+    pub fn publish(mut self) -> io::Result<S::File> {
         self.push()?;
         durable::publish(&self.storage, &self.temporary, &self.name)?;
         // Durable here: the whole snapshot, under its name.
-        self.file = None;
-        Ok(())
+        Ok(self.file.take().expect("only `publish` takes it"))
     }
 
     fn push(&mut self) -> io::Result<()> {

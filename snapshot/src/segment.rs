@@ -162,15 +162,14 @@ pub fn list<S: Storage>(storage: &S) -> io::Result<Vec<SegmentRef>> {
 }
 
 /// Writes a segment's file, which has its name when it is durable; gives the same bytes as `open`
-/// does. They are not read again here: that would prove what the system remembers of them, not what
-/// the disk holds.
+/// does, without reading them again: that would cost as much as the writing. What the disk holds is
+/// proved by whoever opens the file next: the scrubber, a start, a peer or the archive.
 pub fn write<S: Storage>(storage: &S, reference: &SegmentRef, bytes: &[u8]) -> Result<Bytes> {
     let name = reference.name();
     let written = NewFile::create(storage.clone(), &name).and_then(|mut file| {
         file.write_all(bytes)?;
         // Durable here: the segment, before any snapshot that names it.
-        file.publish()?;
-        storage.open(&name)?.map_unread(reference.bytes)
+        file.publish()?.map_unread(reference.bytes)
     });
     written.map_err(|error| Error::io(name, error))
 }

@@ -12,6 +12,7 @@ use crate::node::engine::Event;
 use crate::node::meta::{self, MetaFile};
 use crate::node::parcel::{Arriving, Outgoing};
 use crate::node::rehearsal::Rehearsal;
+use crate::node::run::now;
 use crate::node::shelf;
 use crate::node::ship;
 use crate::node::statement;
@@ -22,7 +23,8 @@ use standfast_snapshot::{NewFile, Options, Recipients, SegmentRef, Writer};
 use standfast_wal::{ClusterId, Disk, History, Lsn, NodeId, Reader, durable};
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -38,6 +40,9 @@ pub struct Files {
     events: mpsc::UnboundedSender<Event>,
     log: Option<Reader<Disk>>,
     writing: Option<Writing>,
+    /// The snapshot whose thread may still name it and clear away behind it: `None` when it was
+    /// given up. Whoever gives or takes names here holds this.
+    ending: Arc<Mutex<Option<u64>>>,
     receiving: Option<std::sync::mpsc::Sender<Receiving>>,
     /// Takes what is to be dropped and takes long for it.
     free: std::sync::mpsc::Sender<Segment>,
@@ -77,6 +82,7 @@ impl Files {
             events,
             log,
             writing: None,
+            ending: Arc::default(),
             receiving: None,
             free,
             sending: BTreeMap::new(),
@@ -121,6 +127,7 @@ impl Files {
         match output {
             CopyOutput::Begin { job, header } => {
                 let lsn = header.link.position.lsn;
+                *held(&self.ending) = None;
                 match shelf::begin(&self.dir, &header, Options::default()) {
                     Ok(writer) => self.writing = Some(Writing { writer, lsn, job }),
                     Err(why) => self.tell(CopyEvent::Written {
@@ -174,15 +181,19 @@ impl Files {
             return;
         };
         let (events, dir) = (self.events.clone(), self.dir.clone());
+        *held(&self.ending) = Some(job);
+        let ending = self.ending.clone();
         spawn_behind("snapshot-end", move || {
-            let mut began = Instant::now();
+            let claim = || Some(held(&ending)).filter(|ending| **ending == Some(job));
+            let mut began = now().boot;
             let kept = |kept| {
                 let _ = events.send(Event::Copy(CopyEvent::Kept(Box::new(kept))));
                 // The disk is the clients' for as long as this took it.
-                std::thread::sleep(began.elapsed().min(limits::SEGMENT_REST_MAX));
-                began = Instant::now();
+                let took = Duration::from_nanos(now().boot.saturating_sub(began));
+                std::thread::park_timeout(took.min(limits::SEGMENT_REST_MAX));
+                began = now().boot;
             };
-            let result = shelf::finish(&dir, writer, lsn, &keep, segments, kept);
+            let result = shelf::finish(&dir, writer, (lsn, &keep), segments, kept, claim);
             let _ = events.send(Event::Copy(CopyEvent::Written { job, result }));
         });
     }
@@ -213,6 +224,8 @@ impl Files {
     /// The log stands at `lsn`: what was received is this node's newest snapshot.
     fn adopt(&mut self, lsn: Lsn) -> Option<u64> {
         self.receiving = None;
+        let mut ending = held(&self.ending);
+        *ending = None;
         match shelf::adopt(&self.dir, lsn) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
@@ -343,6 +356,11 @@ fn spawn_behind(name: &str, job: impl FnOnce() + Send + 'static) {
         let _ = rustix::process::setpriority_process(None, limits::BEHIND_NICE);
         job();
     });
+}
+
+/// Nobody panics while holding it.
+fn held(ending: &Mutex<Option<u64>>) -> MutexGuard<'_, Option<u64>> {
+    ending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error is one of reading; a connection that is gone tells the engine by itself.

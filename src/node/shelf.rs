@@ -133,17 +133,23 @@ pub struct Kept {
 }
 
 /// Writes those of `segments` that no file has, then finishes the snapshot that names them all.
-/// Each goes to `kept` as soon as its file is durable, and is not held any longer: the memory that
-/// is given back takes the next one's file. Blocks until everything is durable.
-pub fn finish<D: Directory>(
+/// Each goes to `kept` as soon as its file is durable, and is not held any longer. Then `claim` is
+/// asked, and what it gives is held to the end: without it the snapshot was given up, and neither
+/// gets a name nor takes away what no snapshot names, for that may be the next one's. Blocks until
+/// everything is durable.
+pub fn finish<D: Directory, C>(
     dir: &D,
-    writer: Writer<NewFile<D::Storage>>,
-    lsn: Lsn,
-    keep: &[Lsn],
+    mut writer: Writer<NewFile<D::Storage>>,
+    (lsn, keep): (Lsn, &[Lsn]),
     segments: Vec<Segment>,
     kept: impl FnMut(Kept),
+    claim: impl FnOnce() -> Option<C>,
 ) -> Result<Written, String> {
-    let written = finish_beside(dir, writer, segments, kept)?;
+    finish_segments(dir, &mut writer, segments, kept)?;
+    let Some(_claim) = claim() else {
+        return Err("it was given up".to_string());
+    };
+    let written = publish(writer)?;
     let storage = dir.snapshots().map_err(|error| error.to_string())?;
     remove_older(&storage, lsn, keep);
     Ok(written)
@@ -156,13 +162,27 @@ pub fn finish_beside<D: Directory>(
     segments: Vec<Segment>,
     kept: impl FnMut(Kept),
 ) -> Result<Written, String> {
+    finish_segments(dir, &mut writer, segments, kept)?;
+    publish(writer)
+}
+
+fn finish_segments<D: Directory>(
+    dir: &D,
+    writer: &mut Writer<NewFile<D::Storage>>,
+    segments: Vec<Segment>,
+    kept: impl FnMut(Kept),
+) -> Result<(), String> {
     let storage = dir.snapshots().map_err(|error| error.to_string())?;
     let text = |error: standfast_snapshot::Error| error.to_string();
     let named = write_segments(&storage, segments, kept).map_err(text)?;
     for block in segment::blocks(&named) {
         writer.push(block).map_err(text)?;
     }
-    let summary = writer.publish().map_err(text)?;
+    Ok(())
+}
+
+fn publish<S: Storage>(writer: Writer<NewFile<S>>) -> Result<Written, String> {
+    let summary = writer.publish().map_err(|error| error.to_string())?;
     Ok(Written {
         bytes: summary.file_bytes,
     })

@@ -13,7 +13,7 @@ use crate::node::directory::{DataDir, Directory, sync_dir};
 use crate::node::meta::{self, RestoredNode};
 use crate::node::shelf;
 use crate::replication::config::Member;
-use standfast_snapshot::{Header, Options};
+use standfast_snapshot::{Header, Options, segment};
 use standfast_wal::{Disk, Storage};
 use std::fs;
 use std::fs::Permissions;
@@ -227,8 +227,13 @@ fn write_snapshot<D: Directory>(
             break;
         }
     }
-    let written = shelf::finish(dir, writer, head.lsn, &[], segments, drop)?;
+    let written = shelf::finish(dir, writer, (head.lsn, &[]), segments, drop, || Some(()))?;
     // Read back: what the node will start from is what was meant.
-    shelf::open(dir, head.lsn)?.check_whole().map_err(text)?;
+    let reader = shelf::open(dir, head.lsn)?;
+    reader.check_whole().map_err(text)?;
+    let storage = dir.snapshots().map_err(|error| error.to_string())?;
+    for reference in reader.segments().map_err(text)? {
+        segment::open(&storage, &reference).map_err(text)?;
+    }
     Ok(written.bytes)
 }

@@ -150,7 +150,8 @@ fn take_snapshot(dir: &SimDir) {
             .push_now(shelf::file_block(block))
             .expect("a sound disk");
     }
-    shelf::finish(dir, writer, begun.lsn, &[], Vec::new(), drop).expect("a sound disk");
+    shelf::finish(dir, writer, (begun.lsn, &[]), Vec::new(), drop, || Some(()))
+        .expect("a sound disk");
 }
 
 fn reopen(dir: &mut SimDir) -> (Incarnation, Lsn, bool) {

@@ -81,6 +81,14 @@ impl Books {
 
     /// Takes a snapshot as the node does; where it comes to nothing, why.
     fn snapshot<D: Directory>(&mut self, dir: &D) -> Result<Lsn, String> {
+        self.snapshot_claimed(dir, Some(()))
+    }
+
+    fn snapshot_claimed<D: Directory>(
+        &mut self,
+        dir: &D,
+        claim: Option<()>,
+    ) -> Result<Lsn, String> {
         let head = self.state.begin_snapshot();
         let segments = self.state.segments();
         let mut blocks = Vec::new();
@@ -110,7 +118,7 @@ impl Books {
             self.state
                 .keep_segment(&kept.segment, kept.mapped, kept.blake3);
         };
-        finish(dir, writer, head.lsn, &[], segments, kept)?;
+        finish(dir, writer, (head.lsn, &[]), segments, kept, || claim)?;
         Ok(head.lsn)
     }
 }
@@ -380,6 +388,23 @@ fn a_senders_damaged_segment_is_not_sent_and_the_next_snapshot_writes_it_again()
     let lsn = books.snapshot(&from).expect("a sound disk");
     send(&from, &to, lsn, None).expect("it has a new file");
     assert_eq!(scrub(&from, &mut || ()), None);
+}
+
+#[test]
+fn a_snapshot_that_was_given_up_gets_no_name_and_takes_nothing_away() {
+    let dir = SimDir::new(14);
+    let mut books = Books::new(&dir);
+    books.transfer(100);
+    // The next one's, which has no name yet.
+    let storage = dir.snapshots().expect("it is in memory");
+    let next = SegmentRef::of(0, 7, b"of the next one");
+    segment::write(&storage, &next, b"of the next one").expect("a sound disk");
+    let given_up = books.snapshot_claimed(&dir, None);
+    assert_eq!(given_up, Err("it was given up".to_string()));
+    assert_eq!(list(&storage).expect("a sound disk"), []);
+    segment::open(&storage, &next).expect("it is still there");
+    books.snapshot(&dir).expect("a sound disk");
+    segment::open(&storage, &next).expect_err("no snapshot names it");
 }
 
 #[test]

@@ -229,7 +229,28 @@ fn call(function: &str, number: u32) -> Option<String> {
     }
     let name = renamed(name_of(function), number);
     let receiver = receiver.unwrap_or_default();
-    Some(format!("{receiver}{name}({})", arguments.join(", ")))
+    let types = types(&header[..open], &header[open..close]);
+    Some(format!("{receiver}{name}{types}({})", arguments.join(", ")))
+}
+
+/// The function's own type parameters, to be named in the call: not all follow from its arguments.
+fn types(header: &str, parameters: &str) -> String {
+    let Some((_, generics)) = header
+        .split_once("fn ")
+        .and_then(|(_, f)| f.split_once('<'))
+    else {
+        return String::new();
+    };
+    let generics = split(generics.trim_end().trim_end_matches('>'), ',');
+    let names = generics
+        .iter()
+        .map(|one| one.split(':').next().unwrap_or(one).trim());
+    let names: Vec<&str> = names.collect();
+    // Lifetimes are not named, nor is what `impl` stands for.
+    match names.iter().any(|name| name.starts_with('\'')) || parameters.contains("impl ") {
+        true => String::new(),
+        false => format!("::<{}>", names.join(", ")),
+    }
 }
 
 /// Where the parameter list of a header opens and closes, behind the generics.
@@ -304,7 +325,9 @@ impl B {
         let copies = vec![(7, changed[0].1.clone())];
         let of = |at| if at == 0 { copies.as_slice() } else { &[] };
         let text = switched(FILE, of, "w");
-        assert!(text.contains("if w::on(7) { return free__mutant7(x, (a, b)); }\n    x + 1\n"));
+        assert!(
+            text.contains("if w::on(7) { return free__mutant7::<T>(x, (a, b)); }\n    x + 1\n")
+        );
         assert!(text.contains("fn free__mutant7<T: Fn(u8) -> u8>(mut x: u8, (a, b): (u8, T))"));
         assert!(text.contains("    x + 2\n"));
         assert!(text.ends_with(&FILE[FILE.find("impl B").expect("there")..]));

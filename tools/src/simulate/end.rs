@@ -7,6 +7,7 @@ use super::world::{HEAL, SECOND, World};
 use standfast::limits::VOTERS_MAX;
 use standfast::replication::Config;
 use standfast::replication::config::{MemberRole, Protection};
+use standfast_wal::{Epoch, History};
 
 /// How long after the last request open holds are looked at: some end by themselves meanwhile.
 const SETTLE: u64 = 2 * SECOND;
@@ -47,7 +48,8 @@ impl World {
         let Some(config) = self.whole_cluster() else {
             return Ok(false);
         };
-        if self.clients.wrote <= self.calm {
+        let reign = (config.history, config.epoch);
+        if self.quiet.is_none() && !self.takes_writes(reign) {
             return Ok(false);
         }
         if self.quiet.is_none() {
@@ -58,6 +60,13 @@ impl World {
         }
         let is_settled = self.all_are_equal(&config) && self.nothing_is_overdue();
         Ok(is_settled && self.is_archived(&config)?)
+    }
+
+    /// A write is acknowledged that was asked for when this primary was seen to serve already.
+    fn takes_writes(&mut self, reign: (History, Epoch)) -> bool {
+        let seen = self.reign.filter(|(known, _)| *known == reign);
+        let (_, since) = *self.reign.insert(seen.unwrap_or((reign, self.now)));
+        self.clients.wrote.is_some_and(|asked| asked >= since)
     }
 
     /// Nobody has asked for a while, and yet no hold is open whose time is over by the primary's
@@ -142,7 +151,8 @@ impl World {
 
     pub fn story_of_no_calm(&self) -> String {
         let mut text = format!(
-            "no service or no equal copies within {} s after the faults ended; committed {:?}\n",
+            "no service, no write, no equal copies, or a hold that does not end, within {} s after the \
+             faults ended; committed {:?}\n",
             HEAL / SECOND,
             self.observer.committed_through()
         );

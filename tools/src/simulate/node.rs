@@ -323,7 +323,9 @@ impl Process {
             CopyOutput::Finish { keep, segments } => {
                 if let Some((writer, lsn, job)) = self.writing.take() {
                     let kept = |kept| tell(CopyEvent::Kept(Box::new(kept)));
-                    let result = shelf::finish(&self.dir, writer, lsn, &keep, segments, kept);
+                    let names = (lsn, &keep[..]);
+                    let result =
+                        shelf::finish(&self.dir, writer, names, segments, kept, || Some(()));
                     wants.taken = result.is_ok().then_some(lsn);
                     // Its thread may be slow to tell; the node may have another state by then.
                     let due = self.boot + self.random.below(self.snapshot_stall * 10 + 1);

@@ -13,7 +13,7 @@ use super::queue::{Happening, Queue};
 use super::random::Random;
 use super::summary::{Digest, Summary};
 use standfast::node::client::Control;
-use standfast_wal::ClusterId;
+use standfast_wal::{ClusterId, Epoch, History};
 
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
@@ -67,6 +67,8 @@ pub struct World {
     pub calm: Option<u64>,
     /// Since when nobody asks for anything any more: the last copies become equal.
     pub quiet: Option<u64>,
+    /// Who leads in the calm, and since when it was seen to serve.
+    pub reign: Option<((History, Epoch), u64)>,
     /// More disks are lost than the promises allow for: the run ends here.
     pub beyond_promises: bool,
     /// The run came to its end: everything was whole and equal.
@@ -142,6 +144,7 @@ impl World {
             summary: Summary::default(),
             calm: None,
             quiet: None,
+            reign: None,
             beyond_promises: false,
             is_whole: false,
             digest: Digest::default(),

@@ -19,7 +19,9 @@ pub(super) fn map(file: &File, len: u64) -> io::Result<Bytes> {
     Ok(map.map_or_else(Bytes::new, Bytes::from_owner))
 }
 
-/// The first `len` bytes of `file`, which are read from the disk when they are looked at.
+/// The first `len` bytes of `file`, which are read from the disk when they are looked at. One that
+/// cannot be read then ends the process, as it does where the system has dropped what `map` read:
+/// the next start reads all of it, and names what is damaged.
 pub(super) fn map_unread(file: &File, len: u64) -> io::Result<Bytes> {
     let map = map_checked(file, len)?;
     Ok(map.map_or_else(Bytes::new, Bytes::from_owner))

@@ -56,8 +56,8 @@ struct Replay<'a> {
     reads: BTreeMap<Lsn, Vec<&'a Answered<'a>>>,
     /// What OUTCOME said was done, with which reply.
     outcomes: BTreeMap<Lsn, Vec<(Epoch, &'a Reply)>>,
-    /// Where a command was answered an error.
-    errors: BTreeSet<Lsn>,
+    /// Where a token was refused.
+    unused: BTreeSet<Lsn>,
     wrong: Option<String>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Replay<'a> {
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             outcomes: told.replies(branch.history),
-            errors: BTreeSet::new(),
+            unused: BTreeSet::new(),
             wrong: None,
         };
         for one in answered {
@@ -114,12 +114,13 @@ impl<'a> Replay<'a> {
         }
         conserved(&state)?;
         state.ledger().audit()?;
-        raised_once(branch, &state, &self.errors)
+        raised_once(branch, &state, &self.unused)
     }
 
     fn compare_write(&mut self, record: &Record, lsn: Lsn, reply: &Reply) {
-        if let Reply::Error(_) = reply {
-            self.errors.insert(lsn);
+        // ONCEFULL and ONCEREUSED; whether it is right to say so the slate knows.
+        if matches!(reply, Reply::Error(said) if said.starts_with(b"ONCE")) {
+            self.unused.insert(lsn);
         }
         for (epoch, said) in self.outcomes.remove(&lsn).into_iter().flatten() {
             if epoch == record.epoch() && said != reply {
@@ -252,14 +253,14 @@ fn conserved(state: &State) -> Result<(), String> {
 
 /// The number that only tokens raise is as high as there are tokens in the log that found room, from
 /// the last FLUSHALL on, which takes the number and leaves the tokens.
-fn raised_once(branch: &Branch, state: &State, errors: &BTreeSet<Lsn>) -> Result<(), String> {
+fn raised_once(branch: &Branch, state: &State, unused: &BTreeSet<Lsn>) -> Result<(), String> {
     let mut used: BTreeSet<Bytes> = BTreeSet::new();
     let mut expected = 0;
     for (_, lsn, encoded) in branch.commands() {
         match Command::from_encoded(encoded.clone()) {
             Ok(Command::FlushAll) => expected = 0,
             Ok(Command::Once(once))
-                if matches!(once.command(), Command::IncrBy { .. }) && !errors.contains(&lsn) =>
+                if matches!(once.command(), Command::IncrBy { .. }) && !unused.contains(&lsn) =>
             {
                 expected += usize::from(used.insert(encoded));
             }

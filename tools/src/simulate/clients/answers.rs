@@ -115,7 +115,8 @@ impl World {
             .answered(self.now, at, &self.nodes, id, &answer)?;
         let is_write = self.observer.history.is_write(id);
         if is_write {
-            self.clients.wrote = Some(self.now);
+            let asked = self.observer.history.operations[id].invoked;
+            self.clients.wrote = self.clients.wrote.max(Some(asked));
         }
         self.summary.writes += u64::from(is_write);
         self.summary.reads += u64::from(!is_write);

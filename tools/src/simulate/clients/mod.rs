@@ -30,7 +30,7 @@ pub struct Clients {
     /// How often each kind of step is drawn.
     mix: draw::Mix,
     ledger: ledger::Workload,
-    /// When a write was acknowledged last.
+    /// When the write was asked for that was asked for last of those that are acknowledged.
     pub wrote: Option<u64>,
 }
 
@@ -334,7 +334,13 @@ impl World {
         // Nothing holds up writes for an asynchronous backup: one with a narrow window and a long
         // way comes near only when less is asked.
         let calm = self.calm.map_or(0, |since| (self.now - since) / EASE);
-        let wait = wait * (1 + calm * calm);
+        // But where all is near, a write is waited for.
+        let slower = if self.reign.is_some() {
+            calm
+        } else {
+            calm * calm
+        };
+        let wait = wait * (1 + slower);
         self.after(wait.max(1), Happening::Client { client: number });
     }
 }
