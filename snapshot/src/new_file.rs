@@ -10,8 +10,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// A file is pushed to the disk whenever this much of it is new, so that the log's own syncs never
-/// wait behind half a gigabyte of it; and what is durable need not stay in memory, so that writing a
-/// file takes no more of it than this much.
+/// wait behind half a gigabyte of it; and what is durable need not stay in memory, so that writing
+/// takes no more of it than this much.
 const PACE_BYTES: usize = 4 << 20;
 
 /// A file that gets its name only when it is whole and durable. Dropping it removes it.

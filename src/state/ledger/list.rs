@@ -3,8 +3,9 @@
 //! A segment of so many items is closed when it is full. Closed segments are what a snapshot refers
 //! to instead of copying them: the shell writes each into a file of its own once, and hands back
 //! the same bytes, mapped ([`List::keep`]). So what lies in the heap is what came since the last
-//! snapshot; all the rest is the system's page cache. An item that is taken back reopens its
-//! segment, which happens within a record only: between records no segment is ever reopened.
+//! snapshot; all the rest is read from the disk, or lies in the system's page cache. An item that
+//! is taken back reopens its segment, which happens within a record only: between records no
+//! segment is ever reopened.
 
 use super::super::digest::Digest;
 use super::Ledger;

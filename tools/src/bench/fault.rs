@@ -34,8 +34,8 @@ const SIDE_SLICES: usize = 10;
 /// From the fault to the end: the last requests have answers by then.
 const AFTER: Duration = Duration::from_secs(15);
 
-/// What a trial takes. The maximum is measured for as long, too: it is what can be kept up, with the
-/// snapshots that come by themselves, and not what a few seconds show.
+/// What a trial takes. The maximum is measured for as long, too: it is what can be kept up, with
+/// the snapshots that come by themselves, and not what a few seconds show.
 pub const MEASURED: Duration =
     Duration::from_secs(SIDE_SLICES as u64 * SLICE.as_secs() + AFTER.as_secs());
 

@@ -51,7 +51,7 @@ fn map_checked(file: &File, len: u64) -> io::Result<Option<Mmap>> {
               it. Whoever changes the \
               file by other means can change what is read, but every record is verified by its \
               checksums after it was taken from the map, every segment of the state when it was \
-              mapped, or it was written just before"
+              mapped, or when it is next opened after this program wrote it"
 )]
 fn map_shared(file: &File, len: usize) -> io::Result<Mmap> {
     // SAFETY: see the reason above.

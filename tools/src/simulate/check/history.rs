@@ -130,7 +130,8 @@ impl Histories {
         self.operations[id].end = End::Unknown(claim);
     }
 
-    /// The same token is answered the same, always: but a newer history may have lost the first run.
+    /// The same token is answered the same, always: but a newer history may have lost the first
+    /// run.
     pub fn once(
         &mut self,
         history: History,

@@ -251,8 +251,8 @@ fn conserved(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// The number that only tokens raise is as high as there are tokens in the log that found room, from
-/// the last FLUSHALL on, which takes the number and leaves the tokens.
+/// The number that only tokens raise is as high as there are tokens in the log that found room,
+/// from the last FLUSHALL on, which takes the number and leaves the tokens.
 fn raised_once(branch: &Branch, state: &State, unused: &BTreeSet<Lsn>) -> Result<(), String> {
     let mut used: BTreeSet<Bytes> = BTreeSet::new();
     let mut expected = 0;

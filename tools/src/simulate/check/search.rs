@@ -6,9 +6,9 @@
 //!
 //! Limits: only the keys `k*`, which no expiry and no transaction touches; an MSET counts as a
 //! write of each of its keys, an MGET as a read of each, a FLUSHALL as a DEL of each, so that their
-//! being one step is left to the replay. An operation without an answer that the log does not show is left out: what it had
-//! done, a read would show without explanation. Beyond `STEPS_MAX` steps the search of a key is
-//! given up, and counted. Runs with more than one history are not searched.
+//! being one step is left to the replay. An operation without an answer that the log does not show
+//! is left out: what it had done, a read would show without explanation. Beyond `STEPS_MAX` steps
+//! the search of a key is given up, and counted. Runs with more than one history are not searched.
 
 use super::history::{Asks, End, Histories, Operation, is_unique};
 use super::log::Logs;
