@@ -83,6 +83,12 @@ impl Engine {
             Piece::Refuse(why) => {
                 if self.copies.offered.remove(&from).is_some() {
                     self.note(format!("node {from} did not take the snapshot: {why}"));
+                    // A log of an ended history may end above it: a later one is what helps.
+                    let (newest, applied) = (&self.copies.newest, self.copies.applied.position);
+                    let newest = newest.as_ref().map(|newest| newest.head.link.position);
+                    if newest.is_some_and(|newest| newest.lsn < applied.lsn) {
+                        self.copies.want(None);
+                    }
                     self.step(Input::SnapshotSent { to: from });
                 }
             }

@@ -245,7 +245,10 @@ impl Observer {
         if let Some(held) = seen.held {
             let is_there = Place::of(table, held.lsn) == Some(held);
             let is_long = replica.tip().position.lsn >= held.lsn;
-            let rebuilt = history_of(replica).is_some_and(|history| history != held.log);
+            // Whoever moves to a newer history cuts by that one's log, of which the first part may
+            // be of the ended one.
+            let follows = replica.history() != held.log;
+            let rebuilt = follows || history_of(replica).is_some_and(|own| own != held.log);
             if rebuilt {
                 seen.held = None;
             } else if !(is_there && is_long) {
