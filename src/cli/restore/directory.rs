@@ -227,7 +227,7 @@ fn write_snapshot<D: Directory>(
             break;
         }
     }
-    let written = shelf::finish(dir, writer, (head.lsn, &[]), segments, drop, || Some(()))?;
+    let written = shelf::finish_beside(dir, writer, segments, drop)?;
     // Read back: what the node will start from is what was meant.
     let reader = shelf::open(dir, head.lsn)?;
     reader.check_whole().map_err(text)?;

@@ -83,12 +83,7 @@ impl Engine {
             Piece::Refuse(why) => {
                 if self.copies.offered.remove(&from).is_some() {
                     self.note(format!("node {from} did not take the snapshot: {why}"));
-                    // A log of an ended history may end above it: a later one is what helps.
-                    let (newest, applied) = (&self.copies.newest, self.copies.applied.position);
-                    let newest = newest.as_ref().map(|newest| newest.head.link.position);
-                    if newest.is_some_and(|newest| newest.lsn < applied.lsn) {
-                        self.copies.want(None);
-                    }
+                    self.outgrow_ancestors();
                     self.step(Input::SnapshotSent { to: from });
                 }
             }
@@ -107,6 +102,21 @@ impl Engine {
                     self.emit(Output::Snapshot(receiving));
                 }
             }
+        }
+    }
+
+    /// A snapshot from before this history's own first record does not show that a log of an ended
+    /// one, which may end above it, is a dead branch: it is refused, and only a later one helps.
+    fn outgrow_ancestors(&mut self) {
+        let history = self.replica.history();
+        let applied = self.copies.applied.position.lsn;
+        let is_of_ancestor = self.copies.newest.as_ref().is_some_and(|newest| {
+            let last = newest.head.epochs.last();
+            last.is_some_and(|entry| entry.history != history)
+                && newest.head.link.position.lsn < applied
+        });
+        if is_of_ancestor {
+            self.copies.want(None);
         }
     }
 
