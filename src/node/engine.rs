@@ -29,7 +29,6 @@ use crate::node::refusal::Refusal;
 use crate::node::view::View;
 use crate::node::wire::Frame;
 use crate::replication::{Effect, Input, Introduction, Meta, Replica, Time};
-use crate::state::ledger::Ledger;
 use crate::state::{Digest, Reply, State};
 use bytes::BytesMut;
 use standfast_wal::scribe::Command;
@@ -373,11 +372,6 @@ impl Engine {
     /// All that is stored, to look at.
     pub fn state(&self) -> &State {
         &self.state
-    }
-
-    /// The books where the state stands.
-    pub fn ledger(&self) -> &Ledger {
-        self.state.ledger()
     }
 
     /// The next attestation is made although nothing was written.

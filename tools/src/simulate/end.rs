@@ -81,7 +81,7 @@ impl World {
         let Some((engine, now)) = primary else {
             return false;
         };
-        let Some(deadline) = engine.ledger().next_deadline() else {
+        let Some(deadline) = engine.state().ledger().next_deadline() else {
             return true;
         };
         let is_due = engine.log_time_at(now).is_none_or(|time| deadline <= time);

@@ -46,9 +46,9 @@ pub use hidden::Trusted;
 use log::Place;
 pub use positions::meta_on_disk;
 use standfast::node::client::Answer;
+use standfast::node::engine::Engine;
 use standfast::node::wire::{Frame, Head};
 use standfast::replication::{Config, EpochTable, Fence, Meta, Replica};
-
 use standfast_wal::{History, Incarnation, Lsn, Nonce};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -475,4 +475,15 @@ impl Observer {
         }
         Ok(())
     }
+}
+
+/// The nodes that have applied all of this history.
+fn whole(history: History, through: Lsn, nodes: &[Node]) -> impl Iterator<Item = (&Node, &Engine)> {
+    let up = nodes.iter().filter_map(|node| {
+        let process = node.process.as_ref()?;
+        Some((node, &process.engine))
+    });
+    up.filter(move |(_, engine)| {
+        engine.replica().history() == history && engine.applied().0 == through
+    })
 }

@@ -14,10 +14,10 @@ mod slate;
 pub use rare::{Counts, RARE, Rare};
 
 use super::history::{Asks, End, Histories, Operation};
-use super::history_of;
 use super::ledger::Expected;
 use super::log::Branch;
 use super::told::Told;
+use super::{history_of, whole};
 use crate::simulate::nodes::Node;
 use crate::simulate::world::World;
 use slate::Slate;
@@ -187,16 +187,10 @@ impl Closed {
         nodes: &[Node],
         counts: &mut Counts,
     ) -> Result<(), String> {
-        for node in nodes {
-            let engine = node.process.as_ref().map(|process| &process.engine);
-            let whole = engine.filter(|engine| {
-                engine.replica().history() == history && engine.applied().0 == self.0.lsn
-            });
-            if let Some(engine) = whole {
-                self.compare(engine.state())
-                    .map_err(|story| format!("n{}: {story}", node.id))?;
-                counts.note(Rare::NodeCompared);
-            }
+        for (node, engine) in whole(history, self.0.lsn, nodes) {
+            self.compare(engine.state())
+                .map_err(|story| format!("n{}: {story}", node.id))?;
+            counts.note(Rare::NodeCompared);
         }
         Ok(())
     }

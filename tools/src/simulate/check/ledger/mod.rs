@@ -13,6 +13,7 @@ pub use rare::{Counts, RARE, Rare};
 use super::history::{Asks, End, Histories, Operation};
 use super::log::Branch;
 use super::told::Told;
+use super::whole;
 use crate::simulate::nodes::Node;
 use books::{Hold, Transfer, TransferStatus};
 use model::{Change, Model};
@@ -264,16 +265,10 @@ impl Closed {
         nodes: &[Node],
         counts: &mut Counts,
     ) -> Result<(), String> {
-        for node in nodes {
-            let engine = node.process.as_ref().map(|process| &process.engine);
-            let whole = engine.filter(|engine| {
-                engine.replica().history() == history && engine.applied().0 == self.through
-            });
-            if let Some(engine) = whole {
-                self.compare(engine.ledger())
-                    .map_err(|story| format!("n{}: {story}", node.id))?;
-                counts.note(Rare::NodeCompared);
-            }
+        for (node, engine) in whole(history, self.through, nodes) {
+            self.compare(engine.state().ledger())
+                .map_err(|story| format!("n{}: {story}", node.id))?;
+            counts.note(Rare::NodeCompared);
         }
         Ok(())
     }

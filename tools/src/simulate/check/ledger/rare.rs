@@ -31,13 +31,13 @@ rare! {
 impl Counts {
     /// A snapshot replaced this process's state.
     pub fn note_installed(&mut self, process: Option<&Process>) {
-        if process.is_some_and(|process| process.engine.ledger().transfers() > 0) {
+        if process.is_some_and(|process| process.engine.state().ledger().transfers() > 0) {
             self.note(Rare::SnapshotInstalled);
         }
     }
 
     pub fn note_started(&mut self, process: &Process) {
-        if process.from.is_some() && process.engine.ledger().open_holds() > 0 {
+        if process.from.is_some() && process.engine.state().ledger().open_holds() > 0 {
             self.note(Rare::SnapshotStarted);
         }
     }
