@@ -1,9 +1,9 @@
 //! Keys and tokens as they have to be after each command of a log: plain maps, from which what has
 //! ended is wiped before anything else is looked at.
 //!
-//! Shares no line with the production state; commands are read, never asked what they do. Log time
-//! is the record's timestamp plus the command's place in it; what ends does so in the first
-//! millisecond of log time that is not below its deadline, swept or not.
+//! Shares no line with the production state; commands are read, and asked no more than whether they
+//! write. Log time is the record's timestamp plus the command's place in it; what ends does so in
+//! the first millisecond of log time that is not below its deadline, swept or not.
 
 use super::rare::{Counts, Rare};
 use crate::simulate::check::ledger::Expected;
